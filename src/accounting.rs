@@ -1,0 +1,191 @@
+//! The books: where every attempt that the kernel counted has gone.
+//!
+//! `attempts = delivered + filtered + lost + pending`, each attempt in exactly one term. Losses
+//! are counted by cause. Later versions of a delivered record that are lost count as
+//! `updates_lost`, and what the kernel itself skipped as `missed`: neither is part of the sum, and
+//! both make an answer incomplete.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Attempts that never reached the stream, by cause.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// The ring buffer had no room: the reader was too slow.
+    pub ring_full: u64,
+    /// The table of sockets in the kernel was full.
+    pub map_full: u64,
+    /// A stream built with `drop_when_full` was not read in time.
+    pub slow_consumer: u64,
+    /// The bytes of the event could not be understood.
+    pub undecodable: u64,
+}
+
+impl Lost {
+    /// All causes together.
+    pub fn total(&self) -> u64 {
+        self.ring_full + self.map_full + self.slow_consumer + self.undecodable
+    }
+}
+
+/// The raw figures since the start of capture.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Attempts that the kernel side accepted as such.
+    pub attempts: u64,
+    /// Attempts handed to the reader of the stream.
+    pub delivered: u64,
+    /// Attempts that the in-kernel filters left out.
+    pub filtered: u64,
+    /// Attempts that were lost, by cause.
+    pub lost: Lost,
+    /// Later versions of delivered records that were lost.
+    pub updates_lost: u64,
+    /// Runs of the BPF programs that the kernel skipped.
+    pub missed: u64,
+    /// Addresses that could not be read from the process (the record is there, its `remote` may
+    /// be missing).
+    pub address_unread: u64,
+    /// Starts of programs whose event was lost: `exe` or `cmdline` may be missing.
+    pub exec_lost: u64,
+}
+
+/// A stretch of time in which capture was down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// Start of the gap.
+    pub since: Timestamp,
+    /// End of the gap.
+    pub until: Timestamp,
+    /// Why capture was down.
+    pub why: String,
+}
+
+/// The books of an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accounting {
+    /// Attempts that the kernel side accepted as such.
+    pub attempts: u64,
+    /// Attempts handed to the reader of the stream.
+    pub delivered: u64,
+    /// Attempts that the in-kernel filters left out.
+    pub filtered: u64,
+    /// Attempts that were lost, by cause.
+    pub lost: Lost,
+    /// Attempts without an outcome that were not shown yet, or that are on their way.
+    pub pending: u64,
+    /// Later versions of delivered records that were lost.
+    pub updates_lost: u64,
+    /// Runs of the BPF programs that the kernel skipped.
+    pub missed: u64,
+    /// Records that were delivered and have since aged out of the store.
+    pub evicted: u64,
+    /// When capture was down.
+    pub gaps: Vec<Gap>,
+    /// Start of the window that the figures cover.
+    pub since: Timestamp,
+    /// End of it.
+    pub until: Timestamp,
+    /// Whether nothing can be missing from the window.
+    pub complete: bool,
+}
+
+impl Accounting {
+    /// The books for what happened between two samples of the counters.
+    ///
+    /// Only attempts that began in the window are attributed to it. Losses are counted when they
+    /// are noticed, so the edges are as exact as the samples are close.
+    pub fn between(from: &Counters, to: &Counters, since: Timestamp, until: Timestamp) -> Self {
+        let diff = |a: u64, b: u64| b.saturating_sub(a);
+        let attempts = diff(from.attempts, to.attempts);
+        let mut left = attempts;
+        let mut take = |n: u64| {
+            let taken = n.min(left);
+            left -= taken;
+            taken
+        };
+        let pending = take(to.pending());
+        let lost = Lost {
+            ring_full: take(diff(from.lost.ring_full, to.lost.ring_full)),
+            map_full: take(diff(from.lost.map_full, to.lost.map_full)),
+            slow_consumer: take(diff(from.lost.slow_consumer, to.lost.slow_consumer)),
+            undecodable: take(diff(from.lost.undecodable, to.lost.undecodable)),
+        };
+        let filtered = take(diff(from.filtered, to.filtered));
+        let delivered = left;
+        let updates_lost = diff(from.updates_lost, to.updates_lost);
+        let missed = diff(from.missed, to.missed);
+        let any_loss = to.lost.total() > from.lost.total();
+        Accounting {
+            attempts,
+            delivered,
+            filtered,
+            lost,
+            pending,
+            updates_lost,
+            missed,
+            evicted: 0,
+            gaps: Vec::new(),
+            since,
+            until,
+            complete: !any_loss && updates_lost == 0 && missed == 0,
+        }
+    }
+
+    /// Whether each attempt is in exactly one term.
+    pub fn balances(&self) -> bool {
+        self.attempts == self.delivered + self.filtered + self.lost.total() + self.pending
+    }
+}
+
+impl Counters {
+    /// Attempts that are neither delivered nor filtered nor lost yet.
+    pub fn pending(&self) -> u64 {
+        self.attempts.saturating_sub(self.delivered + self.filtered + self.lost.total())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(from: &Counters, to: &Counters) -> Accounting {
+        Accounting::between(from, to, Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn the_books_of_any_window_balance() {
+        let lost = |ring_full| Lost { ring_full, ..Lost::default() };
+        let a = Counters { attempts: 100, delivered: 90, lost: lost(4), ..Counters::default() };
+        let b = Counters {
+            attempts: 103,
+            delivered: 96,
+            filtered: 1,
+            lost: lost(5),
+            ..Counters::default()
+        };
+        for (from, to) in [(Counters::default(), a), (a, b), (Counters::default(), b), (a, a)] {
+            let books = window(&from, &to);
+            assert!(books.balances(), "{books:?}");
+        }
+    }
+
+    #[test]
+    fn one_old_loss_does_not_make_a_later_window_incomplete() {
+        let lost = Lost { ring_full: 4, ..Lost::default() };
+        let a = Counters { attempts: 10, delivered: 6, lost, ..Counters::default() };
+        let b = Counters { attempts: 12, delivered: 8, lost, ..Counters::default() };
+        assert!(!window(&Counters::default(), &a).complete);
+        assert!(window(&a, &b).complete);
+    }
+
+    #[test]
+    fn lost_updates_and_missed_runs_make_it_incomplete_without_entering_the_sum() {
+        let zero = Counters::default();
+        let some = Counters { attempts: 1, delivered: 1, updates_lost: 1, ..zero };
+        let books = window(&zero, &some);
+        assert!(books.balances() && !books.complete);
+        let some = Counters { attempts: 1, delivered: 1, missed: 2, ..zero };
+        assert!(!window(&zero, &some).complete);
+    }
+}

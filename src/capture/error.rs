@@ -1,0 +1,72 @@
+//! Why capture cannot start, and what to do about it.
+
+/// Capture could not start or had to stop.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CaptureError {
+    /// The process may not load BPF programs.
+    #[error(
+        "no privilege to load BPF programs: {missing}; run as root (sudo), or give the program \
+         CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE (setcap cap_bpf,cap_perfmon,cap_sys_resource+ep)"
+    )]
+    NoPrivilege {
+        /// What was refused.
+        missing: String,
+    },
+    /// The kernel does not describe its types.
+    #[error(
+        "no kernel type information at /sys/kernel/btf/vmlinux: the kernel needs CONFIG_DEBUG_INFO_BTF=y"
+    )]
+    NoBtf,
+    /// The tracing file system is not there.
+    #[error(
+        "the tracing file system cannot be used ({why}); mount it with: \
+         mount -t tracefs tracefs /sys/kernel/tracing"
+    )]
+    NoTracefs {
+        /// What happened.
+        why: String,
+    },
+    /// The kernel is too old or lacks an option.
+    #[error("this kernel ({release}) lacks {what}; netspy needs Linux 5.10 or later with {option}")]
+    KernelTooOld {
+        /// Its release.
+        release: String,
+        /// What is missing.
+        what: String,
+        /// Configuration option that brings it.
+        option: String,
+    },
+    /// The verifier refused a program.
+    #[error("the kernel refused the BPF programs: {why}\n{log}")]
+    Refused {
+        /// The error.
+        why: String,
+        /// The end of what the verifier said.
+        log: String,
+    },
+    /// A hook that nothing can replace could not be attached.
+    #[error("cannot attach to {hook}: {why}")]
+    Attach {
+        /// Which hook.
+        hook: String,
+        /// What happened.
+        why: String,
+    },
+    /// An option of the builder is wrong.
+    #[error("{option}: {problem}")]
+    InvalidOption {
+        /// Which option.
+        option: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A system call failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// The system's error.
+        source: std::io::Error,
+    },
+}

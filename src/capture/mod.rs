@@ -1,0 +1,3 @@
+//! Capture: the only place that knows libbpf-rs.
+pub mod error;
+pub mod report;

@@ -1,0 +1,464 @@
+//! The domain types: one [`Connection`] per connection attempt, with its outcome and the evidence.
+//!
+//! The JSON form of these types is the contract of the REST API, of recorded files and of the
+//! tools built on top; the Rust names are the same. A member that the kernel did not tell is
+//! `None` (JSON `null`), never a guess.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use strum::{Display, EnumString, IntoStaticStr, VariantArray};
+
+/// Names one attempt on one host. Opaque to users; it keeps its value through every version of
+/// the record.
+///
+/// Made of a tag of the boot, the time of the attempt since boot and the thread that made it: one
+/// thread makes one attempt at a time, so no counter has to be shared between processors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId {
+    /// Start of the attempt, in nanoseconds since boot (`CLOCK_BOOTTIME`).
+    pub start_ns: u64,
+    /// Thread that made the attempt.
+    pub tid: u32,
+    /// Tag of the boot that `start_ns` counts from.
+    pub boot: u32,
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}-{:x}-{:x}", self.boot, self.start_ns, self.tid)
+    }
+}
+
+/// The text is not the id of a connection.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not a connection id (they look like 1f0c22ab-3b9aca00-4d2)")]
+pub struct InvalidId(String);
+
+impl FromStr for ConnectionId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let invalid = || InvalidId(text.chars().take(80).collect());
+        let mut parts = text.split('-');
+        let mut next = || parts.next().filter(|p| !p.is_empty() && !p.starts_with('+'));
+        let (Some(boot), Some(start), Some(tid)) = (next(), next(), next()) else {
+            return Err(invalid());
+        };
+        if parts.next().is_some() {
+            return Err(invalid());
+        }
+        let id = ConnectionId {
+            boot: u32::from_str_radix(boot, 16).map_err(|_| invalid())?,
+            start_ns: u64::from_str_radix(start, 16).map_err(|_| invalid())?,
+            tid: u32::from_str_radix(tid, 16).map_err(|_| invalid())?,
+        };
+        Ok(id)
+    }
+}
+
+impl Serialize for ConnectionId {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ConnectionId {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(d)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+macro_rules! word_enum {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+                 Display, EnumString, IntoStaticStr, VariantArray)]
+        #[serde(rename_all = "snake_case")]
+        #[strum(serialize_all = "snake_case")]
+        #[non_exhaustive]
+        pub enum $name { $($(#[$vmeta])* $variant),+ }
+
+        impl $name {
+            /// The word used in JSON, in filters and in tables.
+            pub fn as_str(self) -> &'static str {
+                self.into()
+            }
+        }
+    };
+}
+
+word_enum! {
+    /// Who opened the connection.
+    Direction {
+        /// A process of this host asked for it.
+        Outbound,
+        /// A process of this host accepted it.
+        Inbound,
+    }
+}
+
+word_enum! {
+    /// The protocol of the socket, as the kernel has it (never from a port number).
+    Protocol {
+        /// TCP.
+        Tcp,
+        /// UDP.
+        Udp,
+        /// UDP-Lite.
+        Udplite,
+        /// Multipath TCP.
+        Mptcp,
+        /// SCTP.
+        Sctp,
+        /// DCCP.
+        Dccp,
+        /// ICMP echo socket.
+        Icmp,
+        /// ICMPv6 echo socket.
+        Icmpv6,
+        /// Raw IP socket, or a protocol that has no name here.
+        Raw,
+        /// UNIX socket.
+        Unix,
+    }
+}
+
+word_enum! {
+    /// The kind of socket (`socket(2)`, second argument).
+    SocketType {
+        /// `SOCK_STREAM`.
+        Stream,
+        /// `SOCK_DGRAM`.
+        Dgram,
+        /// `SOCK_RAW`.
+        Raw,
+        /// `SOCK_SEQPACKET`.
+        Seqpacket,
+    }
+}
+
+word_enum! {
+    /// The address family that was used. IPv4-mapped IPv6 addresses are shown as IPv4.
+    Family {
+        /// IPv4.
+        Ipv4,
+        /// IPv6.
+        Ipv6,
+        /// UNIX sockets.
+        Unix,
+    }
+}
+
+word_enum! {
+    /// What the connection is doing.
+    State {
+        /// The attempt has no outcome yet.
+        Connecting,
+        /// Established (or an associated datagram socket) and not known to be closed.
+        Open,
+        /// A listening socket.
+        Listening,
+        /// Closed, or never opened.
+        Closed,
+    }
+}
+
+word_enum! {
+    /// How the attempt ended.
+    Outcome {
+        /// The connection was set up.
+        Established,
+        /// The other side refused (`ECONNREFUSED`).
+        Refused,
+        /// No answer in time (`ETIMEDOUT`).
+        TimedOut,
+        /// No way to the other side (`ENETUNREACH`, `EHOSTUNREACH`, `ENETDOWN`, `EHOSTDOWN`).
+        Unreachable,
+        /// This host did not allow it (`EACCES`, `EPERM`).
+        Denied,
+        /// Reset by the other side (`ECONNRESET`).
+        Reset,
+        /// Closed by its owner, or the owner died, before there was an outcome.
+        Aborted,
+        /// A datagram socket was given its peer; nothing has been seen to leave yet.
+        Associated,
+        /// A datagram left.
+        Sent,
+        /// Any other error.
+        Failed,
+        /// No outcome yet.
+        InProgress,
+    }
+}
+
+word_enum! {
+    /// What told the outcome.
+    Evidence {
+        /// The return value of connect(2).
+        ConnectReturn,
+        /// A change of the TCP state.
+        TcpState,
+        /// The error that the kernel left on the socket.
+        SkError,
+        /// The owner closed the socket, or died.
+        OwnerClose,
+    }
+}
+
+word_enum! {
+    /// Why a connection closed.
+    CloseReason {
+        /// Both sides closed in order.
+        Fin,
+        /// The other side sent a reset.
+        Reset,
+        /// This side gave up with a reset (closed with unread data, or with linger 0).
+        Abort,
+        /// The other side stopped answering.
+        Timeout,
+        /// Another error on the socket.
+        Error,
+    }
+}
+
+word_enum! {
+    /// Where a name came from.
+    NameSource {
+        /// A DNS answer that was seen.
+        Dns,
+        /// /etc/hosts.
+        Hosts,
+    }
+}
+
+impl Outcome {
+    /// Whether the attempt failed for a reason outside the process: the meaning of the filter
+    /// word `unsuccessful`. `aborted` is none of these, since racing two address families does
+    /// it to the loser.
+    pub fn is_unsuccessful(self) -> bool {
+        matches!(
+            self,
+            Outcome::Refused
+                | Outcome::TimedOut
+                | Outcome::Unreachable
+                | Outcome::Denied
+                | Outcome::Reset
+                | Outcome::Failed
+        )
+    }
+}
+
+/// A local address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Address.
+    pub ip: IpAddr,
+    /// Port, host byte order; 0 where the protocol has none or it is not bound yet.
+    pub port: u16,
+}
+
+/// The other side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remote {
+    /// Address.
+    pub ip: IpAddr,
+    /// Port, host byte order.
+    pub port: u16,
+    /// Host name that led to this address, if one was seen.
+    pub name: Option<Arc<str>>,
+    /// Where the name came from.
+    pub name_source: Option<NameSource>,
+    /// Registered name of the port, for display only: the protocol spoken may differ.
+    pub service: Option<Cow<'static, str>>,
+}
+
+/// A container that a process runs in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// Full id.
+    pub id: String,
+    /// Runtime, such as `docker` or `containerd`.
+    pub runtime: String,
+    /// Name, if the runtime told.
+    pub name: Option<String>,
+    /// Kubernetes pod.
+    pub pod: Option<String>,
+    /// Kubernetes namespace.
+    pub namespace: Option<String>,
+}
+
+/// The process (thread group) that made an attempt, shared by the records of one process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessInfo {
+    /// Process id (the kernel's tgid), in the initial pid namespace.
+    pub pid: u32,
+    /// Name of the process (of its main thread) at the attempt.
+    pub comm: Arc<str>,
+    /// Path of the executable.
+    pub exe: Option<Arc<str>>,
+    /// Whether the executable was unlinked while it ran.
+    pub exe_deleted: bool,
+    /// Command line, arguments joined by spaces.
+    pub cmdline: Option<Arc<str>>,
+    /// systemd unit.
+    pub unit: Option<Arc<str>>,
+    /// User id (effective, initial user namespace).
+    pub uid: u32,
+    /// User name.
+    pub user: Option<Arc<str>>,
+    /// Parent process id.
+    pub ppid: u32,
+    /// Name of the parent.
+    pub parent: Option<Arc<str>>,
+    /// Names of the ancestors, nearest first.
+    pub ancestry: Vec<Arc<str>>,
+    /// When the process started.
+    pub start_time: Option<Timestamp>,
+    /// Path in the cgroup v2 hierarchy.
+    pub cgroup: Option<Arc<str>>,
+    /// Network namespace (inode number) of the socket.
+    pub netns: u32,
+    /// Container, if it runs in one.
+    pub container: Option<Arc<Container>>,
+}
+
+/// The process, and the thread of it, that made one attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Thread id.
+    pub tid: u32,
+    /// Name of the thread.
+    pub thread: Arc<str>,
+    /// What all threads of the process share.
+    #[serde(flatten)]
+    pub info: Arc<ProcessInfo>,
+}
+
+impl std::ops::Deref for Process {
+    type Target = ProcessInfo;
+
+    fn deref(&self) -> &ProcessInfo {
+        &self.info
+    }
+}
+
+/// Packets of the connection that the kernel dropped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// The kernel's name of the reason.
+    pub reason: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// How an established connection ended, and what it carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Close {
+    /// When the socket reached the state CLOSED.
+    pub time: Timestamp,
+    /// From the outcome to the close, in microseconds.
+    pub duration_us: u64,
+    /// Payload bytes sent, each counted once however often it was retransmitted.
+    pub bytes_sent: u64,
+    /// Payload bytes received.
+    pub bytes_received: u64,
+    /// Segments retransmitted over the life of the connection.
+    pub retransmits: u32,
+    /// Smoothed round-trip time in microseconds at the close, if the kernel had measured one.
+    pub srtt_us: Option<u32>,
+    /// Why it closed.
+    pub reason: CloseReason,
+}
+
+/// One connection attempt: who, where to, with what outcome.
+///
+/// A record changes after it was first shown (outcome, close): each later version carries the
+/// same [`id`](Connection::id) and replaces the earlier one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connection {
+    /// Opaque, unique on a host.
+    pub id: ConnectionId,
+    /// Name of the host.
+    pub host: Arc<str>,
+    /// Start of the attempt.
+    pub time: Timestamp,
+    /// Who opened it.
+    pub direction: Direction,
+    /// Protocol of the socket.
+    pub protocol: Protocol,
+    /// Kind of the socket.
+    pub socket_type: SocketType,
+    /// Address family in use.
+    pub family: Family,
+    /// This side; `None` while unknown (not bound) and for UNIX sockets.
+    pub local: Option<Endpoint>,
+    /// The other side; `None` for UNIX sockets, and where no address could be read.
+    pub remote: Option<Remote>,
+    /// Path of a UNIX socket; abstract names start with `@`.
+    pub path: Option<Arc<str>>,
+    /// Who made the attempt.
+    pub process: Option<Process>,
+    /// What it is doing now.
+    pub state: State,
+    /// How the attempt ended.
+    pub outcome: Outcome,
+    /// Error number of the outcome (Linux numbering), if it was an error.
+    pub errno: Option<i32>,
+    /// Its symbol, such as `ECONNREFUSED`.
+    pub error: Option<Cow<'static, str>>,
+    /// What told the outcome; `None` while there is none.
+    pub evidence: Option<Evidence>,
+    /// From the attempt to its outcome in microseconds, for success and failure alike.
+    pub latency_us: Option<u64>,
+    /// SYNs sent again before the outcome; `None` where the protocol has none.
+    pub syn_retransmits: Option<u32>,
+    /// Packets that the kernel dropped.
+    pub drop: Option<Dropped>,
+    /// The end of an established connection.
+    pub close: Option<Close>,
+    /// Whether it existed before capture began.
+    pub preexisting: bool,
+}
+
+impl Connection {
+    /// Whether no later version of this record is to be expected.
+    pub fn is_final(&self) -> bool {
+        self.state == State::Closed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_survives_its_text_form() {
+        let id = ConnectionId { start_ns: 123_456_789_012, tid: 4242, boot: 0xdead_beef };
+        assert_eq!(id.to_string().parse::<ConnectionId>(), Ok(id));
+    }
+
+    #[test]
+    fn text_that_is_no_id_is_refused() {
+        for text in ["", "1", "1-2", "1-2-3-4", "x-1-2", "1--2", "+1-2-3", "1-2-", "é-1-2"] {
+            assert!(text.parse::<ConnectionId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn words_are_the_same_in_json_and_in_filters() {
+        for outcome in Outcome::VARIANTS {
+            let json = serde_json::to_string(outcome).unwrap();
+            assert_eq!(json, format!("\"{outcome}\""));
+            assert_eq!(outcome.as_str().parse::<Outcome>().unwrap(), *outcome);
+        }
+        assert_eq!(Outcome::TimedOut.as_str(), "timed_out");
+        assert_eq!(Protocol::Icmpv6.as_str(), "icmpv6");
+    }
+}

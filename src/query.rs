@@ -1,0 +1,288 @@
+//! The one typed query layer: what can be asked, and the shapes of the answers.
+//!
+//! [`Source`] is implemented by the local store and by the HTTP client, so that every front end
+//! asks the same functions and no answer is computed twice in two ways.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use ipnet::IpNet;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::accounting::Accounting;
+use crate::capture::report::{AttachReport, Feature};
+use crate::event::{Connection, ConnectionId, Direction, Outcome, Protocol, State};
+
+pub mod filter;
+
+/// Which records are meant. Within one member any value may match; all members must match. An
+/// empty member matches everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Name of the process or of the thread, or the base name of its executable.
+    pub process: Vec<String>,
+    /// Process id.
+    pub pid: Vec<u32>,
+    /// User id.
+    pub uid: Vec<u32>,
+    /// Container id (or a prefix of at least 6 characters) or name.
+    pub container: Vec<String>,
+    /// Remote address.
+    pub remote: Vec<IpAddr>,
+    /// Remote network.
+    pub cidr: Vec<IpNet>,
+    /// Remote host name, exact, or `.example.com` for the domain and everything below it.
+    pub host_name: Vec<String>,
+    /// Remote port; for inbound and listening records the local port.
+    pub port: Vec<u16>,
+    /// Protocol.
+    pub protocol: Vec<Protocol>,
+    /// Who opened it.
+    pub direction: Vec<Direction>,
+    /// What it is doing.
+    pub state: Vec<State>,
+    /// How it ended. The word `unsuccessful` stands for several.
+    pub outcome: Vec<Outcome>,
+    /// systemd unit.
+    pub unit: Vec<String>,
+    /// Start of the window (the attempt began at or after it).
+    pub since: Option<Timestamp>,
+    /// End of the window (the attempt began before it).
+    pub until: Option<Timestamp>,
+}
+
+/// The order of a list.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    strum::Display,
+    strum::EnumString,
+    strum::VariantNames,
+)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum Sort {
+    /// Newest attempt first.
+    #[default]
+    Newest,
+    /// Oldest attempt first.
+    Oldest,
+}
+
+/// Which part of a list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// At most this many records; `None` for the default of 100.
+    pub limit: Option<usize>,
+    /// Where an earlier answer ended (its `next_cursor`).
+    pub cursor: Option<String>,
+    /// The order.
+    pub sort: Sort,
+}
+
+impl Page {
+    /// Records in an answer unless asked otherwise.
+    pub const DEFAULT_LIMIT: usize = 100;
+    /// The most that one answer holds.
+    pub const MAX_LIMIT: usize = 10_000;
+}
+
+/// The time that an answer covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// Start.
+    pub since: Timestamp,
+    /// End.
+    pub until: Timestamp,
+}
+
+/// A list of records.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct List {
+    /// The records of this page.
+    pub connections: Vec<Connection>,
+    /// How many match in all.
+    pub total: u64,
+    /// Where the next page starts; `None` at the end.
+    pub next_cursor: Option<String>,
+    /// The time that the answer covers.
+    pub window: Window,
+    /// The books of that time.
+    pub accounting: Accounting,
+    /// Where nothing matched: the start of the newest record that matches but for the window.
+    pub newest_outside_window: Option<Timestamp>,
+}
+
+/// Percentiles of the time from attempt to `established`, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handshake {
+    /// Median.
+    pub p50_us: u64,
+    /// 95th percentile.
+    pub p95_us: u64,
+    /// 99th percentile.
+    pub p99_us: u64,
+    /// How many were measured.
+    pub count: u64,
+}
+
+/// Totals.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Summary {
+    /// How many records match.
+    pub total: u64,
+    /// By outcome.
+    pub by_outcome: BTreeMap<Outcome, u64>,
+    /// By protocol.
+    pub by_protocol: BTreeMap<Protocol, u64>,
+    /// By direction.
+    pub by_direction: BTreeMap<Direction, u64>,
+    /// Distinct processes (pid and start time).
+    pub processes: u64,
+    /// Distinct remote addresses.
+    pub remotes: u64,
+    /// Attempts per second over the window.
+    pub rate_per_second: f64,
+    /// Handshake times of TCP and MPTCP; `None` where there were none.
+    pub handshake: Option<Handshake>,
+    /// The time that the answer covers.
+    pub window: Window,
+    /// The books of that time.
+    pub accounting: Accounting,
+    /// Where nothing matched: the start of the newest record that matches but for the window.
+    pub newest_outside_window: Option<Timestamp>,
+}
+
+/// What the store holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreStatus {
+    /// `memory`.
+    pub kind: String,
+    /// Records held.
+    pub records: u64,
+    /// Bytes in use.
+    pub bytes: u64,
+    /// The most bytes it may use.
+    pub limit_bytes: u64,
+    /// Records that aged out.
+    pub evicted: u64,
+    /// Start of the oldest record held.
+    pub oldest: Option<Timestamp>,
+}
+
+/// Health, capabilities and books since the start of capture.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the program.
+    pub version: String,
+    /// Seconds since it started.
+    pub uptime_s: u64,
+    /// `healthy` or `degraded`.
+    pub health: String,
+    /// The family of hooks in use, or `replay`.
+    pub backend: String,
+    /// Per feature, the hook, or why there is none.
+    pub features: BTreeMap<String, Feature>,
+    /// What the store holds.
+    pub store: StoreStatus,
+    /// The books since the start of capture.
+    pub accounting: Accounting,
+}
+
+/// One new or changed record.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// Position in the sequence of all changes; rises without gaps in what a follower sees only
+    /// where its filter matches everything.
+    pub seq: u64,
+    /// The record as it is now.
+    pub connection: Connection,
+}
+
+/// What a follower receives.
+#[derive(Debug, Clone)]
+pub enum Follow {
+    /// A new or changed record.
+    Change(Box<Change>),
+    /// Changes that the store no longer has were skipped.
+    Skipped {
+        /// How many changes, at most.
+        changes: u64,
+    },
+}
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// A parameter is wrong.
+    #[error("{parameter}: {problem} (accepted: {accepted})")]
+    Invalid {
+        /// Its name.
+        parameter: String,
+        /// What is wrong with it.
+        problem: String,
+        /// What would be right.
+        accepted: String,
+    },
+    /// The server cannot be reached.
+    #[error("no answer from {server}: {why}")]
+    Unreachable {
+        /// Where it was looked for.
+        server: String,
+        /// What happened.
+        why: String,
+    },
+    /// The server answered with an error, or with something that is no answer.
+    #[error("{server} answered: {why}")]
+    Server {
+        /// Which server.
+        server: String,
+        /// What it said.
+        why: String,
+    },
+}
+
+/// Answers questions about connections.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// Records that match, one page of them.
+    async fn list(&self, filter: &Filter, page: &Page) -> Result<List, QueryError>;
+    /// One record by its id.
+    async fn get(&self, id: ConnectionId) -> Result<Option<Connection>, QueryError>;
+    /// Totals of what matches.
+    async fn summary(&self, filter: &Filter) -> Result<Summary, QueryError>;
+    /// Health, capabilities and books.
+    async fn status(&self) -> Result<Status, QueryError>;
+    /// New and changed records that match, from now on, or from just after change `after`. The
+    /// stream ends with the source; an error ends it too.
+    async fn follow(
+        &self,
+        filter: &Filter,
+        after: Option<u64>,
+    ) -> Result<BoxStream<'static, Result<Follow, QueryError>>, QueryError>;
+    /// Where the answers come from, for messages.
+    fn describe(&self) -> String;
+}
+
+/// What the store needs to know of the capture that feeds it.
+pub trait CaptureHandle: Send + Sync {
+    /// The figures since the start of capture.
+    fn counters(&self) -> crate::accounting::Counters;
+    /// Hands over everything that waits in the kernel, so that the figures are current.
+    fn drain(&self);
+    /// Start of capture.
+    fn since(&self) -> Timestamp;
+    /// What is observed, by which hooks.
+    fn report(&self) -> AttachReport;
+    /// `None` while capture runs; why it stopped otherwise.
+    fn stopped(&self) -> Option<String>;
+}
