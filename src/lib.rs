@@ -3,6 +3,7 @@
 
 pub mod accounting;
 pub mod capture;
+mod enrich;
 pub mod event;
 #[cfg(feature = "store")]
 pub mod query;

@@ -1,14 +1,25 @@
 //! [`ConnectionStream`]: the events of this host as a stream.
 
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::task::{Context, Poll};
+
+use async_channel::Receiver;
+use futures_core::Stream;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
 use crate::accounting::{Accounting, Counters};
+use crate::capture::driver::{self, Batch, Shared};
 use crate::capture::error::CaptureError;
 use crate::capture::report::{AttachReport, Backend};
 use crate::event::Connection;
 
 /// What to capture: filters run in the kernel, before an event costs anything.
+///
+/// Within one member any value may match; all members that are set must match.
 #[derive(Debug, Clone, Default)]
 pub struct Builder {
     /// Thread or process names (at most 15 bytes, as the kernel keeps them).
@@ -38,17 +49,78 @@ pub struct Builder {
     pub drop_when_full: bool,
 }
 
+const DEFAULT_RING: u32 = 8 << 20;
+const DEFAULT_SOCKETS: u32 = 65_536;
+/// Values of one kind that an in-kernel filter holds (`FILTER_ENTRIES` of config.h).
+const FILTER_VALUES: usize = 1024;
+
 impl Builder {
+    pub(crate) fn ring_bytes(&self) -> u32 {
+        self.ring_bytes.unwrap_or(DEFAULT_RING)
+    }
+
+    pub(crate) fn max_sockets(&self) -> u32 {
+        self.max_sockets.unwrap_or(DEFAULT_SOCKETS)
+    }
+
     /// Loads and attaches; events flow from here on.
+    ///
+    /// # Errors
+    ///
+    /// An option that makes no sense, or what the kernel or the privileges of this process lack;
+    /// the text of each error says what to do.
     pub fn start(self) -> Result<ConnectionStream, CaptureError> {
-        Err(CaptureError::NoBtf)
+        self.check()?;
+        let (shared, receiver) = driver::start(self)?;
+        Ok(ConnectionStream {
+            handle: StreamHandle { shared },
+            receiver: Box::pin(receiver),
+            ready: VecDeque::new(),
+        })
+    }
+
+    fn check(&self) -> Result<(), CaptureError> {
+        let invalid = |option, problem: String| CaptureError::InvalidOption { option, problem };
+        let ring = self.ring_bytes();
+        if !ring.is_power_of_two() || !(64 << 10..=1 << 30).contains(&ring) {
+            let problem = format!("{ring} is not a power of two from 65536 to 1073741824");
+            return Err(invalid("ring_bytes", problem));
+        }
+        let sockets = self.max_sockets();
+        if !(1..=16 << 20).contains(&sockets) {
+            return Err(invalid("max_sockets", format!("{sockets} is not from 1 to 16777216")));
+        }
+        if let Some(name) = self.only_process.iter().find(|n| n.is_empty() || n.len() > 15) {
+            let problem = format!("'{name}' is not of 1 to 15 bytes, as the kernel keeps names");
+            return Err(invalid("only_process", problem));
+        }
+        let lengths = [
+            ("only_process", self.only_process.len()),
+            ("only_pid", self.only_pid.len()),
+            ("only_uid", self.only_uid.len()),
+            ("only_port", self.only_port.len()),
+            ("only_cidr", self.only_cidr.len()),
+            ("only_cgroup", self.only_cgroup.len()),
+        ];
+        match lengths.into_iter().find(|(_, len)| *len > FILTER_VALUES) {
+            Some((option, len)) => {
+                Err(invalid(option, format!("{len} values, of at most {FILTER_VALUES}")))
+            }
+            None => Ok(()),
+        }
     }
 }
 
-/// Every connection attempt of this host, as it happens. Dropping it detaches everything.
+/// Every connection attempt of this host, as it happens: a [`Stream`] and a blocking
+/// [`Iterator`]. Dropping it detaches everything.
+///
+/// A record comes again under the same id when it changes: an attempt without outcome after a
+/// moment, then its outcome, then its close. The last version is the one to keep.
 #[derive(Debug)]
 pub struct ConnectionStream {
     handle: StreamHandle,
+    receiver: Pin<Box<Receiver<Batch>>>,
+    ready: VecDeque<Connection>,
 }
 
 impl ConnectionStream {
@@ -60,45 +132,123 @@ impl ConnectionStream {
     /// The next records, in the order of their changes; waits for at least one. `None` when
     /// capture has ended.
     pub fn next_batch_blocking(&mut self) -> Option<Vec<Connection>> {
-        None
+        if !self.ready.is_empty() {
+            return Some(std::mem::take(&mut self.ready).into());
+        }
+        let batch = self.receiver.recv_blocking().ok()?;
+        Some(self.accept(batch))
+    }
+
+    /// As [`next_batch_blocking`](Self::next_batch_blocking), for asynchronous callers.
+    pub async fn next_batch(&mut self) -> Option<Vec<Connection>> {
+        if !self.ready.is_empty() {
+            return Some(std::mem::take(&mut self.ready).into());
+        }
+        let batch = self.receiver.recv().await.ok()?;
+        Some(self.accept(batch))
+    }
+
+    /// From here on the records are the reader's.
+    fn accept(&self, batch: Batch) -> Vec<Connection> {
+        self.handle.shared.delivered.fetch_add(batch.first, Ordering::AcqRel);
+        batch.connections
     }
 
     /// A handle for status and books, usable from any thread.
     pub fn handle(&self) -> StreamHandle {
         self.handle.clone()
     }
+
+    /// What is observed, by which hooks.
+    pub fn capabilities(&self) -> AttachReport {
+        self.handle.capabilities()
+    }
+
+    /// The books since the start of capture.
+    pub fn accounting(&self) -> Accounting {
+        self.handle.accounting()
+    }
+}
+
+impl Stream for ConnectionStream {
+    type Item = Connection;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Connection>> {
+        loop {
+            if let Some(connection) = self.ready.pop_front() {
+                return Poll::Ready(Some(connection));
+            }
+            match self.receiver.as_mut().poll_next(cx) {
+                Poll::Ready(Some(batch)) => self.ready = self.accept(batch).into(),
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl Iterator for ConnectionStream {
+    type Item = Connection;
+
+    fn next(&mut self) -> Option<Connection> {
+        if self.ready.is_empty() {
+            self.ready = self.next_batch_blocking()?.into();
+        }
+        self.ready.pop_front()
+    }
+}
+
+impl Drop for ConnectionStream {
+    fn drop(&mut self) {
+        // Wakes the thread, which may wait on the full channel or on the ring.
+        self.receiver.close();
+        self.handle.stop();
+    }
 }
 
 /// Status and books of a running [`ConnectionStream`].
 #[derive(Debug, Clone)]
-pub struct StreamHandle {}
+pub struct StreamHandle {
+    shared: Arc<Shared>,
+}
 
 impl StreamHandle {
     /// The figures since the start of capture.
     pub fn counters(&self) -> Counters {
-        Counters::default()
+        self.shared.counters()
     }
+
     /// The books since the start of capture.
     pub fn accounting(&self) -> Accounting {
-        let now = Timestamp::now();
-        Accounting::between(&Counters::default(), &self.counters(), now, now)
+        let until = Timestamp::now();
+        Accounting::between(&Counters::default(), &self.counters(), self.since(), until)
     }
-    /// Hands over everything that waits in the kernel, so that the figures are current.
-    pub fn drain(&self) {}
+
+    /// Hands over everything that waits in the kernel, so that the figures are current. Waits for
+    /// half a second at most, should the reader of the stream be slow.
+    pub fn drain(&self) {
+        self.shared.drain();
+    }
+
     /// Start of capture.
     pub fn since(&self) -> Timestamp {
-        Timestamp::UNIX_EPOCH
+        self.shared.since
     }
+
     /// What is observed, by which hooks.
     pub fn capabilities(&self) -> AttachReport {
-        AttachReport::replay("nothing")
+        self.shared.report.clone()
     }
+
     /// `None` while capture runs; why it stopped otherwise.
     pub fn stopped(&self) -> Option<String> {
-        None
+        self.shared.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
     /// Ends capture: the stream yields what was captured so far, then ends.
-    pub fn stop(&self) {}
+    pub fn stop(&self) {
+        self.shared.stop();
+    }
 }
 
 #[cfg(feature = "store")]
@@ -107,7 +257,7 @@ impl crate::query::CaptureHandle for StreamHandle {
         self.counters()
     }
     fn drain(&self) {
-        self.drain()
+        self.drain();
     }
     fn since(&self) -> Timestamp {
         self.since()
@@ -117,5 +267,26 @@ impl crate::query::CaptureHandle for StreamHandle {
     }
     fn stopped(&self) -> Option<String> {
         self.stopped()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_that_make_no_sense_are_refused_before_anything_is_loaded() {
+        let base = ConnectionStream::builder;
+        let cases = [
+            ("ring_bytes", Builder { ring_bytes: Some(100_000), ..base() }),
+            ("ring_bytes", Builder { ring_bytes: Some(4096), ..base() }),
+            ("max_sockets", Builder { max_sockets: Some(0), ..base() }),
+            ("only_process", Builder { only_process: vec!["x".repeat(16)], ..base() }),
+            ("only_pid", Builder { only_pid: vec![1; 1025], ..base() }),
+        ];
+        for (option, builder) in cases {
+            let error = builder.start().unwrap_err().to_string();
+            assert!(error.starts_with(option), "{error}");
+        }
     }
 }

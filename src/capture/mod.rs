@@ -1,3 +1,23 @@
 //! Capture: the only place that knows libbpf-rs.
+//!
+//! ```text
+//! support (facts) -> plan (pure) -> loader -> driver (thread) -> decode -> bounded channel
+//! ```
+
+pub(crate) mod clock;
+pub(crate) mod decode;
+pub(crate) mod driver;
 pub mod error;
+mod loader;
+pub mod plan;
 pub mod report;
+pub(crate) mod skel;
+pub mod support;
+mod sys;
+
+/// `NETSPY_F_SHOWN` of connect.h: an earlier version of the record went into the ring.
+pub(crate) const FLAG_SHOWN: u8 = 0x01;
+/// `NETSPY_F_NO_REMOTE`.
+pub(crate) const FLAG_NO_REMOTE: u8 = 0x04;
+/// `NETSPY_F_OWN_CLOSE`.
+pub(crate) const FLAG_OWN_CLOSE: u8 = 0x10;

@@ -1,0 +1,100 @@
+//! Compiles the BPF programs and generates their skeleton into `OUT_DIR`.
+
+use std::env;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use libbpf_cargo::SkeletonBuilder;
+
+fn main() -> ExitCode {
+    match build() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Printed as it is: the Debug form that a returned error gets is hard to read.
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build() -> Result<(), Box<dyn Error>> {
+    let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let clang = env::var("CLANG").unwrap_or_else(|_| "clang".to_owned());
+    println!("cargo:rerun-if-env-changed=CLANG");
+    let sources = root.join("src/bpf");
+    for directory in [&sources, &root.join("vmlinux")] {
+        track(directory)?;
+    }
+    check_clang(&clang)?;
+    let arch = target_arch()?;
+    skeleton(&clang, &root, arch, &sources.join("connect.bpf.c"), &out.join("connect.skel.rs"))
+}
+
+/// Rebuilds when a file of the directory changes, and when one is added.
+fn track(directory: &Path) -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed={}", directory.display());
+    for entry in std::fs::read_dir(directory)? {
+        println!("cargo:rerun-if-changed={}", entry?.path().display());
+    }
+    Ok(())
+}
+
+fn check_clang(clang: &str) -> Result<(), Box<dyn Error>> {
+    let output = Command::new(clang).arg("--print-targets").output().map_err(|e| {
+        format!(
+            "cannot run {clang} ({e}), which compiles the BPF programs; install it \
+             (Debian, Ubuntu: apt-get install clang; Fedora: dnf install clang), \
+             or name another in the environment variable CLANG"
+        )
+    })?;
+    let targets = String::from_utf8_lossy(&output.stdout);
+    // Before clang 11 the option is unknown; then its own error about the target has to do.
+    if output.status.success() && !targets.contains("bpf") {
+        return Err(
+            format!("{clang} was built without the BPF target; install LLVM's clang").into()
+        );
+    }
+    Ok(())
+}
+
+/// The name that bpf_tracing.h has for the architecture built for.
+fn target_arch() -> Result<&'static str, Box<dyn Error>> {
+    match env::var("CARGO_CFG_TARGET_ARCH")?.as_str() {
+        "x86_64" => Ok("x86"),
+        "aarch64" => Ok("arm64"),
+        other => Err(format!(
+            "netspy does not know how to read system-call arguments on {other}; \
+             known are x86_64 and aarch64 (see vmlinux/vmlinux.h)"
+        )
+        .into()),
+    }
+}
+
+fn skeleton(
+    clang: &str,
+    root: &Path,
+    arch: &str,
+    source: &Path,
+    target: &Path,
+) -> Result<(), Box<dyn Error>> {
+    let vmlinux = root.join("vmlinux");
+    SkeletonBuilder::new()
+        .source(source)
+        .clang(clang)
+        .clang_args([
+            "-I".as_ref(),
+            vmlinux.as_os_str(),
+            format!("-D__TARGET_ARCH_{arch}").as_ref(),
+            "-Wall".as_ref(),
+            "-Wextra".as_ref(),
+            "-Wno-unused-parameter".as_ref(),
+            "-Wno-missing-field-initializers".as_ref(),
+            "-Werror".as_ref(),
+            // Later versions of the instruction set have atomics that 5.10 does not know.
+            "-mcpu=v2".as_ref(),
+        ])
+        .build_and_generate(target)
+        .map_err(|e| format!("{e:#}").into())
+}

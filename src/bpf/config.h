@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Maps, options set before loading, and the counters. */
+#ifndef NETSPY_CONFIG_H
+#define NETSPY_CONFIG_H
+
+#include "vmlinux.h"
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include "connect.h"
+
+#define AF_UNSPEC 0
+#define AF_UNIX	  1
+#define AF_INET	  2
+#define AF_INET6  10
+
+#define SOCK_STREAM    1
+#define SOCK_DGRAM     2
+#define SOCK_RAW       3
+#define SOCK_SEQPACKET 5
+
+#define IPPROTO_TCP   6
+#define IPPROTO_MPTCP 262
+
+#define EINTR	     4
+#define EBADF	     9
+#define EFAULT	     14
+#define ENOTSOCK     88
+#define EPIPE	     32
+#define ECONNABORTED 103
+#define ECONNRESET   104
+#define ETIMEDOUT    110
+#define ECONNREFUSED 111
+#define EISCONN	     106
+#define EALREADY     114
+#define EINPROGRESS  115
+#define ERESTARTSYS  512
+#define EEXIST	     17
+
+/* Options; constants to the verifier, so that what is off costs nothing. */
+const volatile bool cfg_enter_args = false; /* arguments come from sys_enter_connect */
+const volatile bool cfg_only_pid = false;
+const volatile bool cfg_only_comm = false;
+const volatile bool cfg_only_uid = false;
+const volatile bool cfg_only_port = false;
+const volatile bool cfg_only_cgroup = false;
+const volatile bool cfg_only_cidr = false;
+const volatile bool cfg_no_loopback = false;
+const volatile bool cfg_no_unix = false;
+/* Bytes waiting in the ring above which the reader is woken rather than left to its timer. */
+const volatile __u64 cfg_wake_bytes = 1 << 20;
+/* When capture began, since boot. */
+const volatile __u64 cfg_start_ns = 0;
+/* How long an attempt may be without outcome before a sweep shows it as such. */
+const volatile __u64 cfg_show_pending_ns = 100 * 1000 * 1000;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 8 << 20);
+} events SEC(".maps");
+
+/* Attempts and open connections of TCP, by the address of the sock; deleted at the latest when the
+ * sock is destroyed. Preallocated: an allocation in the path of the observed costs more. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, __u64);
+	__type(value, struct netspy_conn);
+} conns SEC(".maps");
+
+/* Socks that found no room in `conns`, so that their connect() returning an error is not taken
+ * for a further attempt. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, __u8);
+} unheld SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct netspy_counters);
+} counters SEC(".maps");
+
+/* Arguments of the connect() that a thread is in; only where the kernel cannot tell at exit. */
+struct netspy_args {
+	__u64 addr;
+	__s32 fd;
+	__u32 len;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, struct netspy_args);
+} enter_args SEC(".maps");
+
+#define FILTER_ENTRIES 1024
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, FILTER_ENTRIES);
+	__type(key, __u32);
+	__type(value, __u8);
+} only_pid SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, FILTER_ENTRIES);
+	__type(key, __u8[NETSPY_COMM_LEN]);
+	__type(value, __u8);
+} only_comm SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, FILTER_ENTRIES);
+	__type(key, __u32);
+	__type(value, __u8);
+} only_uid SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, FILTER_ENTRIES);
+	__type(key, __u32);
+	__type(value, __u8);
+} only_port SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, FILTER_ENTRIES);
+	__type(key, __u64);
+	__type(value, __u8);
+} only_cgroup SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, FILTER_ENTRIES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct netspy_cidr4);
+	__type(value, __u8);
+} only_cidr4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, FILTER_ENTRIES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct netspy_cidr6);
+	__type(value, __u8);
+} only_cidr6 SEC(".maps");
+
+/* Atomic although per processor: a softirq may interrupt a program between its load and store. */
+#define COUNT(counter, member)                                                                     \
+	do {                                                                                       \
+		if (counter)                                                                       \
+			__sync_fetch_and_add(&(counter)->member, 1);                               \
+	} while (0)
+
+static __always_inline struct netspy_counters *this_cpu_counters(void)
+{
+	__u32 zero = 0;
+	return bpf_map_lookup_elem(&counters, &zero);
+}
+
+#endif

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * What connect.bpf.c and user space agree on. The Rust types are generated from these by way of
+ * the object's BTF; both sides assert the sizes. Integers only; addresses and ports as noted.
+ */
+#ifndef NETSPY_CONNECT_H
+#define NETSPY_CONNECT_H
+
+#define NETSPY_COMM_LEN 16
+#define NETSPY_PATH_LEN 108 /* sun_path of sockaddr_un */
+#define NETSPY_FILE_LEN 256
+#define NETSPY_ARGS_LEN 768
+
+/* First word of each ring record. */
+enum netspy_kind {
+	NETSPY_KIND_CONN = 1,
+	NETSPY_KIND_UNIX = 2,
+	NETSPY_KIND_EXEC = 3,
+};
+
+enum netspy_phase {
+	NETSPY_PHASE_PENDING = 0, /* no outcome yet */
+	NETSPY_PHASE_OPEN = 1,	  /* succeeded */
+	NETSPY_PHASE_FAILED = 2,  /* failed with `error`, or aborted if that is 0 */
+	NETSPY_PHASE_CLOSED = 3,  /* succeeded once, closed since */
+	/* Left SYN_SENT without an error: the return value of connect() will tell why. */
+	NETSPY_PHASE_UNSETTLED = 4,
+};
+
+enum netspy_evidence {
+	NETSPY_EVIDENCE_NONE = 0,
+	NETSPY_EVIDENCE_CONNECT_RETURN = 1,
+	NETSPY_EVIDENCE_TCP_STATE = 2,
+	NETSPY_EVIDENCE_SK_ERROR = 3,
+	NETSPY_EVIDENCE_OWNER_CLOSE = 4,
+};
+
+/* netspy_conn.flags */
+#define NETSPY_F_SHOWN	   0x01 /* an earlier version of the record went into the ring */
+#define NETSPY_F_FILTERED  0x02 /* held only so that its later events are recognised */
+#define NETSPY_F_NO_REMOTE 0x04 /* the address could not be read */
+#define NETSPY_F_GOT_FIN   0x08 /* the peer had closed its direction when the socket closed */
+#define NETSPY_F_OWN_CLOSE 0x10 /* the state before CLOSE says that this side gave up */
+
+/* One attempt: the value kept per socket, and the record in the ring. */
+struct netspy_conn {
+	__u32 kind;
+	__u8 flags;
+	__u8 phase;
+	__u8 evidence;
+	__u8 reserved;
+	/* nanoseconds since boot, 0 while unknown */
+	__u64 start_ns;
+	__u64 outcome_ns;
+	__u64 close_ns;
+	__u64 cgroup_id;
+	__u64 task_start_ns; /* start of the process (thread-group leader) */
+	__u64 bytes_sent;
+	__u64 bytes_received;
+	__u32 pid; /* process: the kernel's tgid */
+	__u32 tid;
+	__u32 ppid;
+	__u32 uid;
+	__u32 netns;
+	__s32 error;	   /* errno of the outcome, positive */
+	__s32 close_error; /* sk_err at CLOSE, positive */
+	__u32 syn_retransmits;
+	__u32 retransmits;
+	__u32 srtt_us;
+	__u16 family; /* AF_* of the addresses below */
+	__u16 sock_type;
+	__u16 protocol;
+	__u16 local_port;  /* host byte order */
+	__u16 remote_port; /* host byte order */
+	__u16 reserved2[3];
+	__u8 local[16]; /* network byte order; IPv4 in the first four */
+	__u8 remote[16];
+	__u8 comm[NETSPY_COMM_LEN];   /* of the process */
+	__u8 thread[NETSPY_COMM_LEN]; /* of the calling thread */
+	__u8 parent[NETSPY_COMM_LEN];
+};
+
+/* An attempt on a UNIX socket. */
+struct netspy_unix {
+	struct netspy_conn conn;
+	__u32 path_len; /* bytes of path in use; abstract names start with a zero byte */
+	__u8 path[NETSPY_PATH_LEN];
+};
+
+/* A program was started in a process. */
+struct netspy_exec {
+	__u32 kind;
+	__u32 pid;
+	__u64 task_start_ns;
+	__u16 file_len;	  /* bytes in use, without the closing zero */
+	__u16 args_len;	  /* bytes in use; arguments end with a zero byte each */
+	__u32 args_total; /* bytes that the arguments have in all */
+	__u8 file[NETSPY_FILE_LEN];
+	__u8 args[NETSPY_ARGS_LEN];
+};
+
+/* Per processor. */
+struct netspy_counters {
+	__u64 attempts;
+	__u64 filtered;
+	__u64 ring_full;
+	__u64 map_full;
+	__u64 updates_lost;
+	__u64 address_unread;
+	__u64 exec_lost;
+	/* Attempts that began to wait for an outcome, and those that were shown or lost since: the
+	 * difference tells whether a sweep has anything to do. */
+	__u64 waiting;
+	__u64 settled;
+};
+
+/* Key of the network filters. */
+struct netspy_cidr4 {
+	__u32 prefix_len;
+	__u8 addr[4];
+};
+
+struct netspy_cidr6 {
+	__u32 prefix_len;
+	__u8 addr[16];
+};
+
+_Static_assert(sizeof(struct netspy_conn) == 200, "layout of netspy_conn");
+_Static_assert(sizeof(struct netspy_unix) == 312, "layout of netspy_unix");
+_Static_assert(sizeof(struct netspy_exec) == 1048, "layout of netspy_exec");
+_Static_assert(sizeof(struct netspy_counters) == 72, "layout of netspy_counters");
+
+#endif

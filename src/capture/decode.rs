@@ -1,0 +1,125 @@
+//! From the bytes of a ring record to its type. Pure: needs no kernel.
+
+use plain::Plain;
+
+use super::skel::types::{netspy_conn, netspy_counters, netspy_exec, netspy_unix};
+
+/// `enum netspy_kind` of connect.h.
+const KIND_CONN: u32 = 1;
+const KIND_UNIX: u32 = 2;
+const KIND_EXEC: u32 = 3;
+
+/// A ring record.
+#[derive(Debug)]
+pub(crate) enum Raw {
+    Conn(netspy_conn),
+    Unix(netspy_conn, Vec<u8>),
+    Exec(Box<netspy_exec>),
+}
+
+/// The bytes are no record that this version knows.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum DecodeError {
+    #[error("record of {0} bytes")]
+    TooShort(usize),
+    #[error("record of unknown kind {0}")]
+    UnknownKind(u32),
+}
+
+/// Copies a value out of bytes of any alignment.
+fn read<T: Plain + Copy>(bytes: &[u8]) -> Result<T, DecodeError> {
+    let mut value = std::mem::MaybeUninit::<T>::zeroed();
+    // SAFETY: `Plain` promises that every pattern of bytes is a value, zeroes included.
+    #[allow(unsafe_code)]
+    let value = unsafe { value.assume_init_mut() };
+    // Fails only where there are fewer bytes than the type has.
+    value.copy_from_bytes(bytes).map_err(|_| DecodeError::TooShort(bytes.len()))?;
+    Ok(*value)
+}
+
+/// Decodes one ring record. Longer records than expected are read by their known part, since the
+/// ring rounds sizes up.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Raw, DecodeError> {
+    let kind = bytes.first_chunk::<4>().ok_or(DecodeError::TooShort(bytes.len()))?;
+    match u32::from_ne_bytes(*kind) {
+        KIND_CONN => Ok(Raw::Conn(read(bytes)?)),
+        KIND_UNIX => {
+            let unix: netspy_unix = read(bytes)?;
+            let used = (unix.path_len as usize).min(unix.path.len());
+            Ok(Raw::Unix(unix.conn, unix.path[..used].to_vec()))
+        }
+        KIND_EXEC => Ok(Raw::Exec(Box::new(read(bytes)?))),
+        other => Err(DecodeError::UnknownKind(other)),
+    }
+}
+
+/// Sums the counters of all processors; short values count as zero.
+pub(crate) fn sum_counters<'a>(per_cpu: impl Iterator<Item = &'a [u8]>) -> netspy_counters {
+    let mut sum = netspy_counters::default();
+    for one in per_cpu.filter_map(|bytes| read::<netspy_counters>(bytes).ok()) {
+        sum.attempts += one.attempts;
+        sum.filtered += one.filtered;
+        sum.ring_full += one.ring_full;
+        sum.map_full += one.map_full;
+        sum.updates_lost += one.updates_lost;
+        sum.address_unread += one.address_unread;
+        sum.exec_lost += one.exec_lost;
+        sum.waiting += one.waiting;
+        sum.settled += one.settled;
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A refused TCP connect as the kernel side writes it, member by member.
+    fn refused() -> Vec<u8> {
+        let mut bytes = vec![0; size_of::<netspy_conn>()];
+        bytes[0] = KIND_CONN as u8;
+        bytes[5] = 2; // failed
+        bytes[6] = 3; // sk_error
+        bytes[8..16].copy_from_slice(&1_000_u64.to_ne_bytes());
+        bytes[64..68].copy_from_slice(&4242_u32.to_ne_bytes());
+        bytes[84..88].copy_from_slice(&111_i32.to_ne_bytes());
+        bytes[104..106].copy_from_slice(&2_u16.to_ne_bytes());
+        bytes[112..114].copy_from_slice(&443_u16.to_ne_bytes());
+        bytes[136..140].copy_from_slice(&[127, 0, 0, 1]);
+        bytes[152..156].copy_from_slice(b"curl");
+        bytes
+    }
+
+    #[test]
+    fn the_members_are_where_the_kernel_side_puts_them() {
+        let Ok(Raw::Conn(conn)) = decode(&refused()) else { panic!("not a connection") };
+        assert_eq!((conn.phase, conn.evidence, conn.error), (2, 3, 111));
+        assert_eq!((conn.start_ns, conn.pid, conn.family, conn.remote_port), (1_000, 4242, 2, 443));
+        assert_eq!((&conn.remote[..4], &conn.comm[..5]), (&[127, 0, 0, 1][..], &b"curl\0"[..]));
+    }
+
+    #[test]
+    fn records_are_read_at_any_alignment() {
+        let mut shifted = vec![0xff];
+        shifted.extend(refused());
+        assert!(matches!(decode(&shifted[1..]), Ok(Raw::Conn(conn)) if conn.pid == 4242));
+    }
+
+    #[test]
+    fn short_and_unknown_records_are_errors() {
+        for len in 0..refused().len() {
+            assert!(decode(&refused()[..len]).is_err(), "{len} bytes");
+        }
+        let mut unknown = refused();
+        unknown[0] = 99;
+        assert_eq!(decode(&unknown).unwrap_err(), DecodeError::UnknownKind(99));
+    }
+
+    #[test]
+    fn a_path_length_out_of_range_is_bounded() {
+        let mut bytes = vec![0; size_of::<netspy_unix>()];
+        bytes[0] = KIND_UNIX as u8;
+        bytes[200..204].copy_from_slice(&u32::MAX.to_ne_bytes());
+        assert!(matches!(decode(&bytes), Ok(Raw::Unix(_, path)) if path.len() == 108));
+    }
+}

@@ -1,0 +1,429 @@
+//! The thread that owns the programs: it drains the ring, sweeps, and hands records on.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::io::Read;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_channel::{Receiver, Sender, TrySendError};
+use jiff::Timestamp;
+use libbpf_rs::{Iter, MapCore, MapFlags, MapHandle, RingBuffer, RingBufferBuilder};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+
+use super::decode::{self, Raw};
+use super::error::CaptureError;
+use super::loader::{self, Loaded};
+use super::plan::{Twin, plan};
+use super::report::AttachReport;
+use super::support::{KernelSupport, tracefs_has};
+use super::sys;
+use crate::accounting::{Counters, Lost};
+use crate::enrich::Enricher;
+use crate::event::{Connection, ConnectionId, Outcome};
+use crate::stream::Builder;
+
+/// Records handed on together.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub connections: Vec<Connection>,
+    /// How many of them are seen for the first time.
+    pub first: u64,
+}
+
+/// Records in a batch.
+const BATCH: usize = 1024;
+/// Batches that may wait for the reader; beyond, records wait in the ring.
+const BATCHES: usize = 16;
+/// Pause between drains while events come, and the longest when none do.
+const DRAIN_BUSY: Duration = Duration::from_millis(25);
+const DRAIN_IDLE: Duration = Duration::from_millis(200);
+/// Time between sweeps of what waits for an outcome.
+const SWEEP: Duration = Duration::from_millis(400);
+/// How long a request to drain waits for the thread.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
+
+/// What the thread shares with the stream and its handles.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    wake: OwnedFd,
+    stop: AtomicBool,
+    drains: Mutex<Drains>,
+    drained: Condvar,
+    pub delivered: AtomicU64,
+    slow_consumer: AtomicU64,
+    undecodable: AtomicU64,
+    updates_lost: AtomicU64,
+    counters: MapHandle,
+    programs: Vec<OwnedFd>,
+    pub report: AttachReport,
+    pub since: Timestamp,
+    pub stopped: Mutex<Option<String>>,
+}
+
+#[derive(Debug, Default)]
+struct Drains {
+    asked: u64,
+    done: u64,
+    ended: bool,
+}
+
+impl Shared {
+    /// Ends the thread after a last drain.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        // Fails only when the counter is at its limit, in which case the thread is woken anyway.
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+    }
+
+    /// Has the ring drained, unless the reader of the stream holds the thread up.
+    pub(crate) fn drain(&self) {
+        let mut drains = self.drains.lock().unwrap_or_else(PoisonError::into_inner);
+        drains.asked += 1;
+        let ticket = drains.asked;
+        self.wake();
+        let _unused = self
+            .drained
+            .wait_timeout_while(drains, DRAIN_PATIENCE, |d| d.done < ticket && !d.ended)
+            .unwrap_or_else(PoisonError::into_inner);
+    }
+
+    fn drains_done(&self, up_to: u64) {
+        self.drains.lock().unwrap_or_else(PoisonError::into_inner).done = up_to;
+        self.drained.notify_all();
+    }
+
+    fn ended(&self, why: &str) {
+        self.drains.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
+        self.drained.notify_all();
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
+    }
+
+    fn kernel(&self) -> super::skel::types::netspy_counters {
+        let per_cpu = self.counters.lookup_percpu(&0_u32.to_ne_bytes(), MapFlags::ANY);
+        let per_cpu = per_cpu.ok().flatten().unwrap_or_default();
+        decode::sum_counters(per_cpu.iter().map(Vec::as_slice))
+    }
+
+    /// The figures since the start of capture. What is subtracted from `attempts` is read before
+    /// it, so that the rest, which is pending, is never negative.
+    pub(crate) fn counters(&self) -> Counters {
+        let delivered = self.delivered.load(Ordering::Acquire);
+        let slow_consumer = self.slow_consumer.load(Ordering::Acquire);
+        let undecodable = self.undecodable.load(Ordering::Acquire);
+        let missed = self
+            .programs
+            .iter()
+            .filter_map(|fd| sys::program_facts(fd.as_fd()).ok())
+            .map(|facts| facts.recursion_misses)
+            .sum();
+        let kernel = self.kernel();
+        Counters {
+            attempts: kernel.attempts,
+            delivered,
+            filtered: kernel.filtered,
+            lost: Lost {
+                ring_full: kernel.ring_full,
+                map_full: kernel.map_full,
+                slow_consumer,
+                undecodable,
+            },
+            updates_lost: kernel.updates_lost + self.updates_lost.load(Ordering::Acquire),
+            missed,
+            address_unread: kernel.address_unread,
+            exec_lost: kernel.exec_lost,
+        }
+    }
+}
+
+/// Starts the thread; returns when everything is attached.
+pub(crate) fn start(options: Builder) -> Result<(Arc<Shared>, Receiver<Batch>), CaptureError> {
+    let (ready, is_ready) = std::sync::mpsc::sync_channel(1);
+    let (sender, receiver) = async_channel::bounded(BATCHES);
+    std::thread::Builder::new()
+        .name("netspy-capture".into())
+        .spawn(move || {
+            if let Err(error) = own(&options, sender, &ready) {
+                // Nobody waits any more if it was ready before.
+                let _ = ready.send(Err(error));
+            }
+        })
+        .map_err(|source| CaptureError::Io { what: "cannot start a thread".into(), source })?;
+    match is_ready.recv() {
+        Ok(result) => result.map(|shared| (shared, receiver)),
+        Err(_) => Err(CaptureError::Io {
+            what: "the capture thread ended before it was ready".into(),
+            source: std::io::ErrorKind::UnexpectedEof.into(),
+        }),
+    }
+}
+
+type Ready = std::sync::mpsc::SyncSender<Result<Arc<Shared>, CaptureError>>;
+
+fn own(options: &Builder, sender: Sender<Batch>, ready: &Ready) -> Result<(), CaptureError> {
+    find_tracefs();
+    let plan = plan(&KernelSupport::probe(), options.backend)?;
+    let (mut first, mut second) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+    let mut twins = plan.twins.iter().copied();
+    let preferred = twins.next().unwrap_or(Twin::Btf);
+    let loaded = match (loader::load(&mut first, options, &plan, preferred), twins.next()) {
+        (Err(CaptureError::NoPrivilege { missing }), _) => {
+            return Err(CaptureError::NoPrivilege { missing });
+        }
+        (Err(error), Some(other)) => {
+            // The first error says more: the other twin is the lesser one.
+            tracing::debug!("falling back from {preferred:?} to {other:?}: {error}");
+            loader::load(&mut second, options, &plan, other).map_err(|_| error)?
+        }
+        (result, _) => result?,
+    };
+    let shared = Arc::new(share(&loaded)?);
+    let mut driver = Driver::new(&shared, sender, options.drop_when_full);
+    let pending = RefCell::new(Vec::with_capacity(BATCH));
+    let ring = ring(&loaded, &pending)?;
+    if ready.send(Ok(Arc::clone(&shared))).is_err() {
+        return Ok(());
+    }
+    let why = driver.run(&loaded, &ring, &pending);
+    drop(ring);
+    // Detached before the end is announced.
+    drop(loaded);
+    shared.ended(why);
+    Ok(())
+}
+
+fn share(loaded: &Loaded<'_>, _plan: &AttachPlan) -> Result<Shared, CaptureError> {
+    let io = |what: &str| {
+        let what = what.to_owned();
+        move |source: std::io::Error| CaptureError::Io { what, source }
+    };
+    let counters = MapHandle::try_from(&loaded.skel.maps.counters)
+        .map_err(|e| io("cannot share the counters")(std::io::Error::other(e.to_string())))?;
+    let programs = loaded
+        .programs
+        .iter()
+        .map(|fd| fd.try_clone())
+        .collect::<Result<_, _>>()
+        .map_err(io("cannot share the programs"))?;
+    Ok(Shared {
+        wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|e| io("cannot make an eventfd")(e.into()))?,
+        stop: AtomicBool::new(false),
+        drains: Mutex::default(),
+        drained: Condvar::new(),
+        delivered: AtomicU64::new(0),
+        slow_consumer: AtomicU64::new(0),
+        undecodable: AtomicU64::new(0),
+        updates_lost: AtomicU64::new(0),
+        counters,
+        programs,
+        report: loaded.report.clone(),
+        since: Timestamp::now(),
+        stopped: Mutex::new(None),
+    })
+}
+
+/// The ring, whose callback only copies: it runs inside libbpf and must not panic.
+fn ring<'a>(
+    loaded: &'a Loaded<'_>,
+    pending: &'a RefCell<Vec<Result<Raw, decode::DecodeError>>>,
+) -> Result<RingBuffer<'a>, CaptureError> {
+    let failed = |e: libbpf_rs::Error| CaptureError::Io {
+        what: "cannot map the ring buffer".into(),
+        source: std::io::Error::other(format!("{e:#}")),
+    };
+    let mut builder = RingBufferBuilder::new();
+    builder
+        .add(&loaded.skel.maps.events, move |bytes| {
+            if let Ok(mut pending) = pending.try_borrow_mut() {
+                pending.push(decode::decode(bytes));
+            }
+            0
+        })
+        .map_err(failed)?;
+    builder.build().map_err(failed)
+}
+
+struct Driver<'a> {
+    shared: &'a Shared,
+    sender: Sender<Batch>,
+    drop_when_full: bool,
+    enricher: Enricher,
+    /// Attempts that were shown without outcome. The kernel's own mark can miss one that is shown
+    /// by a sweep at the moment of its outcome.
+    in_progress: HashSet<ConnectionId>,
+}
+
+impl<'a> Driver<'a> {
+    fn new(shared: &'a Shared, sender: Sender<Batch>, drop_when_full: bool) -> Self {
+        let enricher = Enricher::new();
+        Driver { shared, sender, drop_when_full, enricher, in_progress: HashSet::new() }
+    }
+
+    /// Until the stream is dropped or stopped; returns why.
+    fn run(
+        &mut self,
+        loaded: &Loaded<'_>,
+        ring: &RingBuffer<'_>,
+        pending: &RefCell<Vec<Result<Raw, decode::DecodeError>>>,
+    ) -> &'static str {
+        // SAFETY: the descriptor belongs to `ring`, which outlives this borrow.
+        #[allow(unsafe_code)]
+        let ring_fd = unsafe { BorrowedFd::borrow_raw(ring.epoll_fd()) };
+        let mut pause = DRAIN_BUSY;
+        let mut swept = Instant::now();
+        loop {
+            let asked = self.shared.drains.lock().unwrap_or_else(PoisonError::into_inner).asked;
+            let stopping = self.shared.stop.load(Ordering::Acquire);
+            if swept.elapsed() >= SWEEP {
+                swept = Instant::now();
+                self.enricher.refresh_clock();
+                self.sweep(loaded);
+            }
+            let Some(count) = self.drain(ring, pending) else { return "the stream was dropped" };
+            self.shared.drains_done(asked);
+            if stopping {
+                return "it was stopped";
+            }
+            pause = if count > 0 { DRAIN_BUSY } else { (pause * 2).min(DRAIN_IDLE) };
+            self.wait(ring_fd, pause);
+        }
+    }
+
+    fn wait(&self, ring: BorrowedFd<'_>, pause: Duration) {
+        let mut fds = [
+            PollFd::from_borrowed_fd(ring, PollFlags::IN),
+            PollFd::new(&self.shared.wake, PollFlags::IN),
+        ];
+        let timeout = pause.try_into().ok();
+        // An interrupted wait only means an early drain.
+        let _ = poll(&mut fds, timeout.as_ref());
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&self.shared.wake, &mut count);
+    }
+
+    /// Shows what waits for an outcome, if anything does that was not shown yet.
+    fn sweep(&self, loaded: &Loaded<'_>) {
+        let kernel = self.shared.kernel();
+        if kernel.waiting == kernel.settled {
+            return;
+        }
+        let Some(link) = &loaded.sweep else { return };
+        let swept = Iter::new(link)
+            .map_err(|e| format!("{e:#}"))
+            .and_then(|mut iter| iter.read_to_end(&mut Vec::new()).map_err(|e| e.to_string()));
+        if let Err(why) = swept {
+            tracing::warn!("cannot sweep attempts without outcome: {why}");
+        }
+    }
+
+    /// Empties the ring; returns how many records came, or `None` when nobody reads any more.
+    fn drain(
+        &mut self,
+        ring: &RingBuffer<'_>,
+        pending: &RefCell<Vec<Result<Raw, decode::DecodeError>>>,
+    ) -> Option<usize> {
+        let mut total = 0;
+        loop {
+            let consumed = ring.consume_raw_n(BATCH);
+            let records = std::mem::take(&mut *pending.borrow_mut());
+            if consumed <= 0 || records.is_empty() {
+                return if self.sender.is_closed() { None } else { Some(total) };
+            }
+            total += records.len();
+            let batch = self.batch(records);
+            if !batch.connections.is_empty() && !self.send(batch) {
+                return None;
+            }
+        }
+    }
+
+    fn batch(&mut self, records: Vec<Result<Raw, decode::DecodeError>>) -> Batch {
+        let mut batch = Batch { connections: Vec::with_capacity(records.len()), first: 0 };
+        for record in records {
+            let (conn, path) = match record {
+                Ok(Raw::Conn(conn)) => (conn, None),
+                Ok(Raw::Unix(conn, path)) => (conn, Some(path)),
+                Ok(Raw::Exec(exec)) => {
+                    self.enricher.exec(&exec);
+                    continue;
+                }
+                Err(error) => {
+                    tracing::warn!("undecodable event: {error}");
+                    self.shared.undecodable.fetch_add(1, Ordering::AcqRel);
+                    continue;
+                }
+            };
+            let Some(connection) = self.enricher.connection(&conn, path.as_deref()) else {
+                self.shared.undecodable.fetch_add(1, Ordering::AcqRel);
+                continue;
+            };
+            if self.is_first(&connection, conn.flags & super::FLAG_SHOWN != 0) {
+                batch.first += 1;
+            }
+            batch.connections.push(connection);
+        }
+        batch
+    }
+
+    fn is_first(&mut self, connection: &Connection, shown: bool) -> bool {
+        if connection.outcome == Outcome::InProgress {
+            return self.in_progress.insert(connection.id) && !shown;
+        }
+        let was_in_progress =
+            !self.in_progress.is_empty() && self.in_progress.remove(&connection.id);
+        !shown && !was_in_progress
+    }
+
+    /// Hands a batch on; waits if the reader is slow, which lets the ring fill. Returns whether
+    /// anybody still reads.
+    fn send(&self, batch: Batch) -> bool {
+        if !self.drop_when_full {
+            return self.sender.send_blocking(batch).is_ok();
+        }
+        match self.sender.try_send(batch) {
+            Ok(()) => true,
+            Err(TrySendError::Closed(_)) => false,
+            Err(TrySendError::Full(batch)) => {
+                let updates = batch.connections.len() as u64 - batch.first;
+                self.shared.slow_consumer.fetch_add(batch.first, Ordering::AcqRel);
+                self.shared.updates_lost.fetch_add(updates, Ordering::AcqRel);
+                true
+            }
+        }
+    }
+}
+
+/// Makes the tracing file system visible to this thread alone, where the host has not mounted it.
+/// Failure shows later, as the absence of what was to be found there.
+fn find_tracefs() {
+    if tracefs_has("events") {
+        return;
+    }
+    let mounted = private_tracefs();
+    if let Err(error) = mounted {
+        tracing::debug!("cannot mount tracefs privately: {error}");
+    }
+}
+
+fn private_tracefs() -> rustix::io::Result<()> {
+    use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+    use rustix::thread::UnshareFlags;
+    // SAFETY: a mount namespace of its own (and with it its own working directory and umask) for
+    // this thread, which touches no relative path.
+    #[allow(unsafe_code)]
+    unsafe {
+        rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS)?;
+    }
+    // Mounts of the host still arrive here; the one made here does not go back.
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("tracefs", "/sys/kernel/tracing", "tracefs", flags, None)
+}

@@ -1,0 +1,32 @@
+//! The generated skeleton of `connect.bpf.c`, and the layouts that both sides agree on.
+
+#![allow(
+    unsafe_code,
+    unsafe_op_in_unsafe_fn,
+    missing_debug_implementations,
+    unreachable_pub,
+    clippy::all,
+    clippy::undocumented_unsafe_blocks,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+include!(concat!(env!("OUT_DIR"), "/connect.skel.rs"));
+
+use plain::Plain;
+
+// SAFETY: these consist of integers and arrays of them, without padding (the sizes below are the
+// sums of their members), so every pattern of bytes is a value.
+unsafe impl Plain for types::netspy_conn {}
+// SAFETY: as above.
+unsafe impl Plain for types::netspy_unix {}
+// SAFETY: as above.
+unsafe impl Plain for types::netspy_exec {}
+// SAFETY: as above.
+unsafe impl Plain for types::netspy_counters {}
+
+const _: () = assert!(size_of::<types::netspy_conn>() == 200);
+const _: () = assert!(size_of::<types::netspy_unix>() == 312);
+const _: () = assert!(size_of::<types::netspy_exec>() == 1048);
+const _: () = assert!(size_of::<types::netspy_counters>() == 72);

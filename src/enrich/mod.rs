@@ -1,0 +1,68 @@
+//! From the kernel's integers to the domain types: names are added where they can be had.
+//!
+//! Everything beyond what the kernel told is best effort and stays `None` where it is unknown.
+
+pub(crate) mod cgroup;
+mod connection;
+pub(crate) mod errno;
+pub(crate) mod process;
+pub(crate) mod users;
+
+use std::sync::Arc;
+
+use crate::capture::clock::Clock;
+use crate::capture::skel::types::{netspy_conn, netspy_exec};
+use crate::event::Connection;
+
+/// Turns kernel records into [`Connection`]s. Owned by the capture thread.
+#[derive(Debug)]
+pub(crate) struct Enricher {
+    host: Arc<str>,
+    boot: u32,
+    clock: Clock,
+    processes: process::Processes,
+}
+
+impl Enricher {
+    pub(crate) fn new() -> Self {
+        let host = read("/proc/sys/kernel/hostname");
+        let boot_id = read("/proc/sys/kernel/random/boot_id");
+        Enricher {
+            host: host.into(),
+            boot: boot_id.get(..8).and_then(|hex| u32::from_str_radix(hex, 16).ok()).unwrap_or(0),
+            clock: Clock::new(),
+            processes: process::Processes::default(),
+        }
+    }
+
+    /// Follows the wall clock if it was set.
+    pub(crate) fn refresh_clock(&mut self) {
+        self.clock.refresh();
+    }
+
+    /// A program was started.
+    pub(crate) fn exec(&mut self, exec: &netspy_exec) {
+        self.processes.exec(exec);
+    }
+
+    /// The record of an attempt; `None` if its members have values that this version does not
+    /// know.
+    pub(crate) fn connection(
+        &mut self,
+        raw: &netspy_conn,
+        path: Option<&[u8]>,
+    ) -> Option<Connection> {
+        let process = self.processes.resolve(raw, &self.clock);
+        connection::build(raw, path, process, &self.clock, Arc::clone(&self.host), self.boot)
+    }
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+/// Text up to the first zero byte, as the kernel keeps names.
+fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
