@@ -29,7 +29,14 @@ fn build() -> Result<(), Box<dyn Error>> {
     }
     check_clang(&clang)?;
     let arch = target_arch()?;
-    skeleton(&clang, &root, arch, &sources.join("connect.bpf.c"), &out.join("connect.skel.rs"))
+    skeleton(&clang, &root, arch, &sources.join("connect.bpf.c"), &out.join("connect.skel.rs"))?;
+    if env::var_os("CARGO_FEATURE_BENCH_PEERS").is_some() {
+        // The tracers that the overhead bench compares with.
+        let peers = root.join("benches/overhead/naive.bpf.c");
+        println!("cargo:rerun-if-changed={}", peers.display());
+        skeleton(&clang, &root, arch, &peers, &out.join("naive.skel.rs"))?;
+    }
+    Ok(())
 }
 
 /// Rebuilds when a file of the directory changes, and when one is added.

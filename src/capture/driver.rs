@@ -199,7 +199,7 @@ fn own(options: &Builder, sender: Sender<Batch>, ready: &Ready) -> Result<(), Ca
     Ok(())
 }
 
-fn share(loaded: &Loaded<'_>, _plan: &AttachPlan) -> Result<Shared, CaptureError> {
+fn share(loaded: &Loaded<'_>) -> Result<Shared, CaptureError> {
     let io = |what: &str| {
         let what = what.to_owned();
         move |source: std::io::Error| CaptureError::Io { what, source }
