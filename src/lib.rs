@@ -1,12 +1,18 @@
 //! Every connection attempt on a Linux host: which process, where to, with what outcome.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+// Unit tests share the records of the integration tests, which name the crate.
+#[cfg(test)]
+extern crate self as netspy;
+
 pub mod accounting;
 pub mod capture;
 mod enrich;
 pub mod event;
 #[cfg(feature = "store")]
 pub mod query;
+#[cfg(feature = "store")]
+pub mod store;
 pub mod stream;
 
 pub use capture::error::CaptureError;

@@ -16,6 +16,7 @@ mod matching;
 mod values;
 
 pub use matching::{exe_base_name, host_name_matches};
+pub(crate) use matching::{has_name, info_matches};
 pub use values::parse_time;
 use values::{escape, split};
 
