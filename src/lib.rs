@@ -14,6 +14,8 @@ pub mod event;
 #[cfg(feature = "store")]
 pub mod query;
 pub mod record;
+#[cfg(feature = "server")]
+pub mod server;
 #[cfg(feature = "store")]
 pub mod store;
 pub mod stream;
