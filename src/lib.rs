@@ -6,11 +6,16 @@
 extern crate self as netspy;
 
 pub mod accounting;
+#[cfg(feature = "server")]
+pub mod api;
 pub mod capture;
 mod enrich;
 pub mod event;
 #[cfg(feature = "store")]
 pub mod query;
+pub mod record;
+#[cfg(feature = "server")]
+pub mod server;
 #[cfg(feature = "store")]
 pub mod store;
 pub mod stream;
