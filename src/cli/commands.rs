@@ -1,0 +1,104 @@
+//! The commands that ask once and print the answer.
+
+use std::time::Duration;
+
+use super::args;
+use super::failure::{Failure, note};
+use super::filters::Page;
+use super::locate::Origin;
+use super::render::answers::Printer;
+use super::signals::Signals;
+use crate::event::{ConnectionId, InvalidId};
+
+/// Seconds of capture where no server runs and the command line names no time.
+const OWN_CAPTURE: u32 = 10;
+
+/// Without a server there is nothing to ask yet: captures for a while first.
+pub async fn gather(origin: &Origin, seconds: Option<u32>) -> Result<(), Failure> {
+    let Some(own) = &origin.own else { return Ok(()) };
+    let seconds = seconds.unwrap_or(OWN_CAPTURE);
+    note(&format!(
+        "no server runs here: capturing for {seconds} s, then comes the answer (Ctrl-C for it now)"
+    ));
+    let mut signals = Signals::new()?;
+    tokio::select! {
+        () = signals.wait() => {}
+        () = tokio::time::sleep(Duration::from_secs(seconds.into())) => {}
+    }
+    own.finish();
+    Ok(())
+}
+
+/// `list`.
+pub async fn list(
+    args: &args::List,
+    origin: &Origin,
+    printer: &mut Printer<'_>,
+) -> Result<(), Failure> {
+    let (mut filter, page) = args.what.read(&args.when, &args.page)?;
+    gather(origin, args.when.duration).await?;
+    if origin.own.is_some() && args.when.duration.is_some() {
+        // The capture is the window.
+        filter.since = None;
+    }
+    let list = origin.source.list(&filter, &page).await?;
+    printer.list(&list, args.output)?;
+    if list.connections.is_empty() { Err(Failure::Nothing) } else { Ok(()) }
+}
+
+/// `summary`.
+pub async fn summary(
+    args: &args::Summary,
+    origin: &Origin,
+    printer: &mut Printer<'_>,
+) -> Result<(), Failure> {
+    let (mut filter, _) = args.what.read(&args.when, &Page::default())?;
+    gather(origin, args.when.duration).await?;
+    if origin.own.is_some() && args.when.duration.is_some() {
+        filter.since = None;
+    }
+    let summary = origin.source.summary(&filter).await?;
+    Ok(printer.summary(&summary, args.output)?)
+}
+
+/// `show`.
+pub async fn show(
+    args: &args::Show,
+    origin: &Origin,
+    printer: &mut Printer<'_>,
+) -> Result<(), Failure> {
+    let id = read_id(&args.id)?;
+    match origin.source.get(id).await? {
+        Some(connection) => Ok(printer.show(&connection, args.output)?),
+        None => {
+            note(&format!("no connection {id}: it has aged out, or was on another host"));
+            Err(Failure::Nothing)
+        }
+    }
+}
+
+/// The id of a connection, as a user gave it.
+pub fn read_id(text: &str) -> Result<ConnectionId, Failure> {
+    text.parse()
+        .map_err(|error: InvalidId| Failure::Usage(format!("{error}; netspy list shows ids")))
+}
+
+/// `status`.
+pub async fn status(
+    args: &args::Status,
+    origin: &Origin,
+    printer: &mut Printer<'_>,
+) -> Result<(), Failure> {
+    let status = origin.source.status().await?;
+    Ok(printer.status(&status, &origin.source.describe(), args.output)?)
+}
+
+/// `record`.
+pub async fn record(_args: &args::Record, _origin: &Origin) -> Result<(), Failure> {
+    todo!()
+}
+
+/// `replay`.
+pub async fn replay(_args: &args::Replay, _printer: &mut Printer<'_>) -> Result<(), Failure> {
+    todo!()
+}
