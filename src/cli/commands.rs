@@ -2,20 +2,25 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::args;
 use super::failure::{Failure, note};
-use super::filters::Page;
+use super::filters::{Page, When};
 use super::locate::Origin;
+use super::render::Output;
 use super::render::answers::Printer;
 use super::signals::Signals;
 use crate::event::{ConnectionId, InvalidId};
+use crate::query::{self, Filter};
 
 /// Seconds of capture where no server runs and the command line names no time.
 const OWN_CAPTURE: u32 = 10;
 
-/// Without a server there is nothing to ask yet: captures for a while first.
-pub async fn gather(origin: &Origin, seconds: Option<u32>) -> Result<(), Failure> {
-    let Some(own) = &origin.own else { return Ok(()) };
+/// Without a server there is nothing to ask yet: captures for a while first. Gives the window that
+/// was captured, if it was.
+pub async fn gather(origin: &Origin, seconds: Option<u32>) -> Result<Option<Timestamp>, Failure> {
+    let Some(own) = &origin.own else { return Ok(None) };
     let seconds = seconds.unwrap_or(OWN_CAPTURE);
     note(&format!(
         "no server runs here: capturing for {seconds} s, then comes the answer (Ctrl-C for it now)"
@@ -25,7 +30,20 @@ pub async fn gather(origin: &Origin, seconds: Option<u32>) -> Result<(), Failure
         () = signals.wait() => {}
         () = tokio::time::sleep(Duration::from_secs(seconds.into())) => {}
     }
+    // The time after it was not captured, and is no part of the answer.
+    let end = Timestamp::now();
     own.finish();
+    Ok(Some(end))
+}
+
+async fn gather_into(filter: &mut Filter, when: &When, origin: &Origin) -> Result<(), Failure> {
+    if let Some(end) = gather(origin, when.duration).await? {
+        filter.until.get_or_insert(end);
+        if when.duration.is_some() {
+            // The capture is the window.
+            filter.since = None;
+        }
+    }
     Ok(())
 }
 
@@ -36,13 +54,29 @@ pub async fn list(
     printer: &mut Printer<'_>,
 ) -> Result<(), Failure> {
     let (mut filter, page) = args.what.read(&args.when, &args.page)?;
-    gather(origin, args.when.duration).await?;
-    if origin.own.is_some() && args.when.duration.is_some() {
-        // The capture is the window.
-        filter.since = None;
-    }
-    let list = origin.source.list(&filter, &page).await?;
-    printer.list(&list, args.output)?;
+    gather_into(&mut filter, &args.when, origin).await?;
+    print_list(&filter, &page, args.output, origin, printer).await
+}
+
+/// `list` of what is known at this moment, be it from a server or from a capture that goes on.
+pub async fn list_now(
+    args: &args::List,
+    origin: &Origin,
+    printer: &mut Printer<'_>,
+) -> Result<(), Failure> {
+    let (filter, page) = args.what.read(&args.when, &args.page)?;
+    print_list(&filter, &page, args.output, origin, printer).await
+}
+
+async fn print_list(
+    filter: &Filter,
+    page: &query::Page,
+    output: Output,
+    origin: &Origin,
+    printer: &mut Printer<'_>,
+) -> Result<(), Failure> {
+    let list = origin.source.list(filter, page).await?;
+    printer.list(&list, output)?;
     if list.connections.is_empty() { Err(Failure::Nothing) } else { Ok(()) }
 }
 
@@ -53,10 +87,7 @@ pub async fn summary(
     printer: &mut Printer<'_>,
 ) -> Result<(), Failure> {
     let (mut filter, _) = args.what.read(&args.when, &Page::default())?;
-    gather(origin, args.when.duration).await?;
-    if origin.own.is_some() && args.when.duration.is_some() {
-        filter.since = None;
-    }
+    gather_into(&mut filter, &args.when, origin).await?;
     let summary = origin.source.summary(&filter).await?;
     Ok(printer.summary(&summary, args.output)?)
 }

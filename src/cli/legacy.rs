@@ -16,6 +16,7 @@ use super::render::text::clean;
 use super::render::units::{self, Clock};
 use crate::event::{Connection, Direction, Protocol};
 use crate::query::{Filter, List, Page, Source, Summary, filter};
+use jiff::Timestamp;
 
 /// Seconds that a summary looks back.
 pub const DURATION: u32 = 60;
@@ -69,13 +70,20 @@ impl Question {
         self.duration.filter(|s| *s > 0).unwrap_or(DURATION)
     }
 
-    fn filter(&self, narrow: &Narrow, seconds: u32) -> Result<Filter, Failure> {
+    /// `until`: the end of what was captured in this process, if it was.
+    fn filter(
+        &self,
+        narrow: &Narrow,
+        seconds: u32,
+        until: Option<Timestamp>,
+    ) -> Result<Filter, Failure> {
         let (filter, _) = filter::parse(narrow.pairs())?;
         Ok(Filter {
             process: self.process.clone().filter(|name| !name.is_empty()).into_iter().collect(),
             pid: self.pid.filter(|pid| *pid > 0).into_iter().collect(),
             direction: vec![Direction::Outbound],
-            since: last(seconds),
+            since: if until.is_some() { None } else { last(seconds) },
+            until,
             ..filter
         })
     }
@@ -99,10 +107,11 @@ enum Whom<'a> {
 pub async fn summary(
     question: &Question,
     narrow: &Narrow,
+    until: Option<Timestamp>,
     source: &dyn Source,
     printer: &mut Printer<'_>,
 ) -> Result<(), Failure> {
-    let filter = question.filter(narrow, question.seconds())?;
+    let filter = question.filter(narrow, question.seconds(), until)?;
     let summary = source.summary(&filter).await?;
     print(printer, &summary_text(&question.whom(), question.seconds(), &summary))
 }
@@ -111,12 +120,12 @@ pub async fn summary(
 pub async fn list(
     question: &Question,
     narrow: &Narrow,
-    max_events: u32,
+    until: Option<Timestamp>,
     source: &dyn Source,
     printer: &mut Printer<'_>,
 ) -> Result<(), Failure> {
-    let filter = question.filter(narrow, LIST_DURATION)?;
-    let events = question.max_events.unwrap_or(max_events);
+    let filter = question.filter(narrow, LIST_DURATION, until)?;
+    let events = question.max_events.unwrap_or(SHELL_EVENTS);
     // 0 fell back to the shell's default in the original.
     let events = if events == 0 { SHELL_EVENTS } else { events };
     let limit = usize::try_from(events).unwrap_or(Page::MAX_LIMIT).min(Page::MAX_LIMIT);

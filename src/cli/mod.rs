@@ -120,11 +120,15 @@ async fn ask_tool(
     printer: &mut Printer<'_>,
 ) -> Result<(), Failure> {
     let origin = locate(server, Capture::Allowed { no_unix: false }).await?;
-    commands::gather(&origin, Some(question.seconds())).await?;
+    let until = commands::gather(&origin, Some(question.seconds())).await?;
     let (narrow, source) = (Narrow::default(), &*origin.source);
     match tool {
-        Tool::Summary => legacy::summary(question, &narrow, source, printer).await,
-        Tool::List => legacy::list(question, &narrow, legacy::TOOL_EVENTS, source, printer).await,
+        Tool::Summary => legacy::summary(question, &narrow, until, source, printer).await,
+        Tool::List => {
+            let mut question = question.clone();
+            question.max_events.get_or_insert(legacy::TOOL_EVENTS);
+            legacy::list(&question, &narrow, until, source, printer).await
+        }
     }
 }
 

@@ -48,7 +48,8 @@ impl Clock {
 pub fn duration(us: u64) -> String {
     let tenths = |value: u64, unit: u64| format!("{}.{}", value / unit, value % unit * 10 / unit);
     match us {
-        0..1_000 => format!("{us} µs"),
+        0 => "<1 µs".to_owned(),
+        1..1_000 => format!("{us} µs"),
         1_000..10_000 => format!("{} ms", tenths(us, 1_000)),
         10_000..1_000_000 => format!("{} ms", us / 1_000),
         1_000_000..10_000_000 => format!("{} s", tenths(us, 1_000_000)),
@@ -107,7 +108,7 @@ mod tests {
     #[test]
     fn figures_are_short_and_never_round_up_to_another_unit() {
         for (us, text) in [
-            (0, "0 µs"),
+            (0, "<1 µs"),
             (412, "412 µs"),
             (999, "999 µs"),
             (1_234, "1.2 ms"),

@@ -144,12 +144,12 @@ impl Shell<'_> {
         let source = &*origin.source;
         match command {
             ShellCommand::Summary(q) => {
-                legacy::summary(&q.question, &q.narrow, source, printer).await
+                legacy::summary(&q.question, &q.narrow, None, source, printer).await
             }
             ShellCommand::List(q) => {
-                legacy::list(&q.question, &q.narrow, legacy::SHELL_EVENTS, source, printer).await
+                legacy::list(&q.question, &q.narrow, None, source, printer).await
             }
-            ShellCommand::Connections(args) => commands::list(args, &origin, printer).await,
+            ShellCommand::Connections(args) => commands::list_now(args, &origin, printer).await,
             ShellCommand::Show(args) => commands::show(args, &origin, printer).await,
             ShellCommand::Status(args) => commands::status(args, &origin, printer).await,
             _ => Ok(()),
