@@ -22,9 +22,7 @@ const OWN_CAPTURE: u32 = 10;
 pub async fn gather(origin: &Origin, seconds: Option<u32>) -> Result<Option<Timestamp>, Failure> {
     let Some(own) = &origin.own else { return Ok(None) };
     let seconds = seconds.unwrap_or(OWN_CAPTURE);
-    note(&format!(
-        "no server runs here: capturing for {seconds} s, then comes the answer (Ctrl-C for it now)"
-    ));
+    note(&format!("the answer comes in {seconds} s; Ctrl-C for it now"));
     let mut signals = Signals::new()?;
     tokio::select! {
         () = signals.wait() => {}

@@ -1,9 +1,12 @@
 //! Where the answers come from: a server, or capture in this process.
 
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::net::{TcpStream, UnixStream};
 
 use super::failure::{Failure, note};
 use super::own::OwnCapture;
@@ -74,19 +77,15 @@ pub async fn locate(server: Option<&str>, capture: Capture) -> Result<Origin, Fa
         Ok(source) => return Ok(Origin::server(source)),
         Err(reasons) => reasons,
     };
-    for reason in &reasons {
-        tracing::debug!("{reason}");
-    }
+    let none = no_server(&reasons);
     let Capture::Allowed { no_unix } = capture else {
         return Err(Failure::Unreachable(format!(
-            "no server runs here ({}): start one with 'sudo ebpf-server', or name one with --server",
-            reasons.join("; ")
+            "{none}: start one with 'sudo ebpf-server', or name one with --server"
         )));
     };
-    match OwnCapture::start(no_unix) {
-        Ok(own) => Ok(Origin { source: own.source(), own: Some(Arc::new(own)) }),
-        Err(error) => Err(no_way(&error, &reasons)),
-    }
+    let own = OwnCapture::start(no_unix).map_err(|error| no_way(&error, &none))?;
+    note(&format!("{none}: capturing in this process"));
+    Ok(Origin { source: own.source(), own: Some(Arc::new(own)) })
 }
 
 /// Reads the address of a server.
@@ -96,21 +95,38 @@ pub fn read_address(text: &str) -> Result<Address, Failure> {
     })
 }
 
-fn no_way(error: &CaptureError, reasons: &[String]) -> Failure {
-    let reasons = reasons.join("; ");
+/// A place without a usable server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Reason {
+    text: String,
+    /// Just nothing there: not worth a word.
+    absent: bool,
+}
+
+fn no_server(reasons: &[Reason]) -> String {
+    for reason in reasons {
+        tracing::debug!("{}", reason.text);
+    }
+    let telling: Vec<&str> =
+        reasons.iter().filter(|r| !r.absent).map(|reason| reason.text.as_str()).collect();
+    match telling.is_empty() {
+        true => "no server runs here".to_owned(),
+        false => format!("no server can be used here ({})", telling.join("; ")),
+    }
+}
+
+fn no_way(error: &CaptureError, none: &str) -> Failure {
     if let CaptureError::NoPrivilege { .. } = error {
         return Failure::NoPrivilege(format!(
-            "no server runs here ({reasons}) and this user may not capture: start a server with \
-             'sudo ebpf-server', or run netspy itself with sudo"
+            "{none}, and this user may not capture: start a server with 'sudo ebpf-server', or \
+             run netspy itself with sudo"
         ));
     }
-    Failure::Unreachable(format!(
-        "no server runs here ({reasons}) and netspy cannot capture by itself: {error}"
-    ))
+    Failure::Unreachable(format!("{none}, and netspy cannot capture by itself: {error}"))
 }
 
 /// The first server that answers, or why each place has none.
-async fn find_server(places: &Places) -> Result<HttpSource, Vec<String>> {
+async fn find_server(places: &Places) -> Result<HttpSource, Vec<Reason>> {
     let mut reasons = Vec::new();
     if places.socket.exists() {
         match probe(Address::Unix(places.socket.clone())).await {
@@ -118,16 +134,18 @@ async fn find_server(places: &Places) -> Result<HttpSource, Vec<String>> {
             Err(reason) => reasons.push(reason),
         }
     } else {
-        reasons.push(format!("{} is not there", places.socket.display()));
+        let text = format!("{} is not there", places.socket.display());
+        reasons.push(Reason { text, absent: true });
     }
     let (host, port) = (places.tcp.ip().to_string(), places.tcp.port());
     let address = Address::Http { host, port };
     if rustix::process::geteuid().is_root() {
         let strangers = strangers(Path::new("/proc/net"), places.tcp);
         if let Some(uid) = strangers {
-            let reason = format!("{address} belongs to user {uid}, not to root");
-            note(&format!("not asking the server at {reason}; --server {address} would"));
-            reasons.push(reason);
+            let text = format!(
+                "{address} belongs to user {uid}, not to root; --server {address} would ask it"
+            );
+            reasons.push(Reason { text, absent: false });
             return Err(reasons);
         }
     }
@@ -141,18 +159,34 @@ async fn find_server(places: &Places) -> Result<HttpSource, Vec<String>> {
 }
 
 /// Something else may listen at a place that was only guessed: the answer has to make sense.
-async fn probe(address: Address) -> Result<HttpSource, String> {
+async fn probe(address: Address) -> Result<HttpSource, Reason> {
+    let (listening, place) = (is_listening(&address).await, address.to_string());
+    let reason = |text: String| Reason { text, absent: false };
+    if let Err(error) = listening {
+        use io::ErrorKind::{ConnectionRefused, NotFound};
+        let absent = matches!(error.kind(), ConnectionRefused | NotFound);
+        return Err(Reason { text: format!("{place}: {error}"), absent });
+    }
     let source = HttpSource::new(address);
     match tokio::time::timeout(PROBE, source.status()).await {
         Ok(Ok(_)) => Ok(source),
-        Ok(Err(QueryError::Unreachable { server, why })) => {
-            let why = why.split(';').next().unwrap_or_default();
-            Err(format!("{server}: {why}"))
-        }
-        Ok(Err(QueryError::Server { server, .. })) => Err(format!("{server} is no netspy server")),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("{} does not answer", source.address())),
+        Ok(Err(QueryError::Unreachable { why, .. })) => Err(reason(format!("{place}: {why}"))),
+        Ok(Err(_)) => Err(reason(format!("{place} is no netspy server"))),
+        Err(_) => Err(reason(format!("{place} does not answer"))),
     }
+}
+
+/// Whether anything listens, told by the system's error where nothing does.
+async fn is_listening(address: &Address) -> io::Result<()> {
+    let connected = async {
+        match address {
+            Address::Http { host, port } => {
+                TcpStream::connect((host.as_str(), *port)).await.map(drop)
+            }
+            Address::Unix(path) => UnixStream::connect(path).await.map(drop),
+        }
+    };
+    tokio::time::timeout(PROBE, connected).await?
 }
 
 /// The owner of a socket that listens at `at`, if that is not root. A user without privileges may
@@ -196,6 +230,10 @@ fn listener(line: &str, at: SocketAddrV4) -> Option<u32> {
 #[cfg(test)]
 #[cfg(target_endian = "little")]
 mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
 
     const AT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080);
@@ -232,6 +270,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn something_else_at_the_usual_port_is_no_server_and_is_told() {
+        let other = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let SocketAddr::V4(tcp) = other.local_addr().unwrap() else { unreachable!() };
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = other.accept().await {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
+            }
+        });
+        let places = Places { socket: PathBuf::from("/nonexistent/api.sock"), tcp };
+        let none = no_server(&find_server(&places).await.unwrap_err());
+        assert_eq!(none, format!("no server can be used here (http://{tcp} is no netspy server)"));
+    }
+
+    #[tokio::test]
     async fn each_place_without_a_server_says_why() {
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = closed.local_addr().unwrap().port();
@@ -239,7 +291,8 @@ mod tests {
         let tcp = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
         let places = Places { socket: PathBuf::from("/nonexistent/api.sock"), tcp };
         let reasons = find_server(&places).await.unwrap_err();
-        assert_eq!(reasons[0], "/nonexistent/api.sock is not there");
-        assert_eq!(reasons[1], format!("http://127.0.0.1:{port}: connection refused"));
+        assert_eq!(reasons[0].text, "/nonexistent/api.sock is not there");
+        assert!(reasons[1].text.starts_with(&format!("http://127.0.0.1:{port}: ")));
+        assert_eq!(no_server(&reasons), "no server runs here");
     }
 }

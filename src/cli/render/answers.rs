@@ -5,8 +5,8 @@ use std::fmt::Display;
 use std::io::{self, Write};
 
 use super::screen::{BAD, DIM, GOOD, ODD, Screen, TITLE};
-use super::table::{self, Cell};
-use super::text::{clean, csv_field};
+use super::table;
+use super::text::{self, clean, csv_field};
 use super::units::{self, Clock};
 use super::{Output, record, write_json};
 use crate::accounting::Accounting;
@@ -184,21 +184,21 @@ impl Printer<'_> {
         )?;
         self.books(&s.accounting)?;
         writeln!(self.out, "Backend   {}\n", clean(&s.backend))?;
-        let rows: Vec<Vec<Cell>> = s
-            .features
-            .iter()
-            .map(|(name, feature)| {
-                let (word, style) = if feature.ok { ("yes", GOOD) } else { ("no", BAD) };
-                vec![
-                    Cell::plain(clean(name)),
-                    Cell { text: word.to_owned(), style },
-                    Cell::plain(clean(feature.hook.as_deref().unwrap_or("-"))),
-                    Cell::plain(clean(feature.note.as_deref().unwrap_or_default())),
-                ]
-            })
-            .collect();
-        let titles = ["FEATURE", "OK", "HOOK", "NOTE"];
-        table::write(self.out, &self.screen, &titles, &rows, &[(3, 30), (2, 20), (0, 12), (3, 8)])
+        let widest = s.features.keys().map(|name| text::width(&clean(name))).max().unwrap_or(0);
+        let title = format!("{:<widest$}  OK   HOOK", "FEATURE");
+        writeln!(self.out, "{}", self.screen.paint(&title, TITLE))?;
+        for (name, feature) in &s.features {
+            let (word, style) = if feature.ok { ("yes", GOOD) } else { ("no ", BAD) };
+            let hook = clean(feature.hook.as_deref().unwrap_or("-"));
+            let word = self.screen.paint(word, style);
+            writeln!(self.out, "{:<widest$}  {word}  {hook}", clean(name))?;
+            // Notes say what would bring a feature: they are wrapped, never cut.
+            let room = self.screen.width.unwrap_or(100).saturating_sub(4).max(20);
+            for line in text::wrap(&clean(feature.note.as_deref().unwrap_or_default()), room) {
+                writeln!(self.out, "    {}", self.screen.paint(&line, DIM))?;
+            }
+        }
+        Ok(())
     }
 
     fn books(&mut self, a: &Accounting) -> io::Result<()> {

@@ -85,6 +85,21 @@ pub fn truncate_middle(text: &str, limit: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{start}…{}", end.into_iter().collect::<String>()))
 }
 
+/// `text` in lines of at most `limit` columns, cut at spaces; a longer word stays whole.
+pub fn wrap(text: &str, limit: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if width(line) + 1 + width(word) <= limit => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 fn take_columns(chars: impl Iterator<Item = char>, limit: usize) -> Vec<char> {
     let mut used = 0;
     chars
@@ -160,6 +175,12 @@ mod tests {
         assert_eq!(csv_field("=1+1"), "'=1+1");
         assert_eq!(csv_field("-12"), "-12");
         assert_eq!(csv_field("a\r\nb"), "a\u{fffd}\u{fffd}b");
+    }
+
+    #[test]
+    fn long_text_is_wrapped_at_spaces() {
+        assert_eq!(wrap("a bb ccc  dddddd e", 5), ["a bb", "ccc", "dddddd", "e"]);
+        assert_eq!(wrap("", 5), Vec::<String>::new());
     }
 
     #[test]

@@ -87,9 +87,6 @@ impl Shell<'_> {
             return Ok(origin.clone());
         }
         let origin = locate(self.server, Capture::Allowed { no_unix: false }).await?;
-        if origin.own.is_some() {
-            note("no server runs here: capturing in this process from now on");
-        }
         self.origin = Some(origin.clone());
         Ok(origin)
     }
