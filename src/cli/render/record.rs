@@ -45,15 +45,22 @@ pub fn cells(connection: &Connection, clock: &Clock, screen: &Screen) -> Vec<Cel
         false => clock.short(connection.time),
     };
     vec![
-        Cell { text: time, style: DIM },
-        Cell::plain(process(connection)),
+        Cell::new(time, DIM),
+        process_cell(connection),
         Cell::plain(connection.protocol.as_str()),
         Cell::plain(remote(connection)),
-        Cell { text: connection.outcome.as_str().to_owned(), style: style(connection.outcome) },
+        Cell::new(connection.outcome.as_str(), style(connection.outcome)),
         Cell::plain(error(connection)),
         Cell::plain(connection.latency_us.map(units::duration).unwrap_or_default()),
-        Cell { text: connection.id.to_string(), style: DIM },
+        Cell::new(connection.id.to_string(), DIM),
     ]
+}
+
+/// The process; where it is cut, its pid stays whole.
+fn process_cell(connection: &Connection) -> Cell {
+    let mut cell = Cell::plain(process(connection));
+    cell.tail = connection.process.as_ref().map_or(0, |p| format!("[{}]", p.pid).len());
+    cell
 }
 
 /// The colour of an outcome.

@@ -14,12 +14,19 @@ pub struct Cell {
     pub text: String,
     /// How.
     pub style: Style,
+    /// Columns at its end that are kept where it is cut; 0 for as many as at its start.
+    pub tail: usize,
 }
 
 impl Cell {
     /// A field without colour.
     pub fn plain(text: impl Into<String>) -> Self {
-        Cell { text: text.into(), style: PLAIN }
+        Cell::new(text, PLAIN)
+    }
+
+    /// A field.
+    pub fn new(text: impl Into<String>, style: Style) -> Self {
+        Cell { text: text.into(), style, tail: 0 }
     }
 }
 
@@ -65,7 +72,7 @@ impl Layout {
         let mut owed = 0;
         for (cell, &column) in cells.iter().zip(&self.widths).filter(|(_, width)| **width > 0) {
             let text = match self.cut {
-                true => truncate_middle(&cell.text, column),
+                true => truncate_middle(&cell.text, column, cell.tail),
                 false => cell.text.as_str().into(),
             };
             if !text.is_empty() {
@@ -80,8 +87,13 @@ impl Layout {
 
     /// The line of titles.
     pub fn header(&self, titles: &[&str], screen: &Screen) -> String {
-        let cells: Vec<Cell> =
-            titles.iter().map(|t| Cell { text: (*t).to_owned(), style: TITLE }).collect();
+        // A title is known by its start: it is cut at the end.
+        let cut = |(title, width): (&&str, &usize)| match self.cut {
+            true => title.chars().take(*width).collect(),
+            false => (*title).to_owned(),
+        };
+        let titles = titles.iter().zip(&self.widths).map(cut);
+        let cells: Vec<Cell> = titles.map(|title: String| Cell::new(title, TITLE)).collect();
         self.line(&cells, screen)
     }
 }

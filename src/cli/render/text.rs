@@ -71,15 +71,15 @@ pub fn width(text: &str) -> usize {
 }
 
 /// `text` in at most `limit` columns; what does not fit is left out in the middle, since the ends
-/// (a pid, a port, the top of a path) tell the most.
-pub fn truncate_middle(text: &str, limit: usize) -> Cow<'_, str> {
+/// (a port, the top of a path) tell the most. The last `tail` columns are kept if there is room.
+pub fn truncate_middle(text: &str, limit: usize, tail: usize) -> Cow<'_, str> {
     if width(text) <= limit {
         return Cow::Borrowed(text);
     }
     let Some(room) = limit.checked_sub(1) else { return Cow::Borrowed("") };
-    let tail = room - room / 2;
-    let head = room - tail;
-    let start: String = take_columns(text.chars(), head).into_iter().collect();
+    // A tail that leaves no room for the start of the text is not worth it.
+    let tail = if tail > 0 && tail + 2 <= room { tail } else { room - room / 2 };
+    let start: String = take_columns(text.chars(), room - tail).into_iter().collect();
     let mut end = take_columns(text.chars().rev(), tail);
     end.reverse();
     Cow::Owned(format!("{start}…{}", end.into_iter().collect::<String>()))
@@ -185,12 +185,14 @@ mod tests {
 
     #[test]
     fn what_is_too_wide_loses_its_middle() {
-        assert_eq!(truncate_middle("systemd-resolve[1234]", 11), "syste…1234]");
-        assert_eq!(truncate_middle("short", 5), "short");
-        assert_eq!(truncate_middle("ab", 1), "…");
-        assert_eq!(truncate_middle("ab", 0), "");
+        assert_eq!(truncate_middle("systemd-resolve[1234]", 11, 0), "syste…1234]");
+        assert_eq!(truncate_middle("systemd-resolve[1234]", 11, 6), "syst…[1234]");
+        assert_eq!(truncate_middle("systemd-resolve[1234]", 8, 6), "sys…234]");
+        assert_eq!(truncate_middle("short", 5, 0), "short");
+        assert_eq!(truncate_middle("ab", 1, 0), "…");
+        assert_eq!(truncate_middle("ab", 0, 2), "");
         for limit in 0..12 {
-            assert!(width(&truncate_middle("名前名前名前", limit)) <= limit, "{limit}");
+            assert!(width(&truncate_middle("名前名前名前", limit, 4)) <= limit, "{limit}");
         }
     }
 }

@@ -2,16 +2,18 @@
 
 use std::collections::HashMap;
 
-use jiff::Timestamp;
-
 use super::super::render::record;
 use super::super::render::screen::{DIM, Screen};
 use super::super::render::table::Cell;
+use super::super::render::text::clean;
 use super::super::render::units::{self, Clock};
 use crate::event::{Connection, Outcome, Protocol};
 
 /// Lines per period that are shown one by one; a reader does not follow more.
-pub const SINGLE_LINES: usize = 25;
+const SINGLE_LINES: usize = 25;
+
+/// Of equal lines of one process, as many are shown one by one.
+const EQUAL_LINES: u64 = 5;
 
 /// Kinds of lines held at a time.
 const MOST_GROUPS: usize = 4096;
@@ -19,6 +21,8 @@ const MOST_GROUPS: usize = 4096;
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Key {
     comm: Box<str>,
+    /// `None` in a flood, in which processes of one name are shown as one.
+    pid: Option<u32>,
     protocol: Protocol,
     remote: String,
     outcome: Outcome,
@@ -29,7 +33,6 @@ struct Key {
 #[derive(Debug)]
 struct Group {
     order: usize,
-    time: Timestamp,
     pid: Option<u32>,
     /// How often the pid changed from one to the next.
     pids: u64,
@@ -42,6 +45,9 @@ struct Group {
 #[derive(Debug, Default)]
 pub struct Groups {
     groups: HashMap<Key, Group>,
+    /// Lines of this period that were shown one by one.
+    shown: HashMap<Key, u64>,
+    singles: usize,
 }
 
 impl Groups {
@@ -55,20 +61,33 @@ impl Groups {
         self.groups.len() >= MOST_GROUPS
     }
 
-    /// Adds a connection.
-    pub fn add(&mut self, connection: Connection) {
+    /// A new period begins.
+    pub fn begin_period(&mut self) {
+        self.shown.clear();
+        self.singles = 0;
+    }
+
+    /// Takes a connection that is to be shown as one of many; gives it back if it is to be shown
+    /// by itself.
+    pub fn take(&mut self, connection: Connection) -> Option<Connection> {
+        let pid = connection.process.as_ref().map(|p| p.pid);
+        let flood = self.singles >= SINGLE_LINES;
         let key = Key {
             comm: connection.process.as_ref().map(|p| &*p.comm).unwrap_or_default().into(),
+            pid: if flood { None } else { pid },
             protocol: connection.protocol,
             remote: record::remote(&connection),
             outcome: connection.outcome,
             error: record::error(&connection),
         };
-        let (order, pid) = (self.groups.len(), connection.process.as_ref().map(|p| p.pid));
-        let latency = connection.latency_us;
+        if !flood && self.shown.get(&key).is_none_or(|n| *n < EQUAL_LINES) {
+            *self.shown.entry(key).or_default() += 1;
+            self.singles += 1;
+            return Some(connection);
+        }
+        let (order, latency) = (self.groups.len(), connection.latency_us);
         let group = self.groups.entry(key).or_insert_with(|| Group {
             order,
-            time: connection.time,
             pid,
             pids: 1,
             count: 0,
@@ -81,10 +100,11 @@ impl Groups {
             group.pid = pid;
             group.pids += 1;
         }
+        None
     }
 
-    /// Takes everything, as lines in the order in which their kinds first came.
-    pub fn take(&mut self, clock: &Clock, screen: &Screen) -> Vec<Vec<Cell>> {
+    /// Everything that waits, as lines in the order in which their kinds first came.
+    pub fn lines(&mut self, clock: &Clock, screen: &Screen) -> Vec<Vec<Cell>> {
         let mut groups: Vec<Group> = self.groups.drain().map(|(_, group)| group).collect();
         groups.sort_unstable_by_key(|group| group.order);
         groups.iter().map(|group| group.cells(clock, screen)).collect()
@@ -97,12 +117,11 @@ impl Group {
         if self.count == 1 {
             return cells;
         }
-        debug_assert_eq!(self.time, self.first.time);
         if self.pids > 1
             && let (Some(process), Some(cell)) = (&self.first.process, cells.get_mut(1))
         {
-            let comm = super::super::render::text::clean(&process.comm);
-            cell.text = format!("{comm}[several]");
+            cell.text = format!("{}[several]", clean(&process.comm));
+            cell.tail = "[several]".len();
         }
         if let Some(cell) = cells.get_mut(6) {
             let times = format!("×{}", units::count(self.count));
@@ -113,7 +132,7 @@ impl Group {
             };
         }
         if let Some(id) = cells.get_mut(7) {
-            *id = Cell { text: String::new(), style: DIM };
+            *id = Cell::new("", DIM);
         }
         cells
     }

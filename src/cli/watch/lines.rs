@@ -23,6 +23,11 @@ impl Lines {
         Lines { since, young: HashMap::new(), old: HashMap::new() }
     }
 
+    /// From when on outcomes are shown.
+    pub fn since(&self) -> Timestamp {
+        self.since
+    }
+
     /// Whether this version of a record is to be shown: the first one, and each that has another
     /// outcome than the one before it.
     pub fn is_new(&mut self, connection: &Connection) -> bool {

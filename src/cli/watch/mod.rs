@@ -4,30 +4,33 @@ mod groups;
 mod lines;
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use self::groups::{Groups, SINGLE_LINES};
+use self::groups::Groups;
 use self::lines::Lines;
 use super::args;
 use super::failure::{Failure, note};
 use super::filters::{Page, When};
 use super::locate::Origin;
-use super::render::answers::Printer;
+use super::render::answers::{Printer, incomplete};
 use super::render::record;
 use super::render::screen::Screen;
 use super::render::table::{Cell, Layout};
 use super::render::{units, write_json};
 use super::signals::Signals;
 use crate::event::{Connection, Outcome};
-use crate::query::Follow;
+use crate::query::{Filter, Follow};
 
 /// Lines are counted anew, and groups shown, this often.
 const PERIOD: Duration = Duration::from_millis(250);
+
+/// How long the end may be held up by the question whether anything was lost.
+const LAST_QUESTION: Duration = Duration::from_secs(1);
 
 /// Changes taken before the output is flushed and the signals are looked at.
 const BATCH: usize = 1000;
@@ -56,7 +59,10 @@ pub async fn run(
     let result = loop {
         tokio::select! {
             biased;
-            () = signals.wait() => break Ok(()),
+            () = signals.wait() => {
+                end_line();
+                break Ok(());
+            }
             () = &mut end => break Ok(()),
             _ = tick.tick() => {
                 view.period()?;
@@ -97,7 +103,21 @@ pub async fn run(
     };
     view.period()?;
     note(&view.totals(begin.elapsed()));
+    if result.is_ok() {
+        tell_losses(filter, view.lines.since(), origin).await;
+    }
     result
+}
+
+/// Says so if something may be missing from what was shown.
+async fn tell_losses(filter: Filter, since: Timestamp, origin: &Origin) {
+    let filter = Filter { since: Some(since), ..filter };
+    let summary = tokio::time::timeout(LAST_QUESTION, origin.source.summary(&filter)).await;
+    if let Ok(Ok(summary)) = summary
+        && let Some(warning) = incomplete(&summary.accounting)
+    {
+        note(&warning);
+    }
 }
 
 /// Shows a recording as [`run`] would have shown it, without grouping.
@@ -126,7 +146,6 @@ struct View<'a, 'b> {
     layout: Layout,
     lines: Lines,
     groups: Groups,
-    singles: usize,
     left: Option<u64>,
     outcomes: BTreeMap<Outcome, u64>,
 }
@@ -139,7 +158,6 @@ impl<'a, 'b> View<'a, 'b> {
             json,
             lines: Lines::new(Timestamp::now()),
             groups: Groups::default(),
-            singles: 0,
             left: limit,
             outcomes: BTreeMap::new(),
         }
@@ -178,12 +196,11 @@ impl<'a, 'b> View<'a, 'b> {
             return Ok(());
         }
         self.count_down();
-        self.singles += 1;
-        if self.singles <= SINGLE_LINES {
-            return self.single(&connection);
+        match self.groups.take(connection) {
+            Some(connection) => self.single(&connection),
+            None if self.groups.is_full() => self.show_groups(),
+            None => Ok(()),
         }
-        self.groups.add(connection);
-        if self.groups.is_full() { self.show_groups() } else { Ok(()) }
     }
 
     fn count_down(&mut self) {
@@ -201,7 +218,7 @@ impl<'a, 'b> View<'a, 'b> {
     }
 
     fn show_groups(&mut self) -> io::Result<()> {
-        for cells in self.groups.take(&self.printer.clock, &self.printer.screen) {
+        for cells in self.groups.lines(&self.printer.clock, &self.printer.screen) {
             self.line(&cells)?;
         }
         Ok(())
@@ -209,7 +226,7 @@ impl<'a, 'b> View<'a, 'b> {
 
     /// The end of a period: what was grouped is shown.
     fn period(&mut self) -> io::Result<()> {
-        self.singles = 0;
+        self.groups.begin_period();
         if !self.groups.is_empty() {
             self.show_groups()?;
             self.flush()?;
@@ -239,6 +256,14 @@ fn layout(screen: &Screen) -> Layout {
     let time = if screen.is_wide() { 12 } else { 8 };
     let (remote, latency) = if screen.width.is_some() { (64, 15) } else { (24, 8) };
     Layout::new(vec![time, 24, 5, remote, 11, 12, latency], record::STEPS, screen)
+}
+
+/// A terminal shows `^C` where the cursor stands.
+fn end_line() {
+    let mut stderr = io::stderr();
+    if stderr.is_terminal() {
+        let _ = io::Write::write_all(&mut stderr, b"\n");
+    }
 }
 
 /// A pipe whose reader has gone is otherwise noticed with the next line only, which may be never.
