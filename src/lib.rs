@@ -9,6 +9,10 @@ pub mod accounting;
 #[cfg(feature = "server")]
 pub mod api;
 pub mod capture;
+#[cfg(feature = "cli")]
+pub mod cli;
+#[cfg(feature = "client")]
+pub mod client;
 mod enrich;
 pub mod event;
 #[cfg(feature = "store")]
