@@ -351,7 +351,7 @@ impl Tables {
             false => IpAddr::V4(Ipv4Addr::from_bits(place)),
             true => {
                 let octets = self.v6.get(place as usize).copied().unwrap_or_default();
-                IpAddr::V6(Ipv6Addr::from_octets(octets))
+                IpAddr::V6(Ipv6Addr::from(octets))
             }
         }
     }
