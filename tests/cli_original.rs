@@ -1,4 +1,5 @@
 //! The original's flags, commands and sentences.
+#![cfg(feature = "cli")]
 
 mod cli_support;
 

@@ -1,4 +1,5 @@
 //! `list`, `show`, `summary` and `status` as a person and a script see them.
+#![cfg(feature = "cli")]
 
 mod cli_support;
 

@@ -1,4 +1,5 @@
 //! `record` and `replay`.
+#![cfg(feature = "cli")]
 
 mod cli_support;
 

@@ -1,4 +1,5 @@
 //! What is different on a terminal. `script` (util-linux) provides one.
+#![cfg(feature = "cli")]
 
 mod cli_support;
 

@@ -1,4 +1,5 @@
 //! The live view.
+#![cfg(feature = "cli")]
 
 mod cli_support;
 

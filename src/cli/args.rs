@@ -29,7 +29,7 @@ Exit codes:
 
 /// Which process on this host connects where, and how it ended.
 #[derive(Debug, Parser)]
-#[command(name = "netspy", version, after_help = EXAMPLES, disable_help_subcommand = true)]
+#[command(name = "netspy", version, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(flatten)]
     pub common: Common,
@@ -49,7 +49,7 @@ pub struct Common {
     /// Log on standard error what is asked and answered
     #[arg(long, global = true, num_args = 0..=1, require_equals = true,
           default_missing_value = "true", default_value_t = false, hide_default_value = true,
-          hide_possible_values = true)]
+          hide_possible_values = true, value_name = "BOOL")]
     pub verbose: bool,
 }
 
