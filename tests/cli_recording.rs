@@ -1,5 +1,6 @@
 //! `record` and `replay`.
 #![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used)]
 
 mod cli_support;
 

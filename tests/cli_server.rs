@@ -1,5 +1,6 @@
 //! `netspy` and `ebpf-server` together, over TCP and over the UNIX socket.
 #![cfg(all(feature = "cli", feature = "server"))]
+#![allow(clippy::unwrap_used)]
 
 mod cli_support;
 #[path = "common/records.rs"]
