@@ -146,8 +146,8 @@ fn evidence(raw: u8) -> Option<Evidence> {
 
 fn address(bytes: [u8; 16], family: Family) -> Option<IpAddr> {
     match family {
-        Family::Ipv4 => bytes.first_chunk::<4>().map(|v4| IpAddr::V4(Ipv4Addr::from_octets(*v4))),
-        Family::Ipv6 => Some(IpAddr::V6(Ipv6Addr::from_octets(bytes))),
+        Family::Ipv4 => bytes.first_chunk::<4>().map(|v4| IpAddr::V4(Ipv4Addr::from(*v4))),
+        Family::Ipv6 => Some(IpAddr::V6(Ipv6Addr::from(bytes))),
         Family::Unix => None,
     }
 }
