@@ -35,6 +35,20 @@ static __always_inline void settle(struct netspy_conn *c, __u8 phase, __s32 erro
 	c->evidence = evidence;
 }
 
+/* The owner of an attempt that has left SYN_SENT without an error disconnected: shutdown(),
+ * connect() to AF_UNSPEC. The ECONNRESET that tcp_disconnect() leaves on the sock came from nobody.
+ */
+static __always_inline void taken_back(struct netspy_conn *c, struct netspy_counters *n)
+{
+	/* It was made to wait once more when it became unsettled. */
+	if (c->flags & NETSPY_F_SHOWN)
+		COUNT(n, settled);
+	c->phase = NETSPY_PHASE_FAILED;
+	c->error = 0;
+	c->evidence = NETSPY_EVIDENCE_OWNER_CLOSE;
+	show(c, n, true);
+}
+
 /* Puts the entry of a sock in place. An older one is left from an earlier attempt on the sock. */
 static __always_inline long hold(__u64 key, struct netspy_conn *c, struct netspy_counters *n)
 {
@@ -44,10 +58,11 @@ static __always_inline long hold(__u64 key, struct netspy_conn *c, struct netspy
 	if (err != -EEXIST)
 		return err;
 	old = bpf_map_lookup_elem(&conns, &key);
-	if (old && (old->phase == NETSPY_PHASE_UNSETTLED || old->phase == NETSPY_PHASE_PENDING)) {
-		/* Taken back by its owner without an error: connect() to AF_UNSPEC. */
-		old->phase = NETSPY_PHASE_FAILED;
-		old->evidence = NETSPY_EVIDENCE_OWNER_CLOSE;
+	if (old && old->phase == NETSPY_PHASE_UNSETTLED) {
+		taken_back(old, n);
+	} else if (old && old->phase == NETSPY_PHASE_PENDING) {
+		/* The run at its end was skipped, and the sock is another by now. */
+		settle(old, NETSPY_PHASE_FAILED, 0, NETSPY_EVIDENCE_OWNER_CLOSE);
 		show(old, n, true);
 	}
 	return bpf_map_update_elem(&conns, &key, c, BPF_ANY);
@@ -187,12 +202,14 @@ static __always_inline int on_destroy_sock(struct sock *sk)
 	if (!c)
 		return 0;
 	n = this_cpu_counters();
-	if (c->phase == NETSPY_PHASE_PENDING || c->phase == NETSPY_PHASE_UNSETTLED) {
-		if (!c->outcome_ns)
-			c->outcome_ns = bpf_ktime_get_boot_ns();
-		c->phase = NETSPY_PHASE_FAILED;
-		c->error = BPF_CORE_READ(sk, sk_err);
-		c->evidence = c->error ? NETSPY_EVIDENCE_SK_ERROR : NETSPY_EVIDENCE_OWNER_CLOSE;
+	if (c->phase == NETSPY_PHASE_UNSETTLED) {
+		taken_back(c, n);
+	} else if (c->phase == NETSPY_PHASE_PENDING) {
+		/* The run at its change of state was skipped. */
+		__s32 error = BPF_CORE_READ(sk, sk_err);
+
+		settle(c, NETSPY_PHASE_FAILED, error,
+		       error ? NETSPY_EVIDENCE_SK_ERROR : NETSPY_EVIDENCE_OWNER_CLOSE);
 		show(c, n, true);
 	} else if (c->phase == NETSPY_PHASE_OPEN) {
 		tcp_closed(sk, key, c, TCP_CLOSE, n);
@@ -373,6 +390,8 @@ static __always_inline bool tcp_return_is_known(__u64 key, long ret, struct nets
 		/* Interrupted, or a further connect() on a sock that has its attempt. */
 		return true;
 	case NETSPY_PHASE_UNSETTLED:
+		if (c->flags & NETSPY_F_SHOWN)
+			COUNT(n, settled);
 		c->phase = NETSPY_PHASE_FAILED;
 		c->error = -ret;
 		c->evidence = NETSPY_EVIDENCE_CONNECT_RETURN;
@@ -517,11 +536,7 @@ int sweep(struct bpf_iter__bpf_map_elem *ctx)
 		/* connect() would have returned long ago: the owner disconnected. */
 		if (now - c->outcome_ns < cfg_show_pending_ns)
 			return 0;
-		if (c->flags & NETSPY_F_SHOWN)
-			COUNT(n, settled);
-		c->phase = NETSPY_PHASE_FAILED;
-		c->evidence = NETSPY_EVIDENCE_OWNER_CLOSE;
-		show(c, n, true);
+		taken_back(c, n);
 	}
 	return 0;
 }

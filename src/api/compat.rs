@@ -1,0 +1,187 @@
+//! The endpoints of the original server, for its clients: same paths, parameters and members.
+//!
+//! What it dropped in silence (a number that is none, a body that is no JSON) is an error here;
+//! parameters that it did not know are let pass, as it did.
+
+mod request;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{RawQuery, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::Api;
+use super::event::Event;
+use super::problem::Problem;
+use crate::event::Direction;
+use crate::query::{Filter, Page, QueryError, Sort};
+use crate::store::{Selected, Selection};
+use request::Asked;
+
+pub(super) async fn health(State(api): State<Api>) -> Response {
+    let stopped = api.source.capture().stopped();
+    let report = api.source.capture().report();
+    let code = if stopped.is_some() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let health = json!({
+        "status": if stopped.is_some() { "degraded" } else { "healthy" },
+        "component": "eBPF Monitor API",
+        "uptime": uptime(api.source.uptime()),
+        "version": env!("CARGO_PKG_VERSION"),
+        "backend": report.backend.map_or_else(|| "replay".to_owned(), |b| b.to_string()),
+        "reason": stopped,
+    });
+    (code, Json(health)).into_response()
+}
+
+/// As Go writes a duration: `1h2m3s`.
+fn uptime(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => format!("{s}s"),
+        (0, m, s) => format!("{m}m{s}s"),
+        (h, m, s) => format!("{h}h{m}m{s}s"),
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct ConnectionSummary {
+    count: u64,
+    pid: u32,
+    command: String,
+    duration_seconds: u64,
+    query_time: String,
+}
+
+pub(super) async fn summary(
+    State(api): State<Api>,
+    request: Request,
+) -> Result<Json<ConnectionSummary>, Problem> {
+    let asked = Asked::read(request).await?;
+    let duration_seconds = asked.duration_or(60);
+    let since = Some(ago(duration_seconds));
+    let count = api.source.count(selection(&asked, since, None)).await?;
+    Ok(Json(ConnectionSummary {
+        count,
+        pid: asked.pid,
+        command: asked.command,
+        duration_seconds,
+        query_time: query_time(),
+    }))
+}
+
+#[derive(Serialize)]
+pub(super) struct ConnectionList {
+    total_pids: usize,
+    total_events: usize,
+    events_by_pid: BTreeMap<u32, Vec<Event>>,
+    query_time: String,
+}
+
+pub(super) async fn list(
+    State(api): State<Api>,
+    request: Request,
+) -> Result<Json<ConnectionList>, Problem> {
+    let asked = Asked::read(request).await?;
+    let since = Some(ago(asked.duration_or(3600)));
+    let selected = select(&api, &asked, since, None).await?;
+    let total_events = selected.connections.len();
+    let mut events_by_pid: BTreeMap<u32, Vec<Event>> = BTreeMap::new();
+    for event in selected.connections.iter().map(Event::from) {
+        events_by_pid.entry(event.pid).or_default().push(event);
+    }
+    let total_pids = events_by_pid.len();
+    Ok(Json(ConnectionList { total_pids, total_events, events_by_pid, query_time: query_time() }))
+}
+
+pub(super) async fn events(
+    State(api): State<Api>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Value>, Problem> {
+    let mut asked = Asked::default();
+    asked.read_query(query.as_deref())?;
+    // No packet drops are captured, so there are none to show.
+    let selected = match asked.kind.as_deref() {
+        Some("packet_drop") => Selected::default(),
+        _ => select(&api, &asked, asked.since, asked.until).await?,
+    };
+    let mut filters = Map::new();
+    let mut echo = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            filters.insert(name.to_owned(), value);
+        }
+    };
+    echo("type", asked.kind.clone().map(Value::from));
+    echo("pid", (asked.pid != 0).then(|| asked.pid.into()));
+    echo("command", (!asked.command.is_empty()).then(|| asked.command.clone().into()));
+    echo("since", asked.since.map(|since| since.to_string().into()));
+    echo("until", asked.until.map(|until| until.to_string().into()));
+    echo("limit", Some(asked.limit_or_default().into()));
+    let events: Vec<_> = selected.connections.iter().map(Event::from).collect();
+    Ok(Json(json!({
+        "count": events.len(),
+        "events": events,
+        "total_count": selected.total,
+        "query_time": query_time(),
+        "filters": filters,
+    })))
+}
+
+pub(super) async fn programs(State(api): State<Api>) -> Json<Value> {
+    let programs: Vec<_> = api.source.capture().report().programs;
+    let shown: Vec<_> = programs
+        .iter()
+        .map(|program| {
+            json!({
+                "name": program.name,
+                "type": program.kind,
+                "status": if program.attached { "active" } else { "loaded" },
+                "id": program.id,
+                "hook": program.hook,
+            })
+        })
+        .collect();
+    Json(json!({
+        "programs": shown,
+        "total_count": programs.len(),
+        "query_time": query_time(),
+    }))
+}
+
+fn query_time() -> String {
+    Timestamp::now().to_string()
+}
+
+/// So many seconds ago; the beginning of time where that is before it.
+fn ago(seconds: u64) -> Timestamp {
+    let span = Duration::from_secs(seconds);
+    Timestamp::now().checked_sub(span).unwrap_or(Timestamp::MIN)
+}
+
+/// The original counted attempts of this host: what came in from outside, and what existed
+/// before, are none.
+fn selection(asked: &Asked, since: Option<Timestamp>, until: Option<Timestamp>) -> Selection {
+    let pid = if asked.pid == 0 { Vec::new() } else { vec![asked.pid] };
+    let direction = vec![Direction::Outbound];
+    Selection {
+        filter: Filter { pid, direction, since, until, ..Filter::default() },
+        command: (!asked.command.is_empty()).then(|| asked.command.clone()),
+        attempts_only: true,
+    }
+}
+
+async fn select(
+    api: &Api,
+    asked: &Asked,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+) -> Result<Selected, QueryError> {
+    let limit = Some(asked.limit_or_default());
+    let page = Page { limit, cursor: None, sort: Sort::Newest };
+    api.source.select(selection(asked, since, until), page).await
+}

@@ -1,0 +1,110 @@
+//! What every request passes: the Host check, limits of time and number, and headers.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::header::{CACHE_CONTROL, HOST, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::problem::{Problem, explain};
+use super::{Api, Transport};
+
+/// The longest that an answer may take, reading the request's body included.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
+
+pub(super) async fn guard(
+    State(transport): State<Transport>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let path = request.uri().path().to_owned();
+    let response = match transport == Transport::Loopback && !is_local(&request) {
+        true => Problem::new(
+            StatusCode::FORBIDDEN,
+            "the Host header does not name this host: ask for localhost or a loopback address",
+        )
+        .into_response(),
+        false => next.run(request).await,
+    };
+    let mut response = explain(response, &path);
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+pub(super) async fn limit(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let answer = async {
+        match api.questions.acquire().await {
+            Ok(_permit) => next.run(request).await,
+            Err(_) => busy(),
+        }
+    };
+    tokio::time::timeout(ANSWER_TIME, answer).await.unwrap_or_else(|_| busy())
+}
+
+fn busy() -> Response {
+    let seconds = ANSWER_TIME.as_secs();
+    let detail = format!("no answer within {seconds} seconds: too many questions at a time");
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response()
+}
+
+/// Whether the request asks for this host by a name that nobody else can point here. A page of a
+/// hostile site can make its own name resolve to 127.0.0.1 and read what comes back (DNS
+/// rebinding); the browser then sends that name.
+fn is_local(request: &Request) -> bool {
+    let authority = request.uri().authority().map(|authority| authority.as_str());
+    // Requests without Host come from HTTP/1.0, not from a browser.
+    authority.is_none_or(is_local_authority) && hosts(request.headers()).all(is_local_authority)
+}
+
+fn hosts(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    headers.get_all(HOST).iter().map(|host| host.to_str().unwrap_or("?"))
+}
+
+fn is_local_authority(authority: &str) -> bool {
+    let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, "")) => (host, None),
+        Some((host, port)) => (host, port.strip_prefix(':').or(Some("?"))),
+        None => match authority.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, None),
+        },
+    };
+    if port.is_some_and(|port| !port.bytes().all(|b| b.is_ascii_digit())) {
+        return false;
+    }
+    let name = host.strip_suffix('.').unwrap_or(host);
+    name.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_cannot_be_pointed_here_are_local() {
+        for host in ["localhost", "LOCALHOST:8080", "127.0.0.1", "127.8.8.8:1", "[::1]:8080"] {
+            assert!(is_local_authority(host), "{host}");
+        }
+        for host in [
+            "",
+            "example.com",
+            "localhost.example.com",
+            "10.0.0.1",
+            "[::2]",
+            "a:b",
+            "[",
+            "127.0.0.1:80@evil",
+            "user@localhost",
+            "[::1]x",
+            "127.0.0.1.evil.com:8080",
+        ] {
+            assert!(!is_local_authority(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! `/api/v1`: the query layer, question by question.
+
+use axum::extract::{Path, RawQuery, State};
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+
+use super::problem::Problem;
+use super::{Api, Transport, withhold};
+use crate::event::{Connection, ConnectionId};
+use crate::query::filter::{self, FILTER_NAMES, PAGE_NAMES};
+use crate::query::{Filter, List, Page, QueryError, Source, Status, Summary};
+
+pub(super) async fn list(
+    State(api): State<Api>,
+    Extension(transport): Extension<Transport>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<List>, Problem> {
+    let (filter, page) = parameters(query.as_deref())?;
+    let mut list = api.source.list(&filter, &page).await?;
+    withhold(&mut list.connections, transport);
+    Ok(Json(list))
+}
+
+pub(super) async fn get(
+    State(api): State<Api>,
+    Extension(transport): Extension<Transport>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Connection>, Problem> {
+    none(query.as_deref())?;
+    let accepted = "an id as records show it, such as 1f0c22ab-3b9aca00-4d2";
+    let id: ConnectionId = id.parse().map_err(|_| {
+        let problem = format!("'{}' is not the id of a connection", filter::clip(&id));
+        Problem::parameter(StatusCode::BAD_REQUEST, "id", &problem, accepted)
+    })?;
+    let mut found = api.source.get(id).await?.ok_or_else(|| {
+        let detail = format!("there is no connection {id}, or it has aged out");
+        Problem::new(StatusCode::NOT_FOUND, detail)
+    })?;
+    withhold(std::slice::from_mut(&mut found), transport);
+    Ok(Json(found))
+}
+
+pub(super) async fn summary(
+    State(api): State<Api>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Summary>, Problem> {
+    Ok(Json(api.source.summary(&only_filter(query.as_deref())?).await?))
+}
+
+pub(super) async fn status(
+    State(api): State<Api>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Status>, Problem> {
+    none(query.as_deref())?;
+    Ok(Json(api.source.status().await?))
+}
+
+/// The parameters of a question that yields a list.
+fn parameters(query: Option<&str>) -> Result<(Filter, Page), QueryError> {
+    filter::parse(pairs(query))
+}
+
+/// The parameters of a question about everything that matches.
+pub(super) fn only_filter(query: Option<&str>) -> Result<Filter, QueryError> {
+    filter_of(pairs(query))
+}
+
+/// Parameters of which none may say which part of a list is meant.
+pub(super) fn filter_of(pairs: Vec<(String, String)>) -> Result<Filter, QueryError> {
+    match pairs.iter().find(|(name, _)| PAGE_NAMES.contains(&name.as_str())) {
+        Some((name, _)) => Err(filter::unknown(name, &FILTER_NAMES)),
+        None => Ok(filter::parse(pairs)?.0),
+    }
+}
+
+fn none(query: Option<&str>) -> Result<(), QueryError> {
+    match pairs(query).first() {
+        Some((name, _)) => Err(filter::unknown(name, &["no parameters"])),
+        None => Ok(()),
+    }
+}
+
+/// The parameters of a query string, decoded.
+pub(super) fn pairs(query: Option<&str>) -> Vec<(String, String)> {
+    form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect()
+}

@@ -1,0 +1,235 @@
+//! What can be asked on the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::filters::{Page, What, When};
+use super::render::Output;
+
+const EXAMPLES: &str = "\
+Examples:
+  netspy watch                                 every connection as it happens
+  netspy watch --process curl --outcome unsuccessful
+  netspy list --since 15m --port 443 --output json
+  netspy summary --since 1h --unit nginx.service
+  netspy --tool get_network_summary --process curl --duration 120
+  netspy                                       the interactive shell
+
+Where does it look? --server, else the server's socket /run/netspy/api.sock, else a server on
+127.0.0.1:8080 (root believes only one that root runs), else it captures in its own process,
+which needs root or CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE.
+
+Exit codes:
+  0  done; for list, show and replay: something was found
+  1  nothing matches (list, show, replay)
+  2  wrong usage, or a file that cannot be read or written
+  3  no answer from the server
+  4  no server here, and no privilege to capture";
+
+/// Which process on this host connects where, and how it ended.
+#[derive(Debug, Parser)]
+#[command(name = "netspy", version, after_help = EXAMPLES, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(flatten)]
+    pub tool: ToolArgs,
+    /// Without a command: the interactive shell.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// Ask this server: http://HOST:PORT or unix:PATH
+    #[arg(long, global = true, env = "NETSPY_SERVER", hide_env_values = true, value_name = "URL")]
+    pub server: Option<String>,
+    /// Log on standard error what is asked and answered
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", default_value_t = false, hide_default_value = true,
+          hide_possible_values = true)]
+    pub verbose: bool,
+}
+
+/// One question in the form of the original netspy.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "One question, answered in the words of the original netspy")]
+pub struct ToolArgs {
+    /// get_network_summary or list_connections
+    #[arg(long, value_name = "NAME")]
+    pub tool: Option<String>,
+    #[command(flatten)]
+    pub question: Question,
+    /// Text for a tool that is not in this version.
+    #[arg(long, hide = true, requires = "tool")]
+    pub summary_text: Option<String>,
+    /// Question for a tool that is not in this version.
+    #[arg(long, hide = true, requires = "tool")]
+    pub query: Option<String>,
+}
+
+/// Parameters of the original's tools. 0 stands for "not given", as it did there.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Question {
+    /// Only this process, by name
+    #[arg(long, value_name = "NAME")]
+    pub process: Option<String>,
+    /// Only this process, by id
+    #[arg(long, value_name = "PID")]
+    pub pid: Option<u32>,
+    /// Seconds that the summary looks back [60]; without a server, how long to capture
+    #[arg(long, value_name = "SECONDS")]
+    pub duration: Option<u32>,
+    /// Lines that the list shows [--tool: 100, shell: 10]
+    #[arg(long, value_name = "COUNT")]
+    pub max_events: Option<u32>,
+}
+
+impl ToolArgs {
+    /// The first parameter of a tool that is there without a tool.
+    pub fn stray(&self) -> Option<&'static str> {
+        let q = &self.question;
+        let given = [
+            (q.process.is_some(), "--process"),
+            (q.pid.is_some(), "--pid"),
+            (q.duration.is_some(), "--duration"),
+            (q.max_events.is_some(), "--max-events"),
+        ];
+        let stray = given.into_iter().find(|(given, _)| *given && self.tool.is_none());
+        stray.map(|(_, name)| name)
+    }
+}
+
+/// A command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Connections as they happen, one line per outcome
+    Watch(Watch),
+    /// Recent connections
+    List(List),
+    /// Everything that is known of one connection
+    Show(Show),
+    /// Totals by outcome, protocol and direction
+    Summary(Summary),
+    /// Health, what is observed by which hooks, and the books
+    Status(Status),
+    /// Write connections to a file as they happen
+    Record(Record),
+    /// List what a recording holds
+    Replay(Replay),
+}
+
+/// Arguments of `watch`.
+#[derive(Debug, Clone, Default, Args)]
+#[command(after_help = "\
+Equal lines are shown as one with their number (×25) when more come than anyone can read.
+Every change of a record, closes included, is in the JSON lines.
+
+Examples:
+  netspy watch --port 443,8443
+  netspy watch --outcome unsuccessful
+  netspy watch --json | jq .remote.ip")]
+pub struct Watch {
+    #[command(flatten)]
+    pub what: What,
+    /// JSON lines: each new or changed record
+    #[arg(long)]
+    pub json: bool,
+    /// End after this many lines
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+    /// End after this many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub duration: Option<u32>,
+}
+
+/// Arguments of `list`.
+#[derive(Debug, Clone, Default, Args)]
+#[command(after_help = "\
+Examples:
+  netspy list --since 15m --outcome refused,timed_out
+  netspy list --process curl --limit 20 --sort oldest
+  netspy list --cidr 10.0.0.0/8 --output csv > internal.csv")]
+pub struct List {
+    #[command(flatten)]
+    pub what: What,
+    #[command(flatten)]
+    pub when: When,
+    #[command(flatten)]
+    pub page: Page,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    pub output: Output,
+}
+
+/// Arguments of `show`.
+#[derive(Debug, Clone, Args)]
+pub struct Show {
+    /// The connection's id, from `list` or `watch --json`
+    pub id: String,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    pub output: Output,
+}
+
+/// Arguments of `summary`.
+#[derive(Debug, Clone, Default, Args)]
+#[command(after_help = "\
+Examples:
+  netspy summary --since 1h
+  netspy summary --process curl --output json")]
+pub struct Summary {
+    #[command(flatten)]
+    pub what: What,
+    #[command(flatten)]
+    pub when: When,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    pub output: Output,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Status {
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    pub output: Output,
+}
+
+/// Arguments of `record`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Example:
+  netspy record --duration 60 minute.jsonl && netspy replay minute.jsonl --outcome unsuccessful")]
+pub struct Record {
+    /// The file to write (JSON lines); it must not exist yet
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub what: What,
+    /// End after this many seconds; until Ctrl-C unless given
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub duration: Option<u32>,
+}
+
+/// Arguments of `replay`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  netspy replay minute.jsonl --outcome refused
+  netspy replay minute.jsonl --watch")]
+pub struct Replay {
+    /// A file that `record` wrote
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub what: What,
+    #[command(flatten)]
+    pub page: Page,
+    /// The lines that `watch` would have shown, rather than a list
+    #[arg(long, conflicts_with_all = ["output", "limit", "cursor", "sort"])]
+    pub watch: bool,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    pub output: Output,
+}

@@ -1,0 +1,133 @@
+//! The commands that ask once and print the answer.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::args;
+use super::failure::{Failure, note};
+use super::filters::{Page, When};
+use super::locate::Origin;
+use super::render::Output;
+use super::render::answers::Printer;
+use super::signals::Signals;
+use crate::event::{ConnectionId, InvalidId};
+use crate::query::{self, Filter};
+
+/// Seconds of capture where no server runs and the command line names no time.
+const OWN_CAPTURE: u32 = 10;
+
+/// Without a server there is nothing to ask yet: captures for a while first. Gives the window that
+/// was captured, if it was.
+pub async fn gather(origin: &Origin, seconds: Option<u32>) -> Result<Option<Timestamp>, Failure> {
+    let Some(own) = &origin.own else { return Ok(None) };
+    let seconds = seconds.unwrap_or(OWN_CAPTURE);
+    note(&format!("the answer comes in {seconds} s; Ctrl-C for it now"));
+    let mut signals = Signals::new()?;
+    tokio::select! {
+        () = signals.wait() => {}
+        () = tokio::time::sleep(Duration::from_secs(seconds.into())) => {}
+    }
+    // The time after it was not captured, and is no part of the answer.
+    let end = Timestamp::now();
+    own.finish();
+    Ok(Some(end))
+}
+
+async fn gather_into(filter: &mut Filter, when: &When, origin: &Origin) -> Result<(), Failure> {
+    if let Some(end) = gather(origin, when.duration).await? {
+        filter.until.get_or_insert(end);
+        if when.duration.is_some() {
+            // The capture is the window.
+            filter.since = None;
+        }
+    }
+    Ok(())
+}
+
+/// `list`.
+pub async fn list(
+    args: &args::List,
+    origin: &Origin,
+    printer: &mut Printer<'_>,
+) -> Result<(), Failure> {
+    let (mut filter, page) = args.what.read(&args.when, &args.page)?;
+    gather_into(&mut filter, &args.when, origin).await?;
+    print_list(&filter, &page, args.output, origin, printer).await
+}
+
+/// `list` of what is known at this moment, be it from a server or from a capture that goes on.
+pub async fn list_now(
+    args: &args::List,
+    origin: &Origin,
+    printer: &mut Printer<'_>,
+) -> Result<(), Failure> {
+    let (filter, page) = args.what.read(&args.when, &args.page)?;
+    print_list(&filter, &page, args.output, origin, printer).await
+}
+
+async fn print_list(
+    filter: &Filter,
+    page: &query::Page,
+    output: Output,
+    origin: &Origin,
+    printer: &mut Printer<'_>,
+) -> Result<(), Failure> {
+    let list = origin.source.list(filter, page).await?;
+    printer.list(&list, output)?;
+    if list.connections.is_empty() { Err(Failure::Nothing) } else { Ok(()) }
+}
+
+/// `summary`.
+pub async fn summary(
+    args: &args::Summary,
+    origin: &Origin,
+    printer: &mut Printer<'_>,
+) -> Result<(), Failure> {
+    let (mut filter, _) = args.what.read(&args.when, &Page::default())?;
+    gather_into(&mut filter, &args.when, origin).await?;
+    let summary = origin.source.summary(&filter).await?;
+    Ok(printer.summary(&summary, args.output)?)
+}
+
+/// `show`.
+pub async fn show(
+    args: &args::Show,
+    origin: &Origin,
+    printer: &mut Printer<'_>,
+) -> Result<(), Failure> {
+    let id = read_id(&args.id)?;
+    match origin.source.get(id).await? {
+        Some(connection) => Ok(printer.show(&connection, args.output)?),
+        None => {
+            note(&format!("no connection {id}: it has aged out, or was on another host"));
+            Err(Failure::Nothing)
+        }
+    }
+}
+
+/// The id of a connection, as a user gave it.
+pub fn read_id(text: &str) -> Result<ConnectionId, Failure> {
+    text.parse()
+        .map_err(|error: InvalidId| Failure::Usage(format!("{error}; netspy list shows ids")))
+}
+
+/// `status`.
+pub async fn status(
+    args: &args::Status,
+    origin: &Origin,
+    printer: &mut Printer<'_>,
+) -> Result<(), Failure> {
+    let status = origin.source.status().await?;
+    Ok(printer.status(&status, &origin.source.describe(), args.output)?)
+}
+
+/// `record`.
+pub async fn record(_args: &args::Record, _origin: &Origin) -> Result<(), Failure> {
+    todo!()
+}
+
+/// `replay`.
+pub async fn replay(_args: &args::Replay, _printer: &mut Printer<'_>) -> Result<(), Failure> {
+    todo!()
+}

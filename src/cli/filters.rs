@@ -1,0 +1,173 @@
+//! Filters as flags. Their values are read by the parser that the REST API uses, so that the same
+//! words mean the same.
+
+use clap::Args;
+use jiff::{SignedDuration, Timestamp};
+use strum::VariantArray;
+
+use super::failure::Failure;
+use crate::event::Protocol;
+use crate::query::{self, Filter, filter};
+
+/// Which connections.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Which connections (several values: separated by commas)")]
+pub struct What {
+    /// Name of the process or thread, or base name of its executable
+    #[arg(long, value_name = "NAME")]
+    pub process: Vec<String>,
+    /// Process id
+    #[arg(long, value_name = "PID")]
+    pub pid: Vec<String>,
+    #[command(flatten)]
+    pub narrow: Narrow,
+    /// outbound or inbound
+    #[arg(long, value_name = "DIRECTION")]
+    pub direction: Vec<String>,
+    /// UNIX sockets too; hidden unless asked for with this or with --protocol
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// What every question can be narrowed by.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Narrow {
+    /// User id
+    #[arg(long, value_name = "UID")]
+    pub uid: Vec<String>,
+    /// Remote address
+    #[arg(long, value_name = "IP")]
+    pub remote: Vec<String>,
+    /// Remote network, such as 10.0.0.0/8
+    #[arg(long, value_name = "NET")]
+    pub cidr: Vec<String>,
+    /// Remote port (of inbound connections the local port)
+    #[arg(long, value_name = "PORT")]
+    pub port: Vec<String>,
+    /// tcp, udp, unix, ...
+    #[arg(long, value_name = "PROTOCOL")]
+    pub protocol: Vec<String>,
+    /// connecting, open, listening or closed
+    #[arg(long, value_name = "STATE")]
+    pub state: Vec<String>,
+    /// established, refused, timed_out, ...; unsuccessful stands for all failures
+    #[arg(long, value_name = "OUTCOME")]
+    pub outcome: Vec<String>,
+    /// systemd unit
+    #[arg(long, value_name = "UNIT")]
+    pub unit: Vec<String>,
+}
+
+impl Narrow {
+    /// The parameters of the REST API that say the same.
+    pub fn pairs(&self) -> Vec<(&'static str, String)> {
+        let lists = [
+            ("uid", &self.uid),
+            ("remote", &self.remote),
+            ("cidr", &self.cidr),
+            ("port", &self.port),
+            ("protocol", &self.protocol),
+            ("state", &self.state),
+            ("outcome", &self.outcome),
+            ("unit", &self.unit),
+        ];
+        lists.into_iter().filter_map(|(name, values)| Some((name, joined(values)?))).collect()
+    }
+}
+
+/// A flag may be repeated: its values add up.
+fn joined(values: &[String]) -> Option<String> {
+    (!values.is_empty()).then(|| values.join(","))
+}
+
+/// When they began.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "When they began")]
+pub struct When {
+    /// At or after: an age (30s, 15m, 2h, 1d) or RFC 3339
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Before: an age or RFC 3339
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// In the last so many seconds. Without a server: how long to capture before the answer [10]
+    #[arg(long, value_name = "SECONDS", conflicts_with_all = ["since", "until"],
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub duration: Option<u32>,
+}
+
+/// Which part of a list.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Which part")]
+pub struct Page {
+    /// At most this many; 100 unless given
+    #[arg(long, value_name = "COUNT")]
+    pub limit: Option<String>,
+    /// Continue where the answer with this cursor ended
+    #[arg(long, value_name = "CURSOR")]
+    pub cursor: Option<String>,
+    /// newest or oldest first
+    #[arg(long, value_name = "ORDER")]
+    pub sort: Option<String>,
+}
+
+impl What {
+    /// The filter that these flags, with a time and a page, stand for.
+    pub fn read(&self, when: &When, page: &Page) -> Result<(Filter, query::Page), Failure> {
+        let mut pairs = self.narrow.pairs();
+        let lists =
+            [("process", &self.process), ("pid", &self.pid), ("direction", &self.direction)];
+        pairs.extend(lists.into_iter().filter_map(|(name, v)| Some((name, joined(v)?))));
+        let single = [
+            ("since", &when.since),
+            ("until", &when.until),
+            ("limit", &page.limit),
+            ("cursor", &page.cursor),
+            ("sort", &page.sort),
+        ];
+        pairs.extend(single.into_iter().filter_map(|(name, v)| Some((name, v.clone()?))));
+        let (mut filter, page) = filter::parse(pairs)?;
+        if let Some(seconds) = when.duration {
+            filter.since = last(seconds);
+        }
+        if self.hides_unix() {
+            filter.protocol =
+                Protocol::VARIANTS.iter().copied().filter(|p| *p != Protocol::Unix).collect();
+        }
+        Ok((filter, page))
+    }
+
+    /// Whether UNIX sockets are left out because nobody asked for them.
+    pub fn hides_unix(&self) -> bool {
+        !self.all && self.narrow.protocol.is_empty()
+    }
+}
+
+/// The start of a window of so many seconds that ends now.
+pub fn last(seconds: u32) -> Option<Timestamp> {
+    Timestamp::now().checked_sub(SignedDuration::from_secs(seconds.into())).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unix_sockets_are_hidden_unless_asked_for() {
+        let protocols =
+            |what: What| what.read(&When::default(), &Page::default()).unwrap().0.protocol;
+        assert!(!protocols(What::default()).contains(&Protocol::Unix));
+        assert!(protocols(What::default()).contains(&Protocol::Udp));
+        assert_eq!(protocols(What { all: true, ..What::default() }), []);
+        let narrow = Narrow { protocol: vec!["unix".to_owned()], ..Narrow::default() };
+        let unix = What { narrow, ..What::default() };
+        assert_eq!(protocols(unix), [Protocol::Unix]);
+    }
+
+    #[test]
+    fn flags_that_are_repeated_add_up() {
+        let what = What { pid: vec!["1,2".to_owned(), "3".to_owned()], ..What::default() };
+        let (filter, _) = what.read(&When::default(), &Page::default()).unwrap();
+        assert_eq!(filter.pid, [1, 2, 3]);
+    }
+}

@@ -1,0 +1,188 @@
+//! The command-line tool: arguments, where the answers come from, and how they are shown.
+//!
+//! Every command asks a [`Source`](crate::query::Source), be it a server or capture in this
+//! process, and every string from telemetry goes through [`render::text::clean`] on its way to
+//! the terminal.
+
+mod args;
+mod argv;
+mod commands;
+mod failure;
+mod filters;
+mod legacy;
+mod locate;
+mod own;
+pub mod render;
+mod shell;
+mod signals;
+mod watch;
+
+use std::ffi::OsString;
+use std::io::{self, BufWriter, IsTerminal};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use tracing_subscriber::filter::LevelFilter;
+
+use self::args::{Cli, Command, Question};
+use self::failure::Failure;
+use self::filters::{Narrow, Page, What, When};
+use self::legacy::Tool;
+use self::locate::{Capture, locate};
+use self::render::answers::Printer;
+use self::render::screen::Screen;
+use self::render::units::Clock;
+
+/// Does what the command line says; the result is the exit code of the process.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(argv::normalise(args)) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    log_to_stderr(cli.common.verbose);
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Stop::Usage(error)) => usage(&error),
+        Err(Stop::Failure(failure)) => failure.report(),
+    }
+}
+
+enum Stop {
+    Usage(clap::Error),
+    Failure(Failure),
+}
+
+impl<F: Into<Failure>> From<F> for Stop {
+    fn from(failure: F) -> Self {
+        Stop::Failure(failure.into())
+    }
+}
+
+fn usage(error: &clap::Error) -> ExitCode {
+    // A closed pipe (`--help | head`) is no failure of the program.
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+fn log_to_stderr(verbose: bool) {
+    let level = if verbose { LevelFilter::DEBUG } else { LevelFilter::WARN };
+    let color = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    // Another subscriber is there already when a test runs commands in its own process.
+    let _ = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_ansi(color)
+        .try_init();
+}
+
+fn dispatch(cli: Cli) -> Result<(), Stop> {
+    if let Some(flag) = cli.tool.stray() {
+        let text = format!(
+            "{flag} before a command belongs to --tool: write it after the command, as in \
+             'netspy watch {flag} ...'"
+        );
+        let kind = clap::error::ErrorKind::MissingRequiredArgument;
+        return Err(Stop::Usage(Cli::command().error(kind, text)));
+    }
+    if cli.tool.tool.is_some() && cli.command.is_some() {
+        let kind = clap::error::ErrorKind::ArgumentConflict;
+        let text = "--tool asks one question by itself: it takes no command";
+        return Err(Stop::Usage(Cli::command().error(kind, text)));
+    }
+    // One worker beside this thread: capture and streams go on while the shell waits for a line.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(Failure::Output)?;
+    let server = cli.common.server.as_deref();
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut printer = Printer { out: &mut out, screen: Screen::of_stdout(), clock: Clock::local() };
+    let result = match (cli.tool.tool, cli.command) {
+        (Some(name), _) => {
+            let tool = Tool::named(&name)?;
+            runtime.block_on(ask_tool(tool, &cli.tool.question, server, &mut printer))
+        }
+        (None, Some(command)) => runtime.block_on(run_command(&command, server, &mut printer)),
+        (None, None) => shell::run(&runtime, server, &mut printer),
+    };
+    let flushed = printer.out.flush();
+    // Nothing that still runs (a silent stream, a blocked reader) keeps the process.
+    runtime.shutdown_background();
+    result?;
+    Ok(flushed?)
+}
+
+async fn ask_tool(
+    tool: Tool,
+    question: &Question,
+    server: Option<&str>,
+    printer: &mut Printer<'_>,
+) -> Result<(), Failure> {
+    let origin = locate(server, Capture::Allowed { no_unix: false }).await?;
+    let until = commands::gather(&origin, Some(question.seconds())).await?;
+    let (narrow, source) = (Narrow::default(), &*origin.source);
+    match tool {
+        Tool::Summary => legacy::summary(question, &narrow, until, source, printer).await,
+        Tool::List => {
+            let mut question = question.clone();
+            question.max_events.get_or_insert(legacy::TOOL_EVENTS);
+            legacy::list(&question, &narrow, until, source, printer).await
+        }
+    }
+}
+
+async fn run_command(
+    command: &Command,
+    server: Option<&str>,
+    printer: &mut Printer<'_>,
+) -> Result<(), Failure> {
+    let capture = check(command)?;
+    if let Command::Replay(args) = command {
+        return commands::replay(args, printer).await;
+    }
+    let origin = locate(server, capture).await?;
+    match command {
+        Command::Watch(args) => watch::run(args, &origin, printer).await,
+        Command::List(args) => commands::list(args, &origin, printer).await,
+        Command::Show(args) => commands::show(args, &origin, printer).await,
+        Command::Summary(args) => commands::summary(args, &origin, printer).await,
+        Command::Status(args) => commands::status(args, &origin, printer).await,
+        Command::Record(args) => commands::record(args, &origin).await,
+        Command::Replay(_) => Ok(()),
+    }
+}
+
+/// Refuses wrong values before anything is asked or captured, and says what a command needs where
+/// there is no server.
+fn check(command: &Command) -> Result<Capture, Failure> {
+    let (any_time, all) = (When::default(), Page::default());
+    let allowed = |what: &What| Capture::Allowed { no_unix: what.hides_unix() };
+    match command {
+        Command::Watch(args) => {
+            args.what.read(&any_time, &all)?;
+            Ok(allowed(&args.what))
+        }
+        Command::List(args) => {
+            args.what.read(&args.when, &args.page)?;
+            Ok(allowed(&args.what))
+        }
+        Command::Summary(args) => {
+            args.what.read(&args.when, &all)?;
+            Ok(allowed(&args.what))
+        }
+        Command::Record(args) => {
+            args.what.read(&any_time, &all)?;
+            Ok(allowed(&args.what))
+        }
+        Command::Replay(args) => {
+            args.what.read(&any_time, &args.page)?;
+            Ok(Capture::Never)
+        }
+        Command::Status(_) => Ok(Capture::Allowed { no_unix: false }),
+        Command::Show(args) => {
+            commands::read_id(&args.id)?;
+            Ok(Capture::Never)
+        }
+    }
+}

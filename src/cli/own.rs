@@ -1,0 +1,72 @@
+//! Capture in this process, for a host on which no server runs.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use crate::capture::error::CaptureError;
+use crate::query::Source;
+use crate::store::{LocalSource, Store};
+use crate::stream::{Builder, ConnectionStream, StreamHandle};
+
+/// What a command line that runs for minutes or hours keeps of the past.
+const STORE_BYTES: u64 = 128 << 20;
+
+/// A running capture and the store that it fills. Dropping it detaches everything.
+#[derive(Debug)]
+pub struct OwnCapture {
+    handle: StreamHandle,
+    source: Arc<LocalSource>,
+    reader: Mutex<Option<JoinHandle<()>>>,
+    books: tokio::task::JoinHandle<()>,
+}
+
+impl OwnCapture {
+    /// Loads and attaches. Runs inside a tokio runtime.
+    pub fn start(no_unix: bool) -> Result<Self, CaptureError> {
+        let mut stream = Builder { no_unix, ..ConnectionStream::builder() }.start()?;
+        let handle = stream.handle();
+        let store = Arc::new(Store::new(STORE_BYTES));
+        let source = Arc::new(LocalSource::new(Arc::clone(&store), Arc::new(handle.clone())));
+        let thread = std::thread::Builder::new().name("netspy-store".to_owned());
+        let reader = thread.spawn(move || {
+            while let Some(batch) = stream.next_batch_blocking() {
+                store.apply(batch);
+            }
+            store.close();
+        });
+        let reader = reader.map_err(|source| CaptureError::Io {
+            what: "starting a thread for the store".to_owned(),
+            source,
+        })?;
+        let keeper = Arc::clone(&source);
+        let books = tokio::spawn(async move { keeper.keep_books().await });
+        Ok(OwnCapture { handle, source, reader: Mutex::new(Some(reader)), books })
+    }
+
+    /// Answers from what was captured.
+    pub fn source(&self) -> Arc<dyn Source> {
+        Arc::clone(&self.source) as Arc<dyn Source>
+    }
+
+    /// Ends capture once everything captured so far is in the store.
+    pub fn finish(&self) {
+        self.handle.stop();
+        let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(reader) = reader {
+            // It can end in no other way than by the end of the stream.
+            let _ = reader.join();
+        }
+    }
+
+    /// Why capture stopped by itself, if it did.
+    pub fn stopped(&self) -> Option<String> {
+        self.handle.stopped()
+    }
+}
+
+impl Drop for OwnCapture {
+    fn drop(&mut self) {
+        self.books.abort();
+        self.finish();
+    }
+}

@@ -1,0 +1,279 @@
+//! Lists, summaries, single records and status in every form of [`Output`].
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use super::screen::{BAD, DIM, GOOD, ODD, Screen, TITLE};
+use super::table;
+use super::text::{self, clean, csv_field};
+use super::units::{self, Clock};
+use super::{Output, record, write_json};
+use crate::accounting::Accounting;
+use crate::event::Connection;
+use crate::query::{List, Status, Summary};
+
+/// A place for answers, and how they look there.
+pub struct Printer<'a> {
+    /// Where answers go.
+    pub out: &'a mut dyn Write,
+    /// What that is.
+    pub screen: Screen,
+    /// The reader's time zone.
+    pub clock: Clock,
+}
+
+impl std::fmt::Debug for Printer<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Printer").field("screen", &self.screen).finish_non_exhaustive()
+    }
+}
+
+impl Printer<'_> {
+    /// A list of records.
+    pub fn list(&mut self, list: &List, output: Output) -> io::Result<()> {
+        match output {
+            Output::Table => self.list_table(list),
+            Output::Json => write_json(self.out, list, true),
+            Output::Jsonl => {
+                list.connections.iter().try_for_each(|c| write_json(self.out, c, false))
+            }
+            Output::Csv => {
+                writeln!(self.out, "{}", record::CSV_TITLES)?;
+                let mut lines = list.connections.iter().map(record::csv);
+                lines.try_for_each(|line| writeln!(self.out, "{line}"))
+            }
+        }
+    }
+
+    fn list_table(&mut self, list: &List) -> io::Result<()> {
+        if list.connections.is_empty() {
+            writeln!(self.out, "No connections match.")?;
+            if let Some(time) = list.newest_outside_window {
+                let time = self.clock.full(time);
+                writeln!(self.out, "The newest match outside the time asked for began {time}.")?;
+            }
+        } else {
+            let (clock, screen) = (&self.clock, &self.screen);
+            let rows: Vec<_> =
+                list.connections.iter().map(|c| record::cells(c, clock, screen)).collect();
+            table::write(self.out, screen, &record::TITLES, &rows, record::STEPS)?;
+            if let Some(cursor) = &list.next_cursor {
+                let total = units::count(list.total);
+                let more = format!(
+                    "{} of {total} shown; the next: --cursor {}",
+                    list.connections.len(),
+                    clean(cursor)
+                );
+                writeln!(self.out, "{}", self.screen.paint(&more, DIM))?;
+            }
+        }
+        self.incomplete(&list.accounting)
+    }
+
+    /// One record.
+    pub fn show(&mut self, connection: &Connection, output: Output) -> io::Result<()> {
+        match output {
+            Output::Table => record::write_full(self.out, &self.screen, &self.clock, connection),
+            Output::Json => write_json(self.out, connection, true),
+            Output::Jsonl => write_json(self.out, connection, false),
+            Output::Csv => {
+                writeln!(self.out, "{}\n{}", record::CSV_TITLES, record::csv(connection))
+            }
+        }
+    }
+
+    /// Totals.
+    pub fn summary(&mut self, summary: &Summary, output: Output) -> io::Result<()> {
+        match output {
+            Output::Table => self.summary_table(summary),
+            Output::Json => write_json(self.out, summary, true),
+            Output::Jsonl => write_json(self.out, summary, false),
+            Output::Csv => self.flat(summary),
+        }
+    }
+
+    fn summary_table(&mut self, s: &Summary) -> io::Result<()> {
+        let total = units::count(s.total);
+        writeln!(
+            self.out,
+            "{} connections of {} processes to {} remote addresses",
+            self.screen.paint(&total, TITLE),
+            units::count(s.processes),
+            units::count(s.remotes),
+        )?;
+        let (since, until) = (self.clock.short(s.window.since), self.clock.short(s.window.until));
+        writeln!(self.out, "{since} to {until}, {:.2} attempts per second", s.rate_per_second)?;
+        if let (0, Some(time)) = (s.total, s.newest_outside_window) {
+            let time = self.clock.full(time);
+            writeln!(self.out, "The newest match outside that time began {time}.")?;
+        }
+        if s.total > 0 {
+            writeln!(self.out)?;
+        }
+        let outcomes = s.by_outcome.iter().map(|(o, n)| (o.as_str(), *n, record::style(*o)));
+        self.totals("OUTCOME", outcomes.collect())?;
+        let protocols = s.by_protocol.iter().map(|(p, n)| (p.as_str(), *n, Default::default()));
+        self.totals("PROTOCOL", protocols.collect())?;
+        let directions = s.by_direction.iter().map(|(d, n)| (d.as_str(), *n, Default::default()));
+        self.totals("DIRECTION", directions.collect())?;
+        if let Some(h) = s.handshake {
+            writeln!(
+                self.out,
+                "{} p50 {}, p95 {}, p99 {} ({} measured)",
+                self.screen.paint("HANDSHAKE", TITLE),
+                units::duration(h.p50_us),
+                units::duration(h.p95_us),
+                units::duration(h.p99_us),
+                units::count(h.count),
+            )?;
+        }
+        self.incomplete(&s.accounting)
+    }
+
+    fn totals(
+        &mut self,
+        title: &str,
+        mut counts: Vec<(&'static str, u64, anstyle::Style)>,
+    ) -> io::Result<()> {
+        counts.retain(|(_, n, _)| *n > 0);
+        counts.sort_by_key(|(_, n, _)| std::cmp::Reverse(*n));
+        let figures: Vec<String> = counts
+            .iter()
+            .map(|(word, n, style)| {
+                format!("{} {}", self.screen.paint(word, *style), units::count(*n))
+            })
+            .collect();
+        if figures.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            self.out,
+            "{:<9} {}",
+            self.screen.paint(&format!("{title:<9}"), TITLE),
+            figures.join(", ")
+        )
+    }
+
+    /// Health, capabilities and books.
+    pub fn status(&mut self, status: &Status, origin: &str, output: Output) -> io::Result<()> {
+        match output {
+            Output::Table => self.status_table(status, origin),
+            Output::Json => write_json(self.out, status, true),
+            Output::Jsonl => write_json(self.out, status, false),
+            Output::Csv => self.flat(status),
+        }
+    }
+
+    fn status_table(&mut self, s: &Status, origin: &str) -> io::Result<()> {
+        let health = if s.health == "healthy" { GOOD } else { ODD };
+        writeln!(
+            self.out,
+            "{} {}, version {}, up {}",
+            clean(origin),
+            self.screen.paint(&clean(&s.health), health),
+            clean(&s.version),
+            units::seconds(s.uptime_s),
+        )?;
+        let (bytes, limit) = (units::bytes(s.store.bytes), units::bytes(s.store.limit_bytes));
+        let records = units::count(s.store.records);
+        writeln!(
+            self.out,
+            "Store     {}: {records} records, {bytes} of {limit}",
+            clean(&s.store.kind)
+        )?;
+        self.books(&s.accounting)?;
+        writeln!(self.out, "Backend   {}\n", clean(&s.backend))?;
+        let widest = s.features.keys().map(|name| text::width(&clean(name))).max().unwrap_or(0);
+        let title = format!("{:<widest$}  OK   HOOK", "FEATURE");
+        writeln!(self.out, "{}", self.screen.paint(&title, TITLE))?;
+        for (name, feature) in &s.features {
+            let (word, style) = if feature.ok { ("yes", GOOD) } else { ("no ", BAD) };
+            let hook = clean(feature.hook.as_deref().unwrap_or("-"));
+            let word = self.screen.paint(word, style);
+            writeln!(self.out, "{:<widest$}  {word}  {hook}", clean(name))?;
+            // Notes say what would bring a feature: they are wrapped, never cut.
+            let room = self.screen.width.unwrap_or(100).saturating_sub(4).max(20);
+            for line in text::wrap(&clean(feature.note.as_deref().unwrap_or_default()), room) {
+                writeln!(self.out, "    {}", self.screen.paint(&line, DIM))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn books(&mut self, a: &Accounting) -> io::Result<()> {
+        let n = units::count;
+        writeln!(
+            self.out,
+            "Books     {} attempts = {} delivered + {} filtered + {} lost + {} pending",
+            n(a.attempts),
+            n(a.delivered),
+            n(a.filtered),
+            n(a.lost.total()),
+            n(a.pending),
+        )?;
+        if a.evicted > 0 {
+            writeln!(self.out, "          {} records have aged out", n(a.evicted))?;
+        }
+        self.incomplete(a)
+    }
+
+    /// What may be missing, unless nothing can be.
+    fn incomplete(&mut self, accounting: &Accounting) -> io::Result<()> {
+        match incomplete(accounting) {
+            Some(warning) => writeln!(self.out, "{}", self.screen.paint(&warning, ODD)),
+            None => Ok(()),
+        }
+    }
+
+    /// A document as `member,value` lines, nested members joined by dots.
+    fn flat(&mut self, document: &impl serde::Serialize) -> io::Result<()> {
+        writeln!(self.out, "name,value")?;
+        let mut lines = BTreeMap::new();
+        flatten("", &serde_json::to_value(document)?, &mut lines);
+        lines.iter().try_for_each(|(name, value)| {
+            writeln!(self.out, "{},{}", csv_field(name), csv_field(value))
+        })
+    }
+}
+
+/// The sentence for books that say that something may be missing.
+pub fn incomplete(a: &Accounting) -> Option<String> {
+    if a.complete {
+        return None;
+    }
+    let mut causes = Vec::new();
+    let mut cause = |n: u64, what: &dyn Display| {
+        if n > 0 {
+            causes.push(format!("{} {what}", units::count(n)));
+        }
+    };
+    cause(a.lost.ring_full, &"lost in a full ring buffer");
+    cause(a.lost.map_full, &"lost in a full socket table");
+    cause(a.lost.slow_consumer, &"lost by a slow reader");
+    cause(a.lost.undecodable, &"undecodable");
+    cause(a.updates_lost, &"later changes lost");
+    cause(a.missed, &"events skipped by the kernel");
+    cause(a.gaps.len() as u64, &"gaps without capture");
+    let causes = if causes.is_empty() { "see status".to_owned() } else { causes.join(", ") };
+    let (delivered, attempts) = (units::count(a.delivered), units::count(a.attempts));
+    Some(format!("Incomplete: {delivered} of {attempts} attempts were delivered ({causes})."))
+}
+
+fn flatten(prefix: &str, value: &serde_json::Value, lines: &mut BTreeMap<String, String>) {
+    use serde_json::Value;
+    let name = |member: &dyn Display| {
+        if prefix.is_empty() { member.to_string() } else { format!("{prefix}.{member}") }
+    };
+    match value {
+        Value::Object(members) => {
+            members.iter().for_each(|(member, value)| flatten(&name(member), value, lines));
+        }
+        Value::Array(values) => {
+            values.iter().enumerate().for_each(|(i, value)| flatten(&name(&i), value, lines));
+        }
+        Value::Null => drop(lines.insert(prefix.to_owned(), String::new())),
+        Value::String(text) => drop(lines.insert(prefix.to_owned(), text.clone())),
+        other => drop(lines.insert(prefix.to_owned(), other.to_string())),
+    }
+}

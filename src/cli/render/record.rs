@@ -1,0 +1,251 @@
+//! A connection as a line of a table, as fields of a CSV file, and in full.
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
+
+use anstyle::Style;
+
+use super::screen::{BAD, DIM, GOOD, ODD, PENDING, PLAIN, Screen, TITLE};
+use super::table::{Cell, Steps};
+use super::text::{clean, csv_field};
+use super::units::{self, Clock};
+use crate::event::{Connection, Direction, Endpoint, Outcome, Protocol};
+
+/// Titles of the columns of a list and of the live view.
+pub const TITLES: [&str; 8] =
+    ["TIME", "PROCESS", "PROTO", "REMOTE", "OUTCOME", "ERROR", "LATENCY", "ID"];
+
+/// What gives way on a narrow terminal. In 80 columns, an IPv4 address with its port, a name with
+/// its pid and the error still stand whole.
+pub const STEPS: Steps = &[
+    (7, 0),
+    (3, 40),
+    (1, 20),
+    (3, 21),
+    (1, 13),
+    (3, 19),
+    (2, 4),
+    (6, 7),
+    (5, 7),
+    (1, 10),
+    (3, 15),
+    (5, 0),
+    (0, 8),
+    (6, 0),
+    (1, 6),
+    (3, 9),
+    (2, 0),
+];
+
+/// The fields under [`TITLES`].
+pub fn cells(connection: &Connection, clock: &Clock, screen: &Screen) -> Vec<Cell> {
+    let time = match screen.is_wide() {
+        true => clock.fine(connection.time),
+        false => clock.short(connection.time),
+    };
+    vec![
+        Cell::new(time, DIM),
+        process_cell(connection),
+        Cell::plain(connection.protocol.as_str()),
+        Cell::plain(remote(connection)),
+        Cell::new(connection.outcome.as_str(), style(connection.outcome)),
+        Cell::plain(error(connection)),
+        Cell::plain(connection.latency_us.map(units::duration).unwrap_or_default()),
+        Cell::new(connection.id.to_string(), DIM),
+    ]
+}
+
+/// The process; where it is cut, its pid stays whole.
+fn process_cell(connection: &Connection) -> Cell {
+    let mut cell = Cell::plain(process(connection));
+    cell.tail = connection.process.as_ref().map_or(0, |p| format!("[{}]", p.pid).len());
+    cell
+}
+
+/// The colour of an outcome.
+pub fn style(outcome: Outcome) -> Style {
+    match outcome {
+        Outcome::Established => GOOD,
+        Outcome::InProgress => PENDING,
+        Outcome::Aborted => ODD,
+        outcome if outcome.is_unsuccessful() => BAD,
+        _ => PLAIN,
+    }
+}
+
+/// `curl[1234]`.
+pub fn process(connection: &Connection) -> String {
+    match &connection.process {
+        Some(process) => format!("{}[{}]", clean(&process.comm), process.pid),
+        None => "-".to_owned(),
+    }
+}
+
+/// `93.184.215.14:443 (example.com)`, or the path of a UNIX socket.
+pub fn remote(connection: &Connection) -> String {
+    let from = if connection.direction == Direction::Inbound { "from " } else { "" };
+    match (&connection.remote, &connection.path) {
+        (Some(remote), _) => {
+            let address = address(remote.ip, remote.port);
+            match &remote.name {
+                Some(name) => format!("{from}{address} ({})", clean(name)),
+                None => format!("{from}{address}"),
+            }
+        }
+        (None, Some(path)) => clean(path).into_owned(),
+        (None, None) if connection.protocol == Protocol::Unix => "(local socket)".to_owned(),
+        (None, None) => "-".to_owned(),
+    }
+}
+
+/// The error's symbol, or its number.
+pub fn error(connection: &Connection) -> String {
+    match (&connection.error, connection.errno) {
+        (Some(error), _) => clean(error).into_owned(),
+        (None, Some(errno)) => format!("errno {errno}"),
+        (None, None) => String::new(),
+    }
+}
+
+/// `10.0.0.1:80`, `[::1]:80`.
+pub fn address(ip: IpAddr, port: u16) -> String {
+    SocketAddr::new(ip, port).to_string()
+}
+
+/// Titles of the CSV form.
+pub const CSV_TITLES: &str = "id,time,host,direction,protocol,family,local_ip,local_port,\
+remote_ip,remote_port,remote_name,path,pid,tid,comm,thread,exe,cmdline,unit,uid,user,ppid,parent,\
+state,outcome,errno,error,evidence,latency_us,syn_retransmits,close_time,duration_us,bytes_sent,\
+bytes_received,retransmits,srtt_us,close_reason,preexisting";
+
+/// The fields under [`CSV_TITLES`]; what is unknown is empty.
+pub fn csv(c: &Connection) -> String {
+    fn show(value: Option<impl ToString>) -> String {
+        value.map(|v| v.to_string()).unwrap_or_default()
+    }
+    let (process, remote, close) = (c.process.as_ref(), c.remote.as_ref(), c.close.as_ref());
+    let fields = [
+        c.id.to_string(),
+        c.time.to_string(),
+        c.host.to_string(),
+        c.direction.to_string(),
+        c.protocol.to_string(),
+        c.family.to_string(),
+        show(c.local.map(|l| l.ip)),
+        show(c.local.map(|l| l.port)),
+        show(remote.map(|r| r.ip)),
+        show(remote.map(|r| r.port)),
+        show(remote.and_then(|r| r.name.as_ref())),
+        show(c.path.as_ref()),
+        show(process.map(|p| p.pid)),
+        show(process.map(|p| p.tid)),
+        show(process.map(|p| &p.comm)),
+        show(process.map(|p| &p.thread)),
+        show(process.and_then(|p| p.exe.as_ref())),
+        show(process.and_then(|p| p.cmdline.as_ref())),
+        show(process.and_then(|p| p.unit.as_ref())),
+        show(process.map(|p| p.uid)),
+        show(process.and_then(|p| p.user.as_ref())),
+        show(process.map(|p| p.ppid)),
+        show(process.and_then(|p| p.parent.as_ref())),
+        c.state.to_string(),
+        c.outcome.to_string(),
+        show(c.errno),
+        show(c.error.as_ref()),
+        show(c.evidence),
+        show(c.latency_us),
+        show(c.syn_retransmits),
+        show(close.map(|c| c.time)),
+        show(close.map(|c| c.duration_us)),
+        show(close.map(|c| c.bytes_sent)),
+        show(close.map(|c| c.bytes_received)),
+        show(close.map(|c| c.retransmits)),
+        show(close.and_then(|c| c.srtt_us)),
+        show(close.map(|c| c.reason)),
+        c.preexisting.to_string(),
+    ];
+    fields.map(|field| csv_field(&field)).join(",")
+}
+
+/// Everything that is known of one connection, a fact per line.
+pub fn write_full(
+    out: &mut dyn Write,
+    screen: &Screen,
+    clock: &Clock,
+    c: &Connection,
+) -> io::Result<()> {
+    let mut facts: Vec<(&str, String, Style)> = vec![
+        ("Id", c.id.to_string(), PLAIN),
+        ("Host", clean(&c.host).into_owned(), PLAIN),
+        ("Time", clock.full(c.time), PLAIN),
+        ("Outcome", outcome_in_words(c), style(c.outcome)),
+        ("State", c.state.to_string(), PLAIN),
+        ("Protocol", format!("{} ({}, {})", c.protocol, c.socket_type, c.family), PLAIN),
+        ("Direction", c.direction.to_string(), PLAIN),
+        (
+            "Local",
+            c.local.map(|Endpoint { ip, port }| address(ip, port)).unwrap_or_default(),
+            PLAIN,
+        ),
+        ("Remote", remote(c), PLAIN),
+    ];
+    let mut fact = |title, text: String| facts.push((title, text, PLAIN));
+    if let Some(evidence) = c.evidence {
+        fact("Evidence", evidence.to_string());
+    }
+    if let Some(n) = c.syn_retransmits.filter(|n| *n > 0) {
+        fact("SYN retransmits", n.to_string());
+    }
+    if let Some(drop) = &c.drop {
+        fact("Dropped", format!("{} packets, {}", drop.count, clean(&drop.reason)));
+    }
+    if let Some(close) = &c.close {
+        fact("Closed", format!("{}, {}", clock.full(close.time), close.reason));
+        fact("Open for", units::duration(close.duration_us));
+        let (sent, received) = (units::bytes(close.bytes_sent), units::bytes(close.bytes_received));
+        fact("Sent, received", format!("{sent}, {received}"));
+        fact("Retransmits", close.retransmits.to_string());
+        fact("Round trip", close.srtt_us.map(|us| units::duration(us.into())).unwrap_or_default());
+    }
+    if let Some(p) = &c.process {
+        let text = |value: &Option<std::sync::Arc<str>>| {
+            value.as_deref().map(|v| clean(v).into_owned()).unwrap_or_default()
+        };
+        fact("Process", process(c));
+        if p.thread != p.comm || p.tid != p.pid {
+            fact("Thread", format!("{}[{}]", clean(&p.thread), p.tid));
+        }
+        let deleted = if p.exe_deleted { " (deleted)" } else { "" };
+        fact("Executable", format!("{}{deleted}", text(&p.exe)));
+        fact("Command line", text(&p.cmdline));
+        fact("User", format!("{} {}", p.uid, text(&p.user)));
+        fact("Parent", format!("{} {}", p.ppid, text(&p.parent)));
+        let ancestry: Vec<Cow<'_, str>> = p.ancestry.iter().map(|name| clean(name)).collect();
+        fact("Ancestry", ancestry.join(" < "));
+        fact("Started", p.start_time.map(|t| clock.full(t)).unwrap_or_default());
+        fact("Unit", text(&p.unit));
+        fact("cgroup", text(&p.cgroup));
+        fact("Network namespace", p.netns.to_string());
+        if let Some(container) = &p.container {
+            let name = container.name.as_deref().unwrap_or_default();
+            fact("Container", format!("{} {}", clean(&container.id), clean(name)));
+        }
+    }
+    let facts = facts.iter().filter(|(_, text, _)| !text.trim().is_empty());
+    facts.into_iter().try_for_each(|(title, text, style)| {
+        let title = screen.paint(&format!("{title:<18}"), TITLE);
+        writeln!(out, "{title} {}", screen.paint(text.trim_end(), *style))
+    })
+}
+
+fn outcome_in_words(c: &Connection) -> String {
+    let mut words = c.outcome.to_string();
+    if c.errno.is_some() || c.error.is_some() {
+        words.push_str(&format!(", {}", error(c)));
+    }
+    if let Some(us) = c.latency_us {
+        words.push_str(&format!(", after {}", units::duration(us)));
+    }
+    words
+}

@@ -1,0 +1,161 @@
+//! Tables that fit the terminal.
+
+use std::io::{self, Write};
+
+use anstyle::Style;
+
+use super::screen::{PLAIN, Screen, TITLE};
+use super::text::{truncate_middle, width};
+
+/// One field of a table. Its text has been through [`clean`](super::text::clean).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cell {
+    /// What is shown.
+    pub text: String,
+    /// How.
+    pub style: Style,
+    /// Columns at its end that are kept where it is cut; 0 for as many as at its start.
+    pub tail: usize,
+}
+
+impl Cell {
+    /// A field without colour.
+    pub fn plain(text: impl Into<String>) -> Self {
+        Cell::new(text, PLAIN)
+    }
+
+    /// A field.
+    pub fn new(text: impl Into<String>, style: Style) -> Self {
+        Cell { text: text.into(), style, tail: 0 }
+    }
+}
+
+/// Takes columns away where the terminal is narrow: in this order, each column (by position) is
+/// narrowed to the width given. Width 0 leaves the column out.
+pub type Steps = &'static [(usize, usize)];
+
+/// Widths of columns on a screen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    widths: Vec<usize>,
+    gap: usize,
+    cut: bool,
+}
+
+impl Layout {
+    /// Fits columns of `natural` widths to the screen.
+    pub fn new(natural: Vec<usize>, steps: Steps, screen: &Screen) -> Self {
+        let gap = if screen.is_wide() { 2 } else { 1 };
+        let mut layout = Layout { widths: natural, gap, cut: screen.width.is_some() };
+        let Some(limit) = screen.width else { return layout };
+        for &(column, least) in steps {
+            let over = layout.total().saturating_sub(limit);
+            if over == 0 {
+                break;
+            }
+            if let Some(width) = layout.widths.get_mut(column) {
+                let narrowed = if least == 0 { 0 } else { width.saturating_sub(over).max(least) };
+                *width = narrowed.min(*width);
+            }
+        }
+        layout
+    }
+
+    fn total(&self) -> usize {
+        let shown = self.widths.iter().filter(|w| **w > 0).count();
+        self.widths.iter().sum::<usize>() + shown.saturating_sub(1) * self.gap
+    }
+
+    /// One line of the table.
+    pub fn line(&self, cells: &[Cell], screen: &Screen) -> String {
+        let mut line = String::new();
+        let mut owed = 0;
+        for (cell, &column) in cells.iter().zip(&self.widths).filter(|(_, width)| **width > 0) {
+            let text = match self.cut {
+                true => truncate_middle(&cell.text, column, cell.tail),
+                false => cell.text.as_str().into(),
+            };
+            if !text.is_empty() {
+                line.extend(std::iter::repeat_n(' ', owed));
+                line.push_str(&screen.paint(&text, cell.style));
+                owed = 0;
+            }
+            owed += column.saturating_sub(width(&text)) + self.gap;
+        }
+        line
+    }
+
+    /// The line of titles.
+    pub fn header(&self, titles: &[&str], screen: &Screen) -> String {
+        // A title is known by its start: it is cut at the end.
+        let cut = |(title, width): (&&str, &usize)| match self.cut {
+            true => title.chars().take(*width).collect(),
+            false => (*title).to_owned(),
+        };
+        let titles = titles.iter().zip(&self.widths).map(cut);
+        let cells: Vec<Cell> = titles.map(|title: String| Cell::new(title, TITLE)).collect();
+        self.line(&cells, screen)
+    }
+}
+
+/// Writes a table with its titles; columns are as wide as what is in them, if there is room.
+pub fn write(
+    out: &mut dyn Write,
+    screen: &Screen,
+    titles: &[&str],
+    rows: &[Vec<Cell>],
+    steps: Steps,
+) -> io::Result<()> {
+    let widest = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| width(&cell.text)).max().unwrap_or(0)
+    };
+    let natural = titles.iter().enumerate().map(|(i, title)| widest(i).max(width(title))).collect();
+    let layout = Layout::new(natural, steps, screen);
+    writeln!(out, "{}", layout.header(titles, screen))?;
+    rows.iter().try_for_each(|row| writeln!(out, "{}", layout.line(row, screen)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEPS: Steps = &[(2, 0), (1, 6), (1, 4), (0, 3)];
+
+    fn screen(width: usize) -> Screen {
+        Screen { width: Some(width), color: false }
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal_and_no_column_narrower_than_it_must_be() {
+        let cells = ["abcdef", "0123456789", "xyz"].map(Cell::plain);
+        for (width, expected) in [
+            (21, "abcdef 0123456789 xyz"),
+            (20, "abcdef 0123456789"),
+            (16, "abcdef 0123…6789"),
+            (11, "abcdef 0…89"),
+            (8, "a…f 0…89"),
+        ] {
+            let screen = screen(width);
+            let layout = Layout::new(vec![6, 10, 3], STEPS, &screen);
+            let line = layout.line(&cells, &screen);
+            assert_eq!(line, expected);
+            assert!(super::width(&line) <= width);
+        }
+    }
+
+    #[test]
+    fn a_pipe_gets_every_column_whole() {
+        let screen = Screen { width: None, color: false };
+        let layout = Layout::new(vec![2, 2, 2], STEPS, &screen);
+        let cells = ["a", "longer than 2", "c"].map(Cell::plain);
+        assert_eq!(layout.line(&cells, &screen), "a   longer than 2  c");
+    }
+
+    #[test]
+    fn empty_fields_leave_no_spaces_at_the_end() {
+        let screen = screen(80);
+        let layout = Layout::new(vec![3, 3, 3], STEPS, &screen);
+        assert_eq!(layout.line(&["a", "", ""].map(Cell::plain), &screen), "a");
+    }
+}

@@ -1,0 +1,198 @@
+//! The one way for text from telemetry to a terminal.
+//!
+//! Process names, command lines, paths and host names are chosen by whoever runs on the host. A
+//! name with an escape sequence in it could repaint the screen, one with bidi controls could read
+//! as another name.
+
+use std::borrow::Cow;
+
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+/// Stands for a character that must not reach a terminal.
+const REPLACEMENT: char = '\u{fffd}';
+
+/// Whether a character changes something else than the place where it stands.
+fn is_unsafe(c: char) -> bool {
+    match c {
+        ' '..='~' => false,
+        // Soft hyphen, line and paragraph separators, interlinear annotation, tags: not of width
+        // zero in every table, invisible in most terminals.
+        '\u{ad}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' => true,
+        '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}' => true,
+        // Width zero: joiners, bidi marks, variation selectors, combining characters without end.
+        _ => c.is_control() || matches!(c.width(), None | Some(0)),
+    }
+}
+
+/// `text` with every control, bidi and zero-width character replaced by `�`.
+pub fn clean(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    let replaced = text.chars().map(|c| if is_unsafe(c) { REPLACEMENT } else { c });
+    Cow::Owned(replaced.collect())
+}
+
+/// JSON whose strings carry no character that a terminal would act on. JSON leaves DEL, the C1
+/// controls and bidi characters as they are; all of them occur inside strings only, where an
+/// escape means the same.
+pub fn escape_json(json: String) -> String {
+    if !json.chars().any(|c| is_unsafe(c) && c != '\n') {
+        return json;
+    }
+    let mut safe = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if is_unsafe(c) && c != '\n' {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                safe.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}
+
+/// A field of a CSV file (RFC 4180), for a spreadsheet that would run what begins like a formula.
+pub fn csv_field(text: &str) -> String {
+    let text = clean(text);
+    let formula = text.starts_with(['=', '+', '-', '@']) && text.parse::<f64>().is_err();
+    let text = if formula { Cow::Owned(format!("'{text}")) } else { text };
+    if text.contains([',', '"']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.into()
+    }
+}
+
+/// Columns that `text` takes on a terminal.
+pub fn width(text: &str) -> usize {
+    text.width()
+}
+
+/// `text` in at most `limit` columns; what does not fit is left out in the middle, since the ends
+/// (a port, the top of a path) tell the most. The last `tail` columns are kept if there is room.
+pub fn truncate_middle(text: &str, limit: usize, tail: usize) -> Cow<'_, str> {
+    if width(text) <= limit {
+        return Cow::Borrowed(text);
+    }
+    let Some(room) = limit.checked_sub(1) else { return Cow::Borrowed("") };
+    // A tail that leaves no room for the start of the text is not worth it.
+    let tail = if tail > 0 && tail + 2 <= room { tail } else { room - room / 2 };
+    let start: String = take_columns(text.chars(), room - tail).into_iter().collect();
+    let mut end = take_columns(text.chars().rev(), tail);
+    end.reverse();
+    Cow::Owned(format!("{start}…{}", end.into_iter().collect::<String>()))
+}
+
+/// `text` in lines of at most `limit` columns, cut at spaces; a longer word stays whole.
+pub fn wrap(text: &str, limit: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if width(line) + 1 + width(word) <= limit => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+fn take_columns(chars: impl Iterator<Item = char>, limit: usize) -> Vec<char> {
+    let mut used = 0;
+    chars
+        .take_while(|c| {
+            used += c.width().unwrap_or(0);
+            used <= limit
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ordinary_names_stay_as_they_are() {
+        for text in ["curl", "kworker/0:1-events", "naïve", "名前", "a b", "🦀"] {
+            assert!(matches!(clean(text), Cow::Borrowed(_)), "{text}");
+        }
+    }
+
+    #[test]
+    fn nothing_that_a_terminal_acts_on_gets_through() {
+        for c in [
+            '\u{0}',
+            '\u{7}',
+            '\u{8}',
+            '\t',
+            '\n',
+            '\r',
+            '\u{1b}',
+            '\u{7f}',
+            '\u{85}',
+            '\u{9b}',
+            '\u{ad}',
+            '\u{61c}',
+            '\u{200b}',
+            '\u{200d}',
+            '\u{200e}',
+            '\u{200f}',
+            '\u{2028}',
+            '\u{2029}',
+            '\u{202a}',
+            '\u{202e}',
+            '\u{2060}',
+            '\u{2066}',
+            '\u{2069}',
+            '\u{fe0f}',
+            '\u{feff}',
+            '\u{fff9}',
+            '\u{e0041}',
+            '\u{300}',
+            '\u{180e}',
+        ] {
+            assert_eq!(clean(&format!("a{c}b")), "a\u{fffd}b", "{c:?}");
+        }
+    }
+
+    #[test]
+    fn json_keeps_its_meaning_when_it_is_escaped() {
+        let value = serde_json::json!({"comm": "\u{1b}[31m\u{9b}1m\u{202e}x\u{e0041}é", "n": [1]});
+        for json in [value.to_string(), serde_json::to_string_pretty(&value).unwrap()] {
+            let safe = escape_json(json);
+            assert!(!safe.chars().any(|c| is_unsafe(c) && c != '\n'), "{safe}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&safe).unwrap(), value);
+        }
+    }
+
+    #[test]
+    fn a_csv_field_is_one_field_and_no_formula() {
+        assert_eq!(csv_field("plain"), "plain");
+        assert_eq!(csv_field("a,\"b\""), "\"a,\"\"b\"\"\"");
+        assert_eq!(csv_field("=1+1"), "'=1+1");
+        assert_eq!(csv_field("-12"), "-12");
+        assert_eq!(csv_field("a\r\nb"), "a\u{fffd}\u{fffd}b");
+    }
+
+    #[test]
+    fn long_text_is_wrapped_at_spaces() {
+        assert_eq!(wrap("a bb ccc  dddddd e", 5), ["a bb", "ccc", "dddddd", "e"]);
+        assert_eq!(wrap("", 5), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_too_wide_loses_its_middle() {
+        assert_eq!(truncate_middle("systemd-resolve[1234]", 11, 0), "syste…1234]");
+        assert_eq!(truncate_middle("systemd-resolve[1234]", 11, 6), "syst…[1234]");
+        assert_eq!(truncate_middle("systemd-resolve[1234]", 8, 6), "sys…234]");
+        assert_eq!(truncate_middle("short", 5, 0), "short");
+        assert_eq!(truncate_middle("ab", 1, 0), "…");
+        assert_eq!(truncate_middle("ab", 0, 2), "");
+        for limit in 0..12 {
+            assert!(width(&truncate_middle("名前名前名前", limit, 4)) <= limit, "{limit}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The interactive shell. It reads a pipe just as well: then it shows neither prompt nor greeting,
+//! and its exit code is that of the first command that failed.
+
+mod lines;
+mod words;
+
+use clap::Parser;
+use tokio::runtime::Runtime;
+
+use self::lines::{Input, Line};
+use self::words::{MissingCommand, ShellCommand, ShellLine};
+use super::failure::{Failure, note};
+use super::filters::{Page, When};
+use super::locate::{Capture, Origin, locate, read_address};
+use super::render::answers::Printer;
+use super::signals::Signals;
+use super::{argv, commands, legacy, watch};
+
+const GREETING: &str = "\
+netspy: which process connects where, and how it ended
+Type 'help' for the commands, 'quit' or Ctrl-D to leave.
+";
+
+/// Runs commands until the input ends or says so.
+pub fn run(
+    runtime: &Runtime,
+    server: Option<&str>,
+    printer: &mut Printer<'_>,
+) -> Result<(), Failure> {
+    if let Some(text) = server.filter(|text| !text.is_empty()) {
+        read_address(text)?;
+    }
+    let mut input = Input::open()?;
+    let mut shell = Shell { server, origin: None };
+    if input.is_interactive() {
+        printer.out.write_all(GREETING.as_bytes())?;
+        printer.out.flush()?;
+        // What is captured from here on is there when the first question comes.
+        if let Err(failure) = runtime.block_on(shell.origin()) {
+            failure.report();
+        }
+    }
+    let mut first_failure = None;
+    loop {
+        let line = match input.next()? {
+            Line::Text(line) => line,
+            Line::Cancelled => continue,
+            Line::End => break,
+        };
+        match shell.execute(runtime, &line, printer) {
+            Ok(Next::Read) => {}
+            Ok(Next::Quit) => {
+                if input.is_interactive() {
+                    writeln!(printer.out, "Goodbye!")?;
+                }
+                break;
+            }
+            Err(failure @ Failure::Output(_)) => return Err(failure),
+            Err(failure) => {
+                failure.report();
+                first_failure.get_or_insert(failure);
+            }
+        }
+        printer.out.flush()?;
+    }
+    match first_failure {
+        // Said already; only the code is left to give.
+        Some(failure) if !input.is_interactive() => Err(failure.said()),
+        _ => Ok(()),
+    }
+}
+
+enum Next {
+    Read,
+    Quit,
+}
+
+struct Shell<'a> {
+    server: Option<&'a str>,
+    origin: Option<Origin>,
+}
+
+impl Shell<'_> {
+    /// Where answers come from; found once, and looked for again until it is found.
+    async fn origin(&mut self) -> Result<Origin, Failure> {
+        if let Some(origin) = &self.origin {
+            return Ok(origin.clone());
+        }
+        let origin = locate(self.server, Capture::Allowed { no_unix: false }).await?;
+        self.origin = Some(origin.clone());
+        Ok(origin)
+    }
+
+    fn execute(
+        &mut self,
+        runtime: &Runtime,
+        line: &str,
+        printer: &mut Printer<'_>,
+    ) -> Result<Next, Failure> {
+        let Some(words) = shlex::split(line) else {
+            return Err(Failure::Usage("a quote is not closed".to_owned()));
+        };
+        if words.is_empty() || line.trim_start().starts_with('#') {
+            return Ok(Next::Read);
+        }
+        if let Some(missing) = MissingCommand::named(&words[0]) {
+            return Err(Failure::Usage(missing.to_string()));
+        }
+        // The flags of Go's flag package begin at the second word.
+        let words = argv::normalise(words.into_iter().map(Into::into));
+        let command = match ShellLine::try_parse_from(words) {
+            Ok(line) => line.command,
+            Err(error) => return parse_failure(&error, printer).map(|()| Next::Read),
+        };
+        match command {
+            ShellCommand::Quit => return Ok(Next::Quit),
+            ShellCommand::Help => printer.out.write_all(words::HELP.as_bytes())?,
+            ShellCommand::Tools => printer.out.write_all(words::TOOLS.as_bytes())?,
+            ShellCommand::Watch(args) => runtime.block_on(async {
+                args.what.read(&When::default(), &Page::default())?;
+                let origin = self.origin().await?;
+                watch::run(&args, &origin, printer).await
+            })?,
+            query => runtime.block_on(async {
+                let mut signals = Signals::new()?;
+                tokio::select! {
+                    () = signals.wait() => { note("cancelled"); Ok(()) }
+                    result = self.query(&query, printer) => result,
+                }
+            })?,
+        }
+        Ok(Next::Read)
+    }
+
+    async fn query(
+        &mut self,
+        command: &ShellCommand,
+        printer: &mut Printer<'_>,
+    ) -> Result<(), Failure> {
+        let origin = self.origin().await?;
+        let source = &*origin.source;
+        match command {
+            ShellCommand::Summary(q) => {
+                legacy::summary(&q.question, &q.narrow, None, source, printer).await
+            }
+            ShellCommand::List(q) => {
+                legacy::list(&q.question, &q.narrow, None, source, printer).await
+            }
+            ShellCommand::Connections(args) => commands::list_now(args, &origin, printer).await,
+            ShellCommand::Show(args) => commands::show(args, &origin, printer).await,
+            ShellCommand::Status(args) => commands::status(args, &origin, printer).await,
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Help is an answer; anything else that the parser says is an error.
+fn parse_failure(error: &clap::Error, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    match error.kind() {
+        ErrorKind::DisplayHelp => Ok(write!(printer.out, "{}", error.render())?),
+        ErrorKind::InvalidSubcommand => {
+            let word = match error.get(ContextKind::InvalidSubcommand) {
+                Some(ContextValue::String(word)) => word.as_str(),
+                _ => "",
+            };
+            Err(Failure::Usage(format!(
+                "unknown command: {word} (type 'help' for available commands)"
+            )))
+        }
+        _ => {
+            let text = error.render().to_string();
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            let first = text.lines().next().unwrap_or_default();
+            Err(Failure::Usage(first.to_owned()))
+        }
+    }
+}

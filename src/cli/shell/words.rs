@@ -1,0 +1,101 @@
+//! The commands of the shell.
+
+use std::fmt;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::super::args::{self, Question};
+use super::super::filters::Narrow;
+
+/// What `help` says.
+pub const HELP: &str = "\
+summary [--process NAME] [--pid PID] [--duration SECONDS]
+    How many outbound connections were attempted in the last 60 seconds, and how they ended
+list [--process NAME] [--pid PID] [--max-events COUNT]
+    The latest connection events
+connections [filters]
+    The same as 'netspy list': connections with process, outcome, error and latency
+watch [filters]
+    Connections as they happen; Ctrl-C ends it
+show ID
+    Everything that is known of one connection
+status
+    Health, what is observed by which hooks, and the books
+tools
+    The tools of the original netspy that this version has
+help, quit, exit
+
+summary and list take --remote, --cidr, --port, --protocol, --state, --outcome, --uid and --unit
+too; COMMAND --help explains every flag.
+Examples:
+    summary --process curl --duration 120
+    list --outcome unsuccessful --max-events 20
+    connections --since 15m --port 443
+";
+
+/// What `tools` says.
+pub const TOOLS: &str = "\
+get_network_summary: outbound connection attempts of one process or of all ('summary')
+list_connections: recent connection events ('list')
+Not in this version: analyze_patterns, ai_insights, contextual_analysis, get_packet_drop_summary,
+list_packet_drops
+";
+
+/// One line of input.
+#[derive(Debug, Parser)]
+#[command(name = "netspy", multicall = true, disable_help_subcommand = true)]
+pub struct ShellLine {
+    #[command(subcommand)]
+    pub command: ShellCommand,
+}
+
+/// A question of the original, which may be narrowed further.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Narrowed {
+    #[command(flatten)]
+    pub question: Question,
+    #[command(flatten)]
+    pub narrow: Narrow,
+}
+
+/// A command of the shell.
+#[derive(Debug, Subcommand)]
+pub enum ShellCommand {
+    /// How many outbound connections were attempted, and how they ended
+    Summary(Narrowed),
+    /// The latest connection events
+    List(Narrowed),
+    /// Connections with process, outcome, error and latency
+    Connections(args::List),
+    /// Connections as they happen; Ctrl-C ends it
+    Watch(args::Watch),
+    /// Everything that is known of one connection
+    Show(args::Show),
+    /// Health, what is observed by which hooks, and the books
+    Status(args::Status),
+    /// The tools of the original netspy that this version has
+    Tools,
+    /// The commands
+    Help,
+    /// Leave
+    #[command(alias = "exit")]
+    Quit,
+}
+
+/// A command of the original that this version does not have.
+pub struct MissingCommand(&'static str);
+
+impl MissingCommand {
+    /// The command of this name, if it is one of them.
+    pub fn named(name: &str) -> Option<Self> {
+        let missing = ["analyze", "insights", "contextual", "dropsummary", "droplist"];
+        missing.into_iter().find(|missing| *missing == name).map(MissingCommand)
+    }
+}
+
+impl fmt::Display for MissingCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.0;
+        write!(f, "{name} is not in this version; it has summary, list, watch, show and status")
+    }
+}

@@ -1,0 +1,279 @@
+//! The live view: one line per outcome, as it happens.
+
+mod groups;
+mod lines;
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal};
+use std::time::{Duration, Instant};
+
+use futures_util::{FutureExt, StreamExt};
+use jiff::Timestamp;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use self::groups::Groups;
+use self::lines::Lines;
+use super::args;
+use super::failure::{Failure, note};
+use super::filters::{Page, When};
+use super::locate::Origin;
+use super::render::answers::{Printer, incomplete};
+use super::render::record;
+use super::render::screen::Screen;
+use super::render::table::{Cell, Layout};
+use super::render::{units, write_json};
+use super::signals::Signals;
+use crate::event::{Connection, Outcome};
+use crate::query::{Filter, Follow};
+
+/// Lines are counted anew, and groups shown, this often.
+const PERIOD: Duration = Duration::from_millis(250);
+
+/// How long the end may be held up by the question whether anything was lost.
+const LAST_QUESTION: Duration = Duration::from_secs(1);
+
+/// Changes taken before the output is flushed and the signals are looked at.
+const BATCH: usize = 1000;
+
+/// Shows connections until Ctrl-C, SIGTERM, the given time or number, or the end of the stream.
+pub async fn run(
+    args: &args::Watch,
+    origin: &Origin,
+    printer: &mut Printer<'_>,
+) -> Result<(), Failure> {
+    let (filter, _) = args.what.read(&When::default(), &Page::default())?;
+    let mut changes = origin.source.follow(&filter, None).await?;
+    let mut signals = Signals::new()?;
+    let mut view = View::new(printer, args.json, args.limit);
+    view.begin()?;
+    let begin = Instant::now();
+    let end = async {
+        match args.duration {
+            Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds.into())).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(end);
+    let mut tick = tokio::time::interval(PERIOD);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let result = loop {
+        tokio::select! {
+            biased;
+            () = signals.wait() => {
+                end_line();
+                break Ok(());
+            }
+            () = &mut end => break Ok(()),
+            _ = tick.tick() => {
+                view.period()?;
+                if let Some(why) = origin.own.as_ref().and_then(|own| own.stopped()) {
+                    break Err(Failure::Unreachable(format!("capture stopped: {why}")));
+                }
+            }
+            change = changes.next() => {
+                let mut change = change;
+                let mut taken = 0;
+                let ended = loop {
+                    let Some(item) = change else {
+                        let server = origin.source.describe();
+                        break Some(Failure::Unreachable(format!("{server} ended the stream")));
+                    };
+                    match item {
+                        Ok(item) => view.take(item)?,
+                        Err(error) => break Some(error.into()),
+                    }
+                    taken += 1;
+                    if view.is_done() || taken >= BATCH {
+                        break None;
+                    }
+                    match changes.next().now_or_never() {
+                        Some(next) => change = next,
+                        None => break None,
+                    }
+                };
+                view.flush()?;
+                if let Some(failure) = ended {
+                    break Err(failure);
+                }
+                if view.is_done() {
+                    break Ok(());
+                }
+            }
+        }
+    };
+    view.period()?;
+    note(&view.totals(begin.elapsed()));
+    if result.is_ok() {
+        tell_losses(filter, view.lines.since(), origin).await;
+    }
+    result
+}
+
+/// Says so if something may be missing from what was shown.
+async fn tell_losses(filter: Filter, since: Timestamp, origin: &Origin) {
+    let filter = Filter { since: Some(since), ..filter };
+    let summary = tokio::time::timeout(LAST_QUESTION, origin.source.summary(&filter)).await;
+    if let Ok(Ok(summary)) = summary
+        && let Some(warning) = incomplete(&summary.accounting)
+    {
+        note(&warning);
+    }
+}
+
+/// Shows a recording as [`run`] would have shown it, without grouping.
+pub fn replay(
+    records: impl Iterator<Item = Result<Connection, Failure>>,
+    printer: &mut Printer<'_>,
+) -> Result<u64, Failure> {
+    let mut view = View::new(printer, false, None);
+    view.lines = Lines::new(Timestamp::MIN);
+    view.begin()?;
+    let mut shown = 0;
+    for connection in records {
+        let connection = connection?;
+        if view.lines.is_new(&connection) {
+            view.single(&connection)?;
+            shown += 1;
+        }
+    }
+    view.flush()?;
+    Ok(shown)
+}
+
+struct View<'a, 'b> {
+    printer: &'a mut Printer<'b>,
+    json: bool,
+    layout: Layout,
+    lines: Lines,
+    groups: Groups,
+    left: Option<u64>,
+    outcomes: BTreeMap<Outcome, u64>,
+}
+
+impl<'a, 'b> View<'a, 'b> {
+    fn new(printer: &'a mut Printer<'b>, json: bool, limit: Option<u64>) -> Self {
+        View {
+            layout: layout(&printer.screen),
+            printer,
+            json,
+            lines: Lines::new(Timestamp::now()),
+            groups: Groups::default(),
+            left: limit,
+            outcomes: BTreeMap::new(),
+        }
+    }
+
+    fn begin(&mut self) -> io::Result<()> {
+        if !self.json {
+            let header = self.layout.header(&record::TITLES[..7], &self.printer.screen);
+            writeln!(self.printer.out, "{header}")?;
+        }
+        self.flush()
+    }
+
+    fn is_done(&self) -> bool {
+        self.left == Some(0)
+    }
+
+    fn take(&mut self, item: Follow) -> io::Result<()> {
+        let connection = match item {
+            Follow::Change(change) => change.connection,
+            Follow::Skipped { changes } => {
+                let changes = units::count(changes);
+                note(&format!("{changes} changes came faster than they could be shown"));
+                return Ok(());
+            }
+        };
+        let new = self.lines.is_new(&connection);
+        if new {
+            *self.outcomes.entry(connection.outcome).or_default() += 1;
+        }
+        if self.json {
+            self.count_down();
+            return write_json(self.printer.out, &connection, false);
+        }
+        if !new {
+            return Ok(());
+        }
+        self.count_down();
+        match self.groups.take(connection) {
+            Some(connection) => self.single(&connection),
+            None if self.groups.is_full() => self.show_groups(),
+            None => Ok(()),
+        }
+    }
+
+    fn count_down(&mut self) {
+        self.left = self.left.map(|n| n.saturating_sub(1));
+    }
+
+    fn single(&mut self, connection: &Connection) -> io::Result<()> {
+        let cells = record::cells(connection, &self.printer.clock, &self.printer.screen);
+        self.line(&cells)
+    }
+
+    fn line(&mut self, cells: &[Cell]) -> io::Result<()> {
+        let cells = cells.get(..7).unwrap_or(cells);
+        writeln!(self.printer.out, "{}", self.layout.line(cells, &self.printer.screen))
+    }
+
+    fn show_groups(&mut self) -> io::Result<()> {
+        for cells in self.groups.lines(&self.printer.clock, &self.printer.screen) {
+            self.line(&cells)?;
+        }
+        Ok(())
+    }
+
+    /// The end of a period: what was grouped is shown.
+    fn period(&mut self) -> io::Result<()> {
+        self.groups.begin_period();
+        if !self.groups.is_empty() {
+            self.show_groups()?;
+            self.flush()?;
+        }
+        reader_is_there()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.printer.out.flush()
+    }
+
+    fn totals(&self, elapsed: Duration) -> String {
+        let ended: u64 = self.outcomes.values().sum();
+        let words: Vec<String> = self
+            .outcomes
+            .iter()
+            .map(|(outcome, n)| format!("{} {outcome}", units::count(*n)))
+            .collect();
+        let words =
+            if words.is_empty() { String::new() } else { format!(": {}", words.join(", ")) };
+        format!("{} lines in {}{words}", units::count(ended), units::seconds(elapsed.as_secs()))
+    }
+}
+
+/// The live view cannot measure what is still to come: columns have the widths of usual contents.
+fn layout(screen: &Screen) -> Layout {
+    let time = if screen.is_wide() { 12 } else { 8 };
+    let (remote, latency) = if screen.width.is_some() { (64, 15) } else { (24, 8) };
+    Layout::new(vec![time, 24, 5, remote, 11, 12, latency], record::STEPS, screen)
+}
+
+/// A terminal shows `^C` where the cursor stands.
+fn end_line() {
+    let mut stderr = io::stderr();
+    if stderr.is_terminal() {
+        let _ = io::Write::write_all(&mut stderr, b"\n");
+    }
+}
+
+/// A pipe whose reader has gone is otherwise noticed with the next line only, which may be never.
+fn reader_is_there() -> io::Result<()> {
+    let stdout = io::stdout();
+    let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let ready = poll(&mut fds, Some(&now)).unwrap_or(0);
+    match ready > 0 && fds[0].revents().intersects(PollFlags::ERR) {
+        true => Err(io::ErrorKind::BrokenPipe.into()),
+        false => Ok(()),
+    }
+}

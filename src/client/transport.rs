@@ -1,0 +1,174 @@
+//! One HTTP/1.1 request on a connection of its own.
+//!
+//! A connection pool would buy nothing here: a command asks once or twice, and the server is on
+//! this host or one hop away.
+
+use std::io;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+use super::address::Address;
+use crate::query::QueryError;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Above the largest page that a server sends (10,000 records of a few kilobytes).
+const BODY_LIMIT: usize = 64 << 20;
+/// The longest text of a server that goes into a message.
+const WORDS_LIMIT: usize = 600;
+
+/// A whole answer.
+pub(super) struct Answer {
+    pub status: StatusCode,
+    pub content_type: String,
+    pub body: Bytes,
+}
+
+/// Asks `path` and reads the whole answer.
+pub(super) async fn get(
+    address: &Address,
+    path: &str,
+    headers: &[(&'static str, String)],
+) -> Result<Answer, QueryError> {
+    let exchange = async {
+        let response = open(address, path, headers).await?;
+        read(address, response).await
+    };
+    timeout(REQUEST_TIMEOUT, exchange).await.map_err(|_| slow(address))?
+}
+
+/// Asks `path` and returns as soon as the header of the answer is there.
+pub(super) async fn open_in_time(
+    address: &Address,
+    path: &str,
+    headers: &[(&'static str, String)],
+) -> Result<Response<Incoming>, QueryError> {
+    timeout(REQUEST_TIMEOUT, open(address, path, headers)).await.map_err(|_| slow(address))?
+}
+
+/// Reads the rest of an answer.
+pub(super) async fn read(
+    address: &Address,
+    response: Response<Incoming>,
+) -> Result<Answer, QueryError> {
+    let (parts, body) = response.into_parts();
+    let body = Limited::new(body, BODY_LIMIT)
+        .collect()
+        .await
+        .map_err(|e| server(address, &format!("the answer could not be read: {e}")))?
+        .to_bytes();
+    let content_type = parts.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    let content_type = content_type.unwrap_or_default().to_ascii_lowercase();
+    Ok(Answer { status: parts.status, content_type, body })
+}
+
+async fn open(
+    address: &Address,
+    path: &str,
+    headers: &[(&'static str, String)],
+) -> Result<Response<Incoming>, QueryError> {
+    match address {
+        Address::Http { host, port } => {
+            let stream = connect(address, TcpStream::connect((host.as_str(), *port))).await?;
+            // One small request: waiting for more to send would only delay it.
+            let _ = stream.set_nodelay(true);
+            send(address, stream, path, headers).await
+        }
+        Address::Unix(socket) => {
+            let stream = connect(address, UnixStream::connect(socket)).await?;
+            send(address, stream, path, headers).await
+        }
+    }
+}
+
+async fn connect<S>(
+    address: &Address,
+    connecting: impl Future<Output = io::Result<S>>,
+) -> Result<S, QueryError> {
+    match timeout(CONNECT_TIMEOUT, connecting).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => Err(unreachable(address, why_unreachable(&error))),
+        Err(_) => Err(unreachable(
+            address,
+            format!("no connection within {} s; check the address", CONNECT_TIMEOUT.as_secs()),
+        )),
+    }
+}
+
+fn why_unreachable(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "connection refused; is the server running? start it with: sudo ebpf-server".to_owned()
+        }
+        io::ErrorKind::NotFound => {
+            "no such socket; is the server running? start it with: sudo ebpf-server".to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            "permission denied; join the group netspy, or use sudo".to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
+async fn send<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    address: &Address,
+    stream: S,
+    path: &str,
+    headers: &[(&'static str, String)],
+) -> Result<Response<Incoming>, QueryError> {
+    let broken = |e: hyper::Error| server(address, &format!("no valid HTTP: {e}"));
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    // Ends when the answer has been read, or with the response that is dropped.
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "connection to the server ended");
+        }
+    });
+    let mut request = Request::new(Empty::<Bytes>::new());
+    *request.method_mut() = Method::GET;
+    *request.uri_mut() = path.parse().map_err(|e| QueryError::Invalid {
+        parameter: "filter".to_owned(),
+        problem: format!("cannot be sent: {e}"),
+        accepted: "shorter values".to_owned(),
+    })?;
+    let host = HeaderValue::from_str(&address.authority());
+    let host = host.map_err(|e| unreachable(address, e.to_string()))?;
+    request.headers_mut().insert(HOST, host);
+    request.headers_mut().insert(
+        USER_AGENT,
+        HeaderValue::from_static(concat!("netspy/", env!("CARGO_PKG_VERSION"))),
+    );
+    request
+        .headers_mut()
+        .insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+    for (name, value) in headers {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            request.headers_mut().insert(*name, value);
+        }
+    }
+    tracing::debug!(server = %address, path, "asking");
+    sender.send_request(request).await.map_err(broken)
+}
+
+fn slow(address: &Address) -> QueryError {
+    unreachable(address, format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()))
+}
+
+fn unreachable(address: &Address, why: String) -> QueryError {
+    QueryError::Unreachable { server: address.to_string(), why }
+}
+
+/// What a server said, bounded.
+pub(super) fn server(address: &Address, why: &str) -> QueryError {
+    let why = why.trim().chars().take(WORDS_LIMIT).collect();
+    QueryError::Server { server: address.to_string(), why }
+}

@@ -1,0 +1,83 @@
+//! Whether a record is meant by a filter.
+//!
+//! The store answers the same question on its compact rows; a test holds both to each other.
+
+use crate::event::{Connection, Direction, Process, ProcessInfo, Remote};
+use crate::query::Filter;
+
+/// No values: everything is meant. Otherwise one of them has to hold.
+fn any<T>(values: &[T], holds: impl Fn(&T) -> bool) -> bool {
+    values.is_empty() || values.iter().any(holds)
+}
+
+pub(super) fn matches(filter: &Filter, c: &Connection) -> bool {
+    let port = match c.direction {
+        Direction::Inbound => c.local.map(|local| local.port),
+        Direction::Outbound => c.remote.as_ref().map(|remote| remote.port),
+    };
+    filter.since.is_none_or(|since| c.time >= since)
+        && filter.until.is_none_or(|until| c.time < until)
+        && any(&filter.protocol, |p| *p == c.protocol)
+        && any(&filter.direction, |d| *d == c.direction)
+        && any(&filter.state, |s| *s == c.state)
+        && any(&filter.outcome, |o| *o == c.outcome)
+        && any(&filter.port, |p| Some(*p) == port)
+        && remote_matches(filter, c.remote.as_ref())
+        && process_matches(filter, c.process.as_ref())
+}
+
+fn remote_matches(filter: &Filter, remote: Option<&Remote>) -> bool {
+    any(&filter.remote, |ip| remote.is_some_and(|r| r.ip == *ip))
+        && any(&filter.cidr, |net| remote.is_some_and(|r| net.contains(&r.ip)))
+        && any(&filter.host_name, |wanted| {
+            let name = remote.and_then(|r| r.name.as_deref());
+            name.is_some_and(|name| host_name_matches(wanted, name))
+        })
+}
+
+fn process_matches(filter: &Filter, process: Option<&Process>) -> bool {
+    any(&filter.process, |wanted| {
+        process.is_some_and(|p| *p.thread == **wanted || has_name(&p.info, wanted))
+    }) && info_matches(filter, process.map(|p| &*p.info))
+}
+
+/// Whether this is the name of the process, or the base name of its executable.
+pub(crate) fn has_name(info: &ProcessInfo, wanted: &str) -> bool {
+    *info.comm == *wanted || exe_base_name(info) == Some(wanted)
+}
+
+/// All of the filter that depends on nothing but what the threads of a process share.
+pub(crate) fn info_matches(filter: &Filter, info: Option<&ProcessInfo>) -> bool {
+    any(&filter.pid, |pid| info.is_some_and(|i| i.pid == *pid))
+        && any(&filter.uid, |uid| info.is_some_and(|i| i.uid == *uid))
+        && any(&filter.unit, |unit| {
+            info.and_then(|i| i.unit.as_deref()).is_some_and(|u| u == *unit)
+        })
+        && any(&filter.container, |wanted| {
+            info.and_then(|i| i.container.as_deref()).is_some_and(|container| {
+                let prefix = wanted.len() >= 6 && container.id.starts_with(wanted.as_str());
+                prefix || container.id == *wanted || container.name.as_ref() == Some(wanted)
+            })
+        })
+}
+
+/// The last part of the path of the executable.
+pub fn exe_base_name(info: &ProcessInfo) -> Option<&str> {
+    info.exe.as_deref().and_then(|exe| exe.rsplit('/').next()).filter(|name| !name.is_empty())
+}
+
+/// Whether a host name is the wanted one, or for `.example.com` is that domain or below it. Case
+/// and a final dot do not count.
+pub fn host_name_matches(wanted: &str, name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name).as_bytes();
+    let wanted = wanted.strip_suffix('.').filter(|rest| !rest.is_empty()).unwrap_or(wanted);
+    match wanted.strip_prefix('.') {
+        None => name.eq_ignore_ascii_case(wanted.as_bytes()),
+        Some(domain) => {
+            let domain = domain.as_bytes();
+            let Some(at) = name.len().checked_sub(domain.len()) else { return false };
+            let (below, end) = name.split_at(at);
+            end.eq_ignore_ascii_case(domain) && (below.is_empty() || below.ends_with(b"."))
+        }
+    }
+}

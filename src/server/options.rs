@@ -1,0 +1,287 @@
+//! The options of `ebpf-server`. Each has a `NETSPY_…` variable; the flag wins over it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+use ipnet::IpNet;
+
+use crate::capture::report::Backend;
+use crate::stream::{Builder, ConnectionStream};
+
+/// Captures the connection attempts of this host and answers questions about them over HTTP.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "ebpf-server", version, about, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 stopped as asked, 1 could not run, 2 wrong options, \
+                        4 not the privileges to capture.")]
+pub struct Options {
+    /// Where to listen: a loopback address and a port.
+    #[arg(long, env = "NETSPY_LISTEN", value_name = "ADDR:PORT", default_value = "127.0.0.1:8080",
+          value_parser = listen_address)]
+    pub listen: SocketAddr,
+
+    /// The port to listen on, in place of that of --listen.
+    #[arg(long, env = "NETSPY_PORT", value_name = "N")]
+    pub port: Option<u16>,
+
+    /// The same as --listen, as the original server spelled it; ":8080" is loopback here.
+    #[arg(long, value_name = "ADDR:PORT", value_parser = listen_address)]
+    pub addr: Option<SocketAddr>,
+
+    /// Accepted for compatibility: HTTP is always served.
+    #[arg(long)]
+    pub http: bool,
+
+    /// The UNIX socket to listen on [default, as root: /run/netspy/api.sock].
+    #[arg(long, env = "NETSPY_UNIX", value_name = "PATH", conflicts_with = "no_unix")]
+    pub unix: Option<PathBuf>,
+
+    /// Listen on no UNIX socket.
+    #[arg(long, env = "NETSPY_NO_UNIX")]
+    pub no_unix: bool,
+
+    /// Memory for recent records.
+    #[arg(long, env = "NETSPY_MEMORY_LIMIT", value_name = "SIZE", default_value = "256MiB",
+          value_parser = memory_limit)]
+    pub memory_limit: u64,
+
+    /// Ring buffer between kernel and server: a power of two.
+    #[arg(long, env = "NETSPY_RING_SIZE", value_name = "SIZE", default_value = "8MiB",
+          value_parser = ring_size)]
+    pub ring_size: u32,
+
+    /// Sockets that can be followed at a time.
+    #[arg(long, env = "NETSPY_MAX_SOCKETS", value_name = "N", default_value_t = 65_536,
+          value_parser = clap::value_parser!(u32).range(1..=16 << 20))]
+    pub max_sockets: u32,
+
+    /// Capture only processes or threads of this name (repeat, or separate by commas).
+    #[arg(long, env = "NETSPY_ONLY_PROCESS", value_name = "NAME", value_delimiter = ',',
+          value_parser = process_name)]
+    pub only_process: Vec<String>,
+
+    /// Capture only these processes.
+    #[arg(long, env = "NETSPY_ONLY_PID", value_name = "PID", value_delimiter = ',')]
+    pub only_pid: Vec<u32>,
+
+    /// Capture only processes of these users.
+    #[arg(long, env = "NETSPY_ONLY_UID", value_name = "UID", value_delimiter = ',')]
+    pub only_uid: Vec<u32>,
+
+    /// Capture only these remote ports.
+    #[arg(long, env = "NETSPY_ONLY_PORT", value_name = "PORT", value_delimiter = ',')]
+    pub only_port: Vec<u16>,
+
+    /// Capture only these remote networks.
+    #[arg(long, env = "NETSPY_ONLY_CIDR", value_name = "NETWORK", value_delimiter = ',')]
+    pub only_cidr: Vec<IpNet>,
+
+    /// Leave out connections to loopback addresses.
+    #[arg(long, env = "NETSPY_NO_LOOPBACK")]
+    pub no_loopback: bool,
+
+    /// Leave out UNIX sockets.
+    #[arg(long, env = "NETSPY_NO_UNIX_SOCKETS")]
+    pub no_unix_sockets: bool,
+
+    /// The kernel hooks to use.
+    #[arg(long, env = "NETSPY_BACKEND", value_enum, default_value_t = BackendChoice::Auto)]
+    pub backend: BackendChoice,
+
+    /// Answer from a recording; nothing is captured.
+    #[arg(long, env = "NETSPY_REPLAY", value_name = "FILE", conflicts_with = "record")]
+    pub replay: Option<PathBuf>,
+
+    /// Record what is captured into a new file.
+    #[arg(long, env = "NETSPY_RECORD", value_name = "FILE")]
+    pub record: Option<PathBuf>,
+
+    /// The form of the log, on standard error.
+    #[arg(long, env = "NETSPY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+
+    /// What to log: error, warn, info, debug, trace.
+    #[arg(long, env = "NETSPY_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    pub log_level: tracing::Level,
+
+    /// Check the options and what capture can see here, print the report, and exit.
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// Which hooks to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BackendChoice {
+    /// The best that works here.
+    Auto,
+    /// System-call tracepoints.
+    Tracepoint,
+}
+
+/// The form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl Options {
+    /// Where to listen, from the three ways to say it: a port stands in for that of an address.
+    pub fn tcp_address(&self) -> SocketAddr {
+        let mut address = self.addr.unwrap_or(self.listen);
+        if let Some(port) = self.port {
+            address.set_port(port);
+        }
+        address
+    }
+
+    /// What to capture.
+    pub fn capture(&self) -> Builder {
+        Builder {
+            only_process: self.only_process.clone(),
+            only_pid: self.only_pid.clone(),
+            only_uid: self.only_uid.clone(),
+            only_port: self.only_port.clone(),
+            only_cidr: self.only_cidr.clone(),
+            no_loopback: self.no_loopback,
+            no_unix: self.no_unix_sockets,
+            ring_bytes: Some(self.ring_size),
+            max_sockets: Some(self.max_sockets),
+            backend: match self.backend {
+                BackendChoice::Auto => None,
+                BackendChoice::Tracepoint => Some(Backend::Tracepoint),
+            },
+            ..ConnectionStream::builder()
+        }
+    }
+}
+
+/// An address to listen on. Only loopback: over TCP this version cannot tell its clients apart,
+/// and who can connect can see what every process of the host does.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let text = text.trim();
+    let with_host = match text.strip_prefix(':') {
+        Some(port) => format!("{}:{port}", Ipv4Addr::LOCALHOST),
+        None => match text.strip_prefix("localhost:") {
+            Some(port) => format!("{}:{port}", Ipv4Addr::LOCALHOST),
+            None => text.to_owned(),
+        },
+    };
+    let address: SocketAddr = with_host
+        .parse()
+        .map_err(|_| "expected an address and a port, such as 127.0.0.1:8080".to_owned())?;
+    if is_loopback(address.ip()) {
+        return Ok(address);
+    }
+    Err("only loopback addresses (127.0.0.1, [::1]) can be listened on: this version has no way \
+         to tell its clients apart, and would show every connection of this host to the network; \
+         from another host, forward the port (ssh -L 8080:127.0.0.1:8080)"
+        .to_owned())
+}
+
+fn is_loopback(ip: IpAddr) -> bool {
+    ip.is_loopback()
+}
+
+/// Bytes: a number alone, or with KiB, MiB or GiB (KB, K and so on mean the same).
+fn size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        _ => return Err("expected a size such as 256MiB".to_owned()),
+    };
+    let number: u64 = number.parse().map_err(|_| "expected a size such as 256MiB".to_owned())?;
+    number.checked_mul(1 << shift).ok_or_else(|| "is too large".to_owned())
+}
+
+fn memory_limit(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        bytes if bytes < 1 << 20 => Err("at least 1MiB is needed".to_owned()),
+        bytes if bytes > 1 << 40 => Err("at most 1024GiB".to_owned()),
+        bytes => Ok(bytes),
+    }
+}
+
+fn ring_size(text: &str) -> Result<u32, String> {
+    let bytes = size(text)?;
+    match u32::try_from(bytes) {
+        Ok(n) if n.is_power_of_two() && (64 << 10..=1 << 30).contains(&n) => Ok(n),
+        _ => Err("expected a power of two from 64KiB to 1GiB".to_owned()),
+    }
+}
+
+fn process_name(text: &str) -> Result<String, String> {
+    match text.len() {
+        1..=15 => Ok(text.to_owned()),
+        _ => Err("expected 1 to 15 bytes, which is what the kernel keeps of a name".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Options, clap::Error> {
+        Options::try_parse_from([&["ebpf-server"], arguments].concat())
+    }
+
+    #[test]
+    fn the_options_fit_together() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn the_originals_spellings_work() {
+        for arguments in [&["--http", "--port", "8080"][..], &["--addr", ":8080"], &[]] {
+            let address = parse(arguments).unwrap().tcp_address();
+            assert_eq!(address, "127.0.0.1:8080".parse().unwrap());
+        }
+        let address = parse(&["--listen", "[::1]:1", "--port", "2"]).unwrap().tcp_address();
+        assert_eq!(address, "[::1]:2".parse().unwrap());
+    }
+
+    #[test]
+    fn an_address_that_others_can_reach_is_refused_with_the_reason() {
+        for address in ["0.0.0.0:8080", "[::]:8080", "10.0.0.1:80", "[::ffff:1.2.3.4]:80"] {
+            let error = parse(&["--listen", address]).unwrap_err().to_string();
+            assert!(error.contains("only loopback"), "{error}");
+        }
+        for address in ["", "localhost", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:65536", ":"] {
+            assert!(parse(&["--listen", address]).is_err(), "{address}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_units_and_bounds() {
+        let options = parse(&["--memory-limit", "1GiB", "--ring-size", "64k"]).unwrap();
+        assert_eq!((options.memory_limit, options.ring_size), (1 << 30, 64 << 10));
+        for (option, size) in [
+            ("--ring-size", "100KiB"),
+            ("--ring-size", "32KiB"),
+            ("--ring-size", "2GiB"),
+            ("--ring-size", ""),
+            ("--memory-limit", "99999999999999GiB"),
+            ("--memory-limit", "1"),
+            ("--memory-limit", "-1"),
+            ("--memory-limit", "1TB"),
+            ("--max-sockets", "0"),
+            ("--only-process", "a-name-of-more-than-15-bytes"),
+            ("--only-cidr", "10.0.0.0/99"),
+            ("--backend", "guess"),
+            ("--log-level", "loud"),
+        ] {
+            assert!(parse(&[option, size]).is_err(), "{option} {size}");
+        }
+        assert!(parse(&["--replay", "a", "--record", "b"]).is_err());
+        assert!(parse(&["--unknown"]).is_err());
+    }
+}

@@ -1,0 +1,102 @@
+//! The order of lists, and cursors into it.
+//!
+//! A cursor holds the time and the id of the last record of a page: records that arrive later
+//! move nothing on the pages that follow.
+
+use super::row::Row;
+use crate::query::filter::invalid;
+use crate::query::{QueryError, Sort};
+
+/// The place of a record in a list: less comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank {
+    time: i64,
+    start_ns: u64,
+    tid: u32,
+    boot: u32,
+}
+
+impl Rank {
+    pub(super) fn of(row: &Row, sort: Sort) -> Self {
+        let rank = Rank { time: row.time, start_ns: row.start_ns, tid: row.id_tid, boot: row.boot };
+        rank.turned(sort)
+    }
+
+    /// The first place that a row of this time, and with the given order, can have.
+    pub(super) fn bound(time: i64, sort: Sort) -> Self {
+        match sort {
+            Sort::Oldest => Rank { time, start_ns: 0, tid: 0, boot: 0 },
+            Sort::Newest => Rank { time: !time, start_ns: 0, tid: 0, boot: 0 },
+        }
+    }
+
+    /// Inverting all bits turns the order of a number round.
+    fn turned(self, sort: Sort) -> Self {
+        match sort {
+            Sort::Oldest => self,
+            Sort::Newest => Rank {
+                time: !self.time,
+                start_ns: !self.start_ns,
+                tid: !self.tid,
+                boot: !self.boot,
+            },
+        }
+    }
+
+    pub(super) fn to_cursor(self, sort: Sort) -> String {
+        let Rank { time, start_ns, tid, boot } = self.turned(sort);
+        format!("1{}{time:016x}{start_ns:016x}{tid:08x}{boot:08x}", letter(sort))
+    }
+
+    pub(super) fn from_cursor(cursor: &str, sort: Sort) -> Result<Self, QueryError> {
+        const ACCEPTED: &str = "the next_cursor of an earlier answer to the same question";
+        let wrong = |problem| invalid("cursor", problem, ACCEPTED);
+        let plain = cursor.len() == 50
+            && cursor.bytes().skip(2).all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if !plain || !cursor.starts_with('1') {
+            return Err(wrong("is not a cursor of this server"));
+        }
+        if !cursor[1..].starts_with(letter(sort)) {
+            return Err(wrong("belongs to a list in another order"));
+        }
+        let part = |from: usize, to: usize| {
+            let digits = cursor.get(from..to).unwrap_or_default();
+            u64::from_str_radix(digits, 16).map_err(|_| wrong("is not a cursor of this server"))
+        };
+        let rank = Rank {
+            time: part(2, 18)? as i64,
+            start_ns: part(18, 34)?,
+            tid: part(34, 42)? as u32,
+            boot: part(42, 50)? as u32,
+        };
+        Ok(rank.turned(sort))
+    }
+}
+
+fn letter(sort: Sort) -> char {
+    match sort {
+        Sort::Newest => 'n',
+        Sort::Oldest => 'o',
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_leads_back_to_its_place_and_garbage_leads_nowhere() {
+        for sort in [Sort::Newest, Sort::Oldest] {
+            let rank = Rank { time: -5, start_ns: u64::MAX, tid: 7, boot: 9 }.turned(sort);
+            let text = rank.to_cursor(sort);
+            assert_eq!(Rank::from_cursor(&text, sort).unwrap(), rank);
+            let other = if sort == Sort::Newest { Sort::Oldest } else { Sort::Newest };
+            assert!(Rank::from_cursor(&text, other).is_err());
+            assert!(Rank::from_cursor(&text[..49], sort).is_err());
+            assert!(Rank::from_cursor(&text.replacen('1', "2", 1), sort).is_err());
+        }
+        for text in ["", "1", "é", &"é".repeat(25), &"z".repeat(50), &"1n+".repeat(17)[..50]] {
+            assert!(Rank::from_cursor(text, Sort::Newest).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Filters on compact rows: what they say about strings and processes is worked out once per
+//! segment, on its dictionaries, so that a row is compared by numbers.
+
+use std::net::IpAddr;
+
+use super::dictionary::{NONE, SAME};
+use super::row::{Row, nanos};
+use super::segment::Body;
+use crate::event::Connection;
+use crate::query::Filter;
+use crate::query::filter::{has_name, host_name_matches, info_matches};
+
+/// Which records a question is about.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// The filter.
+    pub filter: Filter,
+    /// Name of the process or of the thread, exactly (the original server's `command`).
+    pub command: Option<String>,
+    /// Only attempts that capture saw, not what existed before.
+    pub attempts_only: bool,
+}
+
+impl From<Filter> for Selection {
+    fn from(filter: Filter) -> Self {
+        Selection { filter, ..Selection::default() }
+    }
+}
+
+impl Selection {
+    /// Whether a record is meant.
+    pub fn matches(&self, c: &Connection) -> bool {
+        let named = |name: &String| {
+            c.process.as_ref().is_some_and(|p| *p.comm == **name || *p.thread == **name)
+        };
+        self.filter.matches(c)
+            && self.command.as_ref().is_none_or(named)
+            && (!self.attempts_only || !c.preexisting)
+    }
+}
+
+/// A selection, prepared for one segment.
+pub(super) struct Matcher<'a> {
+    selection: &'a Selection,
+    body: &'a Body,
+    since: i64,
+    until: Option<i64>,
+    /// Whether nothing but the time has to be looked at.
+    only_time: bool,
+    needs_process: bool,
+    /// By number of the process: whether all conditions on it hold.
+    processes: Vec<bool>,
+    /// By number of the process: whether its name is one of those asked for.
+    process_names: Vec<bool>,
+    commands: Vec<bool>,
+    /// By number of the string: whether it is the name of a thread, or a command, asked for.
+    threads: Vec<bool>,
+    thread_commands: Vec<bool>,
+    host_names: Vec<bool>,
+}
+
+impl<'a> Matcher<'a> {
+    /// `None` if no row of the segment can match.
+    pub(super) fn new(selection: &'a Selection, body: &'a Body) -> Option<Self> {
+        let f = &selection.filter;
+        let times = body.times?;
+        let since = f.since.map_or(i64::MIN, nanos);
+        let until = f.until.map(nanos);
+        if times.max < since || until.is_some_and(|until| times.min >= until) {
+            return None;
+        }
+        let inside = since <= times.min && until.is_none_or(|until| times.max < until);
+        let needs_process = [f.pid.len(), f.uid.len(), f.unit.len(), f.container.len()] != [0; 4];
+        let columns = [
+            f.process.len(),
+            f.remote.len(),
+            f.cidr.len(),
+            f.host_name.len(),
+            f.port.len(),
+            f.protocol.len(),
+            f.direction.len(),
+            f.state.len(),
+            f.outcome.len(),
+        ];
+        let only_time = !needs_process
+            && columns == [0; 9]
+            && selection.command.is_none()
+            && !selection.attempts_only;
+        let infos = body.tables.processes.list();
+        let strings = body.tables.strings.list();
+        // The time has been looked at already where the segment lies inside the window.
+        let (since, until) = if inside { (i64::MIN, None) } else { (since, until) };
+        let per_info = |wanted: bool, test: &dyn Fn(&crate::event::ProcessInfo) -> bool| {
+            if wanted { infos.iter().map(|info| test(info)).collect() } else { Vec::new() }
+        };
+        let per_text = |wanted: bool, test: &dyn Fn(&str) -> bool| {
+            if wanted { strings.iter().map(|text| test(text)).collect() } else { Vec::new() }
+        };
+        let by_name = !f.process.is_empty();
+        let command = selection.command.as_deref();
+        let matcher = Matcher {
+            selection,
+            body,
+            since,
+            until,
+            only_time,
+            needs_process,
+            processes: per_info(needs_process, &|info| info_matches(f, Some(info))),
+            process_names: per_info(by_name, &|info| f.process.iter().any(|n| has_name(info, n))),
+            commands: per_info(command.is_some(), &|info| Some(&*info.comm) == command),
+            threads: per_text(by_name, &|text| f.process.iter().any(|name| name == text)),
+            thread_commands: per_text(command.is_some(), &|text| Some(text) == command),
+            host_names: per_text(!f.host_name.is_empty(), &|text| {
+                f.host_name.iter().any(|wanted| host_name_matches(wanted, text))
+            }),
+        };
+        // No process of the segment is meant: its rows need not be looked at, unless one of them
+        // lies outside the dictionary.
+        let no_process = needs_process && !matcher.processes.contains(&true);
+        (!no_process || body.tables.has_whole()).then_some(matcher)
+    }
+
+    /// Whether every row of the segment matches.
+    pub(super) fn takes_all(&self) -> bool {
+        self.only_time && self.since == i64::MIN && self.until.is_none() && !self.has_whole()
+    }
+
+    fn has_whole(&self) -> bool {
+        self.body.tables.has_whole()
+    }
+
+    pub(super) fn matches(&self, row: &Row) -> bool {
+        if row.is_whole() {
+            let whole = self.body.tables.whole(row);
+            return whole.is_some_and(|c| self.selection.matches(c));
+        }
+        if row.time < self.since || self.until.is_some_and(|until| row.time >= until) {
+            return false;
+        }
+        self.only_time || (self.columns(row) && self.process(row) && self.remote(row))
+    }
+
+    fn columns(&self, row: &Row) -> bool {
+        let f = &self.selection.filter;
+        let port = |row: &Row| row.port().is_some_and(|port| f.port.contains(&port));
+        (f.protocol.is_empty() || f.protocol.contains(&row.protocol))
+            && (f.direction.is_empty() || f.direction.contains(&row.direction))
+            && (f.state.is_empty() || f.state.contains(&row.state))
+            && (f.outcome.is_empty() || f.outcome.contains(&row.outcome))
+            && (f.port.is_empty() || port(row))
+            && (!self.selection.attempts_only || !row.preexisting())
+    }
+
+    fn process(&self, row: &Row) -> bool {
+        let f = &self.selection.filter;
+        let is = |list: &[bool], number: u16| list.get(usize::from(number)) == Some(&true);
+        let named = |processes: &[bool], threads: &[bool]| {
+            row.process != NONE
+                && (is(processes, row.process) || (row.thread != SAME && is(threads, row.thread)))
+        };
+        (!self.needs_process || is(&self.processes, row.process))
+            && (f.process.is_empty() || named(&self.process_names, &self.threads))
+            && (self.selection.command.is_none() || named(&self.commands, &self.thread_commands))
+    }
+
+    fn remote(&self, row: &Row) -> bool {
+        let f = &self.selection.filter;
+        if !f.host_name.is_empty() && self.host_names.get(usize::from(row.name)) != Some(&true) {
+            return false;
+        }
+        if f.remote.is_empty() && f.cidr.is_empty() {
+            return true;
+        }
+        let Some(ip): Option<IpAddr> = self.body.tables.remote_ip(row) else { return false };
+        (f.remote.is_empty() || f.remote.contains(&ip))
+            && (f.cidr.is_empty() || f.cidr.iter().any(|net| net.contains(&ip)))
+    }
+}

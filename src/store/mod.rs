@@ -1,0 +1,300 @@
+//! The newest records in bounded memory, and the questions about them.
+//!
+//! Records lie as compact rows in segments of some thousand. Ingest appends to the last segment
+//! and replaces rows in place where a later version comes; when memory is used up, the oldest
+//! segment goes as a whole. Each segment has its own lock, held for as long as one batch or one
+//! look through the segment takes.
+
+mod cursor;
+mod dictionary;
+mod evictions;
+mod follow;
+pub mod ledger;
+mod matcher;
+mod row;
+mod scan;
+mod segment;
+pub mod source;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use crate::event::{Connection, ConnectionId};
+use crate::query::StoreStatus;
+use evictions::Evictions;
+use follow::Log;
+use segment::{Body, MAX_ROWS, Range, Segment, Updated};
+
+pub use follow::{Changes, Follower};
+pub use matcher::Selection;
+pub use scan::{Selected, Totals};
+pub use source::LocalSource;
+
+/// Changes that are kept as they came, for followers.
+const LOG_CHANGES: usize = 8192;
+
+/// The newest records, bounded by bytes.
+#[derive(Debug)]
+pub struct Store {
+    limit_bytes: u64,
+    segment_bytes: usize,
+    segment_rows: usize,
+    log_changes: usize,
+    writer: Mutex<Writer>,
+    segments: RwLock<Vec<Arc<Segment>>>,
+    log: Mutex<Log>,
+    latest: watch::Sender<u64>,
+    closed: AtomicBool,
+    records: AtomicU64,
+    bytes: AtomicU64,
+    evicted: AtomicU64,
+    evicted_up_to: AtomicU64,
+    evictions: Mutex<Evictions>,
+}
+
+/// What only ingest touches.
+#[derive(Debug)]
+struct Writer {
+    segments: Vec<Arc<Segment>>,
+    /// Of all segments but the last: which ids can be there.
+    starts: Vec<Option<Range<u64>>>,
+    /// The latest start in those segments: what starts later is new, or in the last segment.
+    sealed_max: Option<u64>,
+    next_seq: u64,
+    bytes: usize,
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Records that are new.
+    pub inserted: u64,
+    /// Of these, attempts: what existed before capture began is none.
+    pub attempts: u64,
+    /// Records that were replaced by a later version.
+    pub updated: u64,
+    /// Versions that were known already.
+    pub unchanged: u64,
+}
+
+impl Store {
+    /// A store that uses about this many bytes at most.
+    pub fn new(limit_bytes: u64) -> Self {
+        let limit = usize::try_from(limit_bytes).unwrap_or(usize::MAX).max(64 * 1024);
+        let log_changes = (limit / 16 / size_of::<Connection>()).clamp(16, LOG_CHANGES);
+        let segment_bytes = limit - log_changes * size_of::<Connection>();
+        // Changes are numbered on from the clock: a number from an earlier life of the server
+        // lies before all of this life's.
+        let start = Timestamp::now().as_microsecond().max(0).unsigned_abs();
+        let store = Store {
+            limit_bytes: limit as u64,
+            segment_bytes,
+            segment_rows: (segment_bytes / 32 / 128).clamp(16, MAX_ROWS),
+            log_changes,
+            writer: Mutex::new(Writer {
+                segments: Vec::new(),
+                starts: Vec::new(),
+                sealed_max: None,
+                next_seq: start + 1,
+                bytes: 0,
+            }),
+            segments: RwLock::default(),
+            log: Mutex::default(),
+            latest: watch::channel(start).0,
+            closed: AtomicBool::new(false),
+            records: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
+            evicted_up_to: AtomicU64::new(start),
+            evictions: Mutex::default(),
+        };
+        store.add_segment(&mut lock(&store.writer));
+        store
+    }
+
+    /// Takes records in: new ones, and later versions of known ones.
+    pub fn apply(&self, mut batch: Vec<Connection>) -> Applied {
+        let mut applied = Applied::default();
+        let mut writer = lock(&self.writer);
+        let first_seq = writer.next_seq;
+        batch.retain_mut(|connection| self.apply_one(&mut writer, connection, &mut applied));
+        self.bytes.store(writer.bytes as u64, Ordering::Relaxed);
+        if batch.is_empty() {
+            return applied;
+        }
+        // Lists of records may be much longer than what is left in them.
+        if batch.capacity() > 2 * batch.len() {
+            batch.shrink_to_fit();
+        }
+        let latest = writer.next_seq - 1;
+        lock(&self.log).push(first_seq, batch, self.log_changes);
+        self.latest.send_replace(latest);
+        applied
+    }
+
+    /// Whether the record is a change.
+    fn apply_one(&self, writer: &mut Writer, c: &mut Connection, applied: &mut Applied) -> bool {
+        let seq = writer.next_seq;
+        let Some(active) = writer.segments.last().map(Arc::clone) else { return false };
+        let mut body = active.write();
+        let update = |body: &mut Body, bytes: &mut usize, c: &mut Connection, row: usize| {
+            let before = body.bytes();
+            let updated = body.update(row, c, seq);
+            *bytes = (*bytes + body.bytes()).saturating_sub(before);
+            updated
+        };
+        let mut known = body.find(c.id).map(|row| update(&mut body, &mut writer.bytes, c, row));
+        if known.is_none() && writer.sealed_max.is_some_and(|max| c.id.start_ns <= max) {
+            for (segment, starts) in writer.segments.iter().zip(&writer.starts).rev() {
+                if !starts.is_some_and(|starts| starts.contains(c.id.start_ns)) {
+                    continue;
+                }
+                let mut body = segment.write();
+                if let Some(row) = body.find(c.id) {
+                    known = Some(update(&mut body, &mut writer.bytes, c, row));
+                    break;
+                }
+            }
+        }
+        match known {
+            Some(Updated::Same) => {
+                applied.unchanged += 1;
+                return false;
+            }
+            Some(Updated::Changed) => applied.updated += 1,
+            None => {
+                let before = body.bytes();
+                body.insert(c, seq);
+                writer.bytes += body.bytes() - before;
+                applied.inserted += 1;
+                applied.attempts += u64::from(!c.preexisting);
+                self.records.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        writer.next_seq += 1;
+        let full = body.is_full() || body.bytes() > self.segment_bytes / 8;
+        drop(body);
+        if full {
+            self.add_segment(writer);
+        }
+        if writer.bytes > self.segment_bytes {
+            self.evict(writer);
+        }
+        true
+    }
+
+    fn add_segment(&self, writer: &mut Writer) {
+        if let Some(last) = writer.segments.last() {
+            let mut body = last.write();
+            body.seal();
+            writer.sealed_max = writer.sealed_max.max(body.starts.map(|starts| starts.max));
+            writer.starts.push(body.starts);
+        }
+        let segment = Segment::new(self.segment_rows);
+        writer.bytes += segment.read().bytes();
+        writer.segments.push(Arc::new(segment));
+        self.publish(writer);
+    }
+
+    /// Drops the oldest segments until the rest fits.
+    fn evict(&self, writer: &mut Writer) {
+        while writer.bytes > self.segment_bytes && writer.segments.len() > 1 {
+            let oldest = writer.segments.remove(0);
+            writer.starts.remove(0);
+            let body = oldest.read();
+            writer.bytes = writer.bytes.saturating_sub(body.bytes());
+            let rows = body.rows.len() as u64;
+            // Told before it is gone, so that no follower misses it unawares.
+            self.evicted_up_to.fetch_max(body.max_seq, Ordering::SeqCst);
+            self.evicted.fetch_add(rows, Ordering::Relaxed);
+            self.records.fetch_sub(rows, Ordering::Relaxed);
+            if let Some(times) = body.times {
+                lock(&self.evictions).add(times, rows);
+            }
+        }
+        self.publish(writer);
+    }
+
+    fn publish(&self, writer: &Writer) {
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        segments.clone_from(&writer.segments);
+    }
+
+    /// The segments as they are now, oldest first.
+    fn segments(&self) -> Vec<Arc<Segment>> {
+        self.segments.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        lock(&self.log)
+    }
+
+    /// The record with this id.
+    pub fn get(&self, id: ConnectionId) -> Option<Connection> {
+        self.segments().iter().rev().find_map(|segment| {
+            let body = segment.read();
+            let row = body.rows.get(body.find(id)?)?;
+            body.tables.decode(row)
+        })
+    }
+
+    /// The number of the latest change.
+    pub fn latest(&self) -> u64 {
+        *self.latest.borrow()
+    }
+
+    /// Tells of each change.
+    fn news(&self) -> watch::Receiver<u64> {
+        self.latest.subscribe()
+    }
+
+    /// Up to which change something may have been evicted.
+    fn evicted_up_to(&self) -> u64 {
+        self.evicted_up_to.load(Ordering::SeqCst)
+    }
+
+    /// No more records come: followers end when they have read everything.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.latest.send_modify(|_| {});
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Start of the oldest record held.
+    pub fn oldest(&self) -> Option<Timestamp> {
+        self.segments().iter().filter_map(|segment| segment.read().oldest()).min()
+    }
+
+    /// How many records of this time have aged out; at the edges rather too many than too few.
+    pub fn evicted_between(&self, since: Option<Timestamp>, until: Timestamp) -> u64 {
+        match since {
+            None => self.evicted.load(Ordering::Relaxed),
+            Some(since) => lock(&self.evictions).between(since, until),
+        }
+    }
+
+    /// What the store holds.
+    pub fn status(&self) -> StoreStatus {
+        StoreStatus {
+            kind: "memory".to_owned(),
+            records: self.records.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            limit_bytes: self.limit_bytes,
+            evicted: self.evicted.load(Ordering::Relaxed),
+            oldest: self.oldest(),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

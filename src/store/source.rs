@@ -1,0 +1,264 @@
+//! Answers from the store of this process.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
+use jiff::Timestamp;
+
+use super::ledger::Ledger;
+use super::{Follower, Selected, Selection, Store};
+use crate::accounting::{Accounting, Counters};
+use crate::event::{Connection, ConnectionId};
+use crate::query::{
+    CaptureHandle, Filter, Follow, List, Page, QueryError, Source, Status, Summary, Window,
+};
+
+/// Answers from a [`Store`] and the capture that feeds it. Clones answer from the same.
+#[derive(Clone)]
+pub struct LocalSource {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Arc<Store>,
+    capture: Arc<dyn CaptureHandle>,
+    ledger: Mutex<Ledger>,
+    started: Instant,
+    /// Nothing is captured: the records come from a file, and are of another time.
+    replayed: bool,
+}
+
+impl std::fmt::Debug for LocalSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalSource").field("store", &self.inner.store).finish_non_exhaustive()
+    }
+}
+
+impl LocalSource {
+    /// Answers from this store, which this capture feeds.
+    pub fn new(store: Arc<Store>, capture: Arc<dyn CaptureHandle>) -> Self {
+        let ledger = Mutex::new(Ledger::new(capture.since()));
+        let replayed = capture.report().backend.is_none();
+        let inner = Inner { store, capture, ledger, started: Instant::now(), replayed };
+        LocalSource { inner: Arc::new(inner) }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.inner.store
+    }
+
+    /// The capture.
+    pub fn capture(&self) -> &Arc<dyn CaptureHandle> {
+        &self.inner.capture
+    }
+
+    /// How long answers have been given.
+    pub fn uptime(&self) -> Duration {
+        self.inner.started.elapsed()
+    }
+
+    /// Samples the figures of the capture every second, which makes the books of windows exact to
+    /// a second. Runs until it is dropped.
+    pub async fn keep_books(&self) {
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            self.inner.sample();
+        }
+    }
+
+    /// Follows what is selected; see [`Source::follow`].
+    pub fn follower(&self, selection: Selection, after: Option<u64>) -> Follower {
+        Follower::new(Arc::clone(&self.inner.store), selection, after)
+    }
+
+    /// One page of the records that are selected, without window and books.
+    pub async fn select(&self, selection: Selection, page: Page) -> Result<Selected, QueryError> {
+        self.look(move |inner| inner.store.list(&selection, &page)).await?
+    }
+
+    /// How many records are selected.
+    pub async fn count(&self, selection: Selection) -> Result<u64, QueryError> {
+        self.look(move |inner| inner.store.count(&selection)).await
+    }
+
+    /// Runs what may look through many rows where it holds up nobody else.
+    async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Inner) -> T + Send + 'static,
+    ) -> Result<T, QueryError> {
+        let inner = Arc::clone(&self.inner);
+        tokio::task::spawn_blocking(move || look(&inner)).await.map_err(|error| {
+            QueryError::Server { server: "the local store".to_owned(), why: error.to_string() }
+        })
+    }
+}
+
+impl Inner {
+    fn sample(&self) -> Counters {
+        let counters = self.capture.counters();
+        let stopped = self.capture.stopped();
+        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Timestamp::now();
+        ledger.note(now, counters);
+        if let Some(why) = stopped {
+            ledger.note_stop(now, &why);
+        }
+        counters
+    }
+
+    /// The books of a window; of the whole time of capture where it has no edges.
+    fn books(&self, since: Option<Timestamp>, until: Option<Timestamp>) -> Accounting {
+        let mut books = match self.replayed {
+            true => self.replayed_books(since, until),
+            false => {
+                let counters = self.sample();
+                let ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+                ledger.books(since, until, Timestamp::now(), &counters)
+            }
+        };
+        books.evicted = self.store.evicted_between(since, until.unwrap_or(Timestamp::MAX));
+        books.complete &= books.evicted == 0;
+        books
+    }
+
+    /// A recording has its figures for the whole of it: what was lost may have been of any window.
+    fn replayed_books(&self, since: Option<Timestamp>, until: Option<Timestamp>) -> Accounting {
+        let mut counters = self.capture.counters();
+        let window = self.window(since, until);
+        if since.is_some() || until.is_some() {
+            let filter = Filter { since, until, ..Filter::default() };
+            let selection = Selection { filter, attempts_only: true, ..Selection::default() };
+            let delivered = self.store.count(&selection)
+                + self.store.evicted_between(since, until.unwrap_or(Timestamp::MAX));
+            counters.attempts = counters.attempts.saturating_sub(counters.delivered) + delivered;
+            counters.delivered = delivered;
+        }
+        Accounting::between(&Counters::default(), &counters, window.since, window.until)
+    }
+
+    fn window(&self, since: Option<Timestamp>, until: Option<Timestamp>) -> Window {
+        let until = until.unwrap_or_else(Timestamp::now);
+        let start = || match self.replayed {
+            true => self.store.oldest().unwrap_or_else(|| self.capture.since()),
+            false => self.capture.since(),
+        };
+        Window { since: since.unwrap_or_else(start).min(until), until }
+    }
+
+    /// Where nothing matches: the newest record that does but for the window.
+    fn newest_outside(&self, selection: &Selection) -> Option<Timestamp> {
+        let f = &selection.filter;
+        if f.since.is_none() && f.until.is_none() {
+            return None;
+        }
+        let mut anytime = selection.clone();
+        (anytime.filter.since, anytime.filter.until) = (None, None);
+        self.store.newest(&anytime)
+    }
+
+    fn list(&self, filter: Filter, page: &Page) -> Result<List, QueryError> {
+        let (since, until) = (filter.since, filter.until);
+        let selection = Selection::from(filter);
+        let selected = self.store.list(&selection, page)?;
+        let newest_outside_window =
+            if selected.total == 0 { self.newest_outside(&selection) } else { None };
+        Ok(List {
+            connections: selected.connections,
+            total: selected.total,
+            next_cursor: selected.next_cursor,
+            window: self.window(since, until),
+            accounting: self.books(since, until),
+            newest_outside_window,
+        })
+    }
+
+    fn summary(&self, filter: Filter) -> Summary {
+        let (since, until) = (filter.since, filter.until);
+        let selection = Selection::from(filter);
+        let totals = self.store.totals(&selection);
+        let window = self.window(since, until);
+        // What capture did not watch is no part of the time that a rate is over.
+        let from =
+            if self.replayed { window.since } else { window.since.max(self.capture.since()) };
+        let seconds = window.until.duration_since(from).as_secs_f64();
+        let rate_per_second = if seconds > 0.0 { totals.total as f64 / seconds } else { 0.0 };
+        let newest_outside_window =
+            if totals.total == 0 { self.newest_outside(&selection) } else { None };
+        Summary {
+            total: totals.total,
+            by_outcome: totals.by_outcome,
+            by_protocol: totals.by_protocol,
+            by_direction: totals.by_direction,
+            processes: totals.processes,
+            remotes: totals.remotes,
+            rate_per_second,
+            handshake: totals.handshake,
+            window,
+            accounting: self.books(since, until),
+            newest_outside_window,
+        }
+    }
+
+    fn status(&self) -> Status {
+        self.capture.drain();
+        let report = self.capture.report();
+        let stopped = self.capture.stopped().is_some();
+        let backend = report.backend.map_or_else(|| "replay".to_owned(), |b| b.to_string());
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_s: self.started.elapsed().as_secs(),
+            health: if stopped { "degraded" } else { "healthy" }.to_owned(),
+            backend,
+            features: report.features,
+            store: self.store.status(),
+            accounting: self.books(None, None),
+        }
+    }
+}
+
+#[async_trait]
+impl Source for LocalSource {
+    async fn list(&self, filter: &Filter, page: &Page) -> Result<List, QueryError> {
+        let (filter, page) = (filter.clone(), page.clone());
+        self.look(move |inner| inner.list(filter, &page)).await?
+    }
+
+    async fn get(&self, id: ConnectionId) -> Result<Option<Connection>, QueryError> {
+        Ok(self.inner.store.get(id))
+    }
+
+    async fn summary(&self, filter: &Filter) -> Result<Summary, QueryError> {
+        let filter = filter.clone();
+        self.look(move |inner| inner.summary(filter)).await
+    }
+
+    async fn status(&self) -> Result<Status, QueryError> {
+        self.look(Inner::status).await
+    }
+
+    async fn follow(
+        &self,
+        filter: &Filter,
+        after: Option<u64>,
+    ) -> Result<BoxStream<'static, Result<Follow, QueryError>>, QueryError> {
+        let follower = self.follower(filter.clone().into(), after);
+        let batches = stream::unfold(follower, |mut follower| async move {
+            let batch = follower.next().await?;
+            Some((stream::iter(batch.into_iter().map(Ok)), follower))
+        });
+        Ok(batches.flatten().boxed())
+    }
+
+    fn describe(&self) -> String {
+        match self.inner.replayed {
+            true => "a recorded file".to_owned(),
+            false => "capture in this process".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What the live tests share: a running stream to look things up in, and sockets of every kind.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::OwnedFd;
+use std::process::Command;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use netspy::CaptureError;
+use netspy::event::{Connection, Outcome};
+use netspy::stream::{Builder, StreamHandle};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
+use rustix::thread::UnshareFlags;
+
+/// How long a record may take before a test gives up. Generous: machines stall.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Tests that flood must not fill the rings of others.
+static SERIAL: Mutex<()> = Mutex::new(());
+
+/// A stream whose records are collected, newest version of each.
+pub struct Watch {
+    pub handle: StreamHandle,
+    seen: Arc<Seen>,
+    reader: Option<std::thread::JoinHandle<()>>,
+    _serial: MutexGuard<'static, ()>,
+}
+
+#[derive(Default)]
+struct Seen {
+    versions: Mutex<Vec<Connection>>,
+    changed: Condvar,
+}
+
+/// Starts capture; `None`, with the reason printed, where the tests cannot run.
+pub fn watch(builder: Builder) -> Option<Watch> {
+    let serial = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut stream = match builder.start() {
+        Ok(stream) => stream,
+        Err(error @ CaptureError::NoPrivilege { .. }) => {
+            assert!(!rustix::process::geteuid().is_root(), "{error}");
+            println!("skipped: {error}");
+            return None;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    let seen = Arc::new(Seen::default());
+    let handle = stream.handle();
+    let reader = std::thread::spawn({
+        let seen = Arc::clone(&seen);
+        move || {
+            while let Some(batch) = stream.next_batch_blocking() {
+                seen.versions.lock().unwrap().extend(batch);
+                seen.changed.notify_all();
+            }
+        }
+    });
+    Some(Watch { handle, seen, reader: Some(reader), _serial: serial })
+}
+
+impl Watch {
+    /// The first version that matches, once it has come.
+    pub fn wait(&self, what: &str, matches: impl Fn(&Connection) -> bool) -> Connection {
+        let guard = self.seen.versions.lock().unwrap();
+        let (guard, timeout) = self
+            .seen
+            .changed
+            .wait_timeout_while(guard, PATIENCE, |all| !all.iter().any(&matches))
+            .unwrap();
+        let found = guard.iter().find(|c| matches(c)).cloned();
+        assert!(!timeout.timed_out() || found.is_some(), "no record of {what} in {guard:#?}");
+        found.unwrap()
+    }
+
+    /// The record of an attempt on a remote address once it has its outcome.
+    pub fn outcome(&self, remote: SocketAddr) -> Connection {
+        self.wait(&format!("an outcome at {remote}"), |c| {
+            goes_to(c, remote) && c.outcome != Outcome::InProgress
+        })
+    }
+
+    /// The newest version of every record that matches, after all that has happened so far has
+    /// come through.
+    pub fn records(&self, matches: impl Fn(&Connection) -> bool) -> Vec<Connection> {
+        self.settle();
+        let mut newest: Vec<Connection> = Vec::new();
+        for version in self.seen.versions.lock().unwrap().iter().filter(|c| matches(c)) {
+            newest.retain(|c| c.id != version.id);
+            newest.push(version.clone());
+        }
+        newest
+    }
+
+    /// The one record of an attempt on a remote address.
+    pub fn only(&self, remote: SocketAddr) -> Connection {
+        let mut all = self.records(|c| goes_to(c, remote));
+        assert_eq!(all.len(), 1, "records at {remote}: {all:#?}");
+        all.pop().unwrap()
+    }
+
+    /// Makes an attempt that is known by its port, and waits for it: whatever was before it in
+    /// this thread has come by then.
+    pub fn settle(&self) {
+        let marker = bound_port();
+        let _ = connect(AddressFamily::INET, SocketType::STREAM, marker);
+        self.handle.drain();
+        self.outcome(marker);
+    }
+
+    /// Ends capture, as a program would.
+    pub fn stop(mut self) -> Vec<Connection> {
+        self.handle.stop();
+        self.reader.take().unwrap().join().unwrap();
+        std::mem::take(&mut *self.seen.versions.lock().unwrap())
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.handle.stop();
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+    }
+}
+
+pub fn goes_to(c: &Connection, remote: SocketAddr) -> bool {
+    c.remote.as_ref().is_some_and(|r| SocketAddr::new(r.ip, r.port) == remote)
+}
+
+/// A port of this host that was free a moment ago, so that nobody listens there.
+pub fn bound_port() -> SocketAddr {
+    free_port(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0).into())
+}
+
+pub fn free_port(at: SocketAddr) -> SocketAddr {
+    std::net::TcpListener::bind(at).unwrap().local_addr().unwrap()
+}
+
+pub fn v4(ip: [u8; 4], port: u16) -> SocketAddr {
+    SocketAddr::new(ip.into(), port)
+}
+
+/// A socket, and what connecting it returned.
+pub fn connect(
+    family: AddressFamily,
+    kind: SocketType,
+    remote: SocketAddr,
+) -> (OwnedFd, io::Result<()>) {
+    let fd = socket_with(family, kind, SocketFlags::CLOEXEC, None).unwrap();
+    let result = rustix::net::connect(&fd, &remote).map_err(Into::into);
+    (fd, result)
+}
+
+/// A TCP socket whose connect() does not wait, and what it returned.
+pub fn connect_nonblocking(remote: SocketAddr) -> (OwnedFd, io::Result<()>) {
+    let family = if remote.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let fd = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP)).unwrap();
+    let result = rustix::net::connect(&fd, &remote).map_err(Into::into);
+    (fd, result)
+}
+
+/// Waits until a socket can be written to, or has failed.
+pub fn writable(fd: &OwnedFd) {
+    use rustix::event::{PollFd, PollFlags, poll};
+    poll(&mut [PollFd::new(fd, PollFlags::OUT)], None).unwrap();
+}
+
+/// Moves this thread, and what it starts, into a network namespace of its own.
+pub fn own_network() {
+    // SAFETY: gives this thread a network namespace of its own, which nothing in it relies on.
+    #[allow(unsafe_code)]
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
+    ip("link set lo up");
+}
+
+/// Runs `ip` with arguments separated by blanks.
+pub fn ip(arguments: &str) {
+    let status = Command::new("ip").args(arguments.split(' ')).status().unwrap();
+    assert!(status.success(), "ip {arguments}");
+}
