@@ -16,8 +16,8 @@ typedef __u32 __wsum;
 #include <bpf/bpf_helpers.h>
 
 #define BPF_MAP_TYPE_RINGBUF 27 /* enum bpf_map_type, include/uapi/linux/bpf.h */
-#define COMM_LEN 16		/* TASK_COMM_LEN */
-#define ADDR_LEN 28		/* sizeof(struct sockaddr_in6) */
+#define COMM_LEN	     16 /* TASK_COMM_LEN */
+#define ADDR_LEN	     28 /* sizeof(struct sockaddr_in6) */
 
 /* events/syscalls/sys_enter_connect/format: common fields, number, then the arguments. */
 struct connect_args {
@@ -44,7 +44,8 @@ struct {
 } events SEC(".maps");
 
 SEC("tracepoint/syscalls/sys_enter_connect")
-int naive_enter_connect(struct connect_args *ctx) {
+int naive_enter_connect(struct connect_args *ctx)
+{
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	__u64 len = ctx->addrlen;
 	struct record *record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
@@ -70,6 +71,9 @@ int naive_enter_connect(struct connect_args *ctx) {
 }
 
 SEC("tracepoint/syscalls/sys_exit_connect")
-int empty_exit_connect(void *ctx) { return 0; }
+int empty_exit_connect(void *ctx)
+{
+	return 0;
+}
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
