@@ -10,7 +10,7 @@ use strum::VariantArray;
 
 /// The start of the tests' time.
 pub fn epoch() -> Timestamp {
-    Timestamp::from_second(1_800_000_000).unwrap()
+    Timestamp::from_second(1_700_000_000).unwrap()
 }
 
 /// A time of the tests, in microseconds after its start.
