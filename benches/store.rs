@@ -1,5 +1,5 @@
 //! The store: records inserted, versions replaced, questions over 10 thousand and 1 million.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::hint::black_box;
 use std::sync::Arc;

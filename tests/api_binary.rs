@@ -1,5 +1,5 @@
 //! `ebpf-server` as a process: what it says and how it exits. Nothing here captures.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! The original server's endpoints: what its clients send, and what they read.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 

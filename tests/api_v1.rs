@@ -1,5 +1,5 @@
 //! `/api/v1`: shapes, filters, pages, errors, limits.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 

@@ -4,10 +4,7 @@ use super::*;
 use crate::event::{Outcome, Protocol, State};
 use crate::query::filter::parse_at;
 use crate::query::{Filter, Follow, Page, Sort};
-use records::*;
-
-#[path = "../../tests/common/records.rs"]
-mod records;
+use crate::test_records::*;
 
 fn store() -> Arc<Store> {
     Arc::new(Store::new(16 << 20))

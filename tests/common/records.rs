@@ -1,5 +1,5 @@
 //! Records for tests and benches: plain ones, and wild ones from a seeded generator.
-#![allow(dead_code, missing_docs)]
+#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
