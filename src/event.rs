@@ -309,7 +309,7 @@ pub struct ProcessInfo {
     pub cmdline: Option<Arc<str>>,
     /// systemd unit.
     pub unit: Option<Arc<str>>,
-    /// User id (effective, initial user namespace).
+    /// Real user id, in the initial user namespace.
     pub uid: u32,
     /// User name.
     pub user: Option<Arc<str>>,
@@ -425,13 +425,6 @@ pub struct Connection {
     pub close: Option<Close>,
     /// Whether it existed before capture began.
     pub preexisting: bool,
-}
-
-impl Connection {
-    /// Whether no later version of this record is to be expected.
-    pub fn is_final(&self) -> bool {
-        self.state == State::Closed
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,46 @@
 //! Every connection attempt on a Linux host: which process, where to, with what outcome.
+//!
+//! The kernel is asked by eBPF programs, and nothing is guessed: the outcome of an attempt is what
+//! the kernel made of it, the protocol that of the socket, and what was not told is `None`. The
+//! books say where each attempt went, so that nobody has to wonder whether a list is complete.
+//!
+//! ```no_run
+//! use netspy::ConnectionStream;
+//!
+//! for connection in ConnectionStream::builder().start()? {
+//!     println!("{:?} {}", connection.remote, connection.outcome);
+//! }
+//! # Ok::<(), netspy::CaptureError>(())
+//! ```
+//!
+//! What happens on the way:
+//!
+//! ```text
+//! BPF programs ─> ring buffer ─> capture thread ─> bounded channel ─> ConnectionStream
+//!  (in-kernel      (no wake-up     (decode, add       (pushes back        (Stream and
+//!   filters)        per event)      process facts)     into the ring)      Iterator)
+//! ```
+//!
+//! A record comes again when it changes: first in progress, if its outcome takes longer than a
+//! moment, then with the outcome, then closed. Each version carries the same
+//! [`id`](event::Connection::id) and replaces the one before.
+//!
+//! Loading needs privileges; without them there is an error that says what to do:
+//!
+//! ```
+//! use netspy::ConnectionStream;
+//!
+//! if let Err(error) = ConnectionStream::builder().start() {
+//!     // "no privilege to load BPF programs: ...; run as root (sudo), or ..."
+//!     eprintln!("{error}");
+//! }
+//! ```
+//!
+//! # Features
+//!
+//! With `default-features = false` there is the stream alone. `store` adds a bounded memory of
+//! records with typed queries, `client` the same questions to a server, `server` and `cli` what the
+//! two programs consist of.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 // Unit tests share the records of the integration tests, which name the crate.

@@ -254,7 +254,7 @@ async fn bad_input_is_an_error_in_the_words_that_the_original_client_shows() {
             (422, JSON, "{\"command\":7}"),
             (422, JSON, "{\"duration_seconds\":1.5}"),
             (415, "text/plain", "{}"),
-            (415, "application/x-www-form-urlencoded", "pid=7"),
+            (400, "application/x-www-form-urlencoded", "pid=7"),
             (413, JSON, &long),
         ] {
             answers.push((status, server.post(path, kind, body.as_bytes()).await));
@@ -273,6 +273,16 @@ async fn bad_input_is_an_error_in_the_words_that_the_original_client_shows() {
         for member in ["error", "message", "title", "detail"] {
             assert!(!json[member].as_str().unwrap().is_empty(), "{member}: {json}");
         }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_json_body_with_the_type_that_curl_gives_it_is_taken() {
+    let server = some().await;
+    for path in ["/api/connection-summary", "/api/list-connections"] {
+        let answer = server.post(path, "application/x-www-form-urlencoded", b"{\"pid\":0}").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
     }
     server.stop().await;
 }

@@ -19,11 +19,17 @@ pub(crate) enum Raw {
 
 /// The bytes are no record that this version knows.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum DecodeError {
+#[non_exhaustive]
+pub enum DecodeError {
+    /// Fewer bytes than its kind has.
     #[error("record of {0} bytes")]
     TooShort(usize),
+    /// A kind that this version does not know.
     #[error("record of unknown kind {0}")]
     UnknownKind(u32),
+    /// A member has a value that this version does not know.
+    #[error("record with an unknown family, type or phase")]
+    UnknownValue,
 }
 
 /// Copies a value out of bytes of any alignment.

@@ -15,6 +15,7 @@ use libbpf_rs::{Iter, MapCore, MapFlags, MapHandle, RingBuffer, RingBufferBuilde
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::decode::{self, Raw};
+use super::decoder::{Decoded, Decoder};
 use super::error::CaptureError;
 use super::loader::{self, Loaded};
 use super::plan::{Twin, plan};
@@ -22,7 +23,6 @@ use super::report::AttachReport;
 use super::support::{KernelSupport, tracefs_has};
 use super::sys;
 use crate::accounting::{Counters, Lost};
-use crate::enrich::Enricher;
 use crate::event::{Connection, ConnectionId, Outcome};
 use crate::stream::Builder;
 
@@ -41,6 +41,9 @@ const BATCHES: usize = 16;
 /// Pause between drains while events come, and the longest when none do.
 const DRAIN_BUSY: Duration = Duration::from_millis(25);
 const DRAIN_IDLE: Duration = Duration::from_millis(200);
+/// Attempts remembered as shown without outcome; more are never open at a time, unless the table
+/// of sockets was made larger than it is by default.
+const IN_PROGRESS: usize = 1 << 20;
 /// Time between sweeps of what waits for an outcome.
 const SWEEP: Duration = Duration::from_millis(400);
 /// How long a request to drain waits for the thread.
@@ -255,7 +258,7 @@ struct Driver<'a> {
     shared: &'a Shared,
     sender: Sender<Batch>,
     drop_when_full: bool,
-    enricher: Enricher,
+    decoder: Decoder,
     /// Attempts that were shown without outcome. The kernel's own mark can miss one that is shown
     /// by a sweep at the moment of its outcome.
     in_progress: HashSet<ConnectionId>,
@@ -263,8 +266,8 @@ struct Driver<'a> {
 
 impl<'a> Driver<'a> {
     fn new(shared: &'a Shared, sender: Sender<Batch>, drop_when_full: bool) -> Self {
-        let enricher = Enricher::new();
-        Driver { shared, sender, drop_when_full, enricher, in_progress: HashSet::new() }
+        let (decoder, in_progress) = (Decoder::default(), HashSet::new());
+        Driver { shared, sender, drop_when_full, decoder, in_progress }
     }
 
     /// Until the stream is dropped or stopped; returns why.
@@ -284,7 +287,7 @@ impl<'a> Driver<'a> {
             let stopping = self.shared.stop.load(Ordering::Acquire);
             if swept.elapsed() >= SWEEP {
                 swept = Instant::now();
-                self.enricher.refresh_clock();
+                self.decoder.refresh_clock();
                 self.sweep(loaded);
             }
             let Some(count) = self.drain(ring, pending) else { return "the stream was dropped" };
@@ -348,38 +351,36 @@ impl<'a> Driver<'a> {
     fn batch(&mut self, records: Vec<Result<Raw, decode::DecodeError>>) -> Batch {
         let mut batch = Batch { connections: Vec::with_capacity(records.len()), first: 0 };
         for record in records {
-            let (conn, path) = match record {
-                Ok(Raw::Conn(conn)) => (conn, None),
-                Ok(Raw::Unix(conn, path)) => (conn, Some(path)),
-                Ok(Raw::Exec(exec)) => {
-                    self.enricher.exec(&exec);
-                    continue;
+            match record.and_then(|raw| self.decoder.enrich(raw)) {
+                Ok(None) => {}
+                Ok(Some(decoded)) => {
+                    if self.is_first(&decoded) {
+                        batch.first += 1;
+                    }
+                    batch.connections.push(decoded.connection);
                 }
                 Err(error) => {
                     tracing::warn!("undecodable event: {error}");
                     self.shared.undecodable.fetch_add(1, Ordering::AcqRel);
-                    continue;
                 }
-            };
-            let Some(connection) = self.enricher.connection(&conn, path.as_deref()) else {
-                self.shared.undecodable.fetch_add(1, Ordering::AcqRel);
-                continue;
-            };
-            if self.is_first(&connection, conn.flags & super::FLAG_SHOWN != 0) {
-                batch.first += 1;
             }
-            batch.connections.push(connection);
         }
         batch
     }
 
-    fn is_first(&mut self, connection: &Connection, shown: bool) -> bool {
+    /// Whether the attempt was not shown before.
+    fn is_first(&mut self, decoded: &Decoded) -> bool {
+        let Decoded { connection, is_update } = decoded;
         if connection.outcome == Outcome::InProgress {
-            return self.in_progress.insert(connection.id) && !shown;
+            if self.in_progress.len() >= IN_PROGRESS {
+                // Outcomes that were lost left their attempts here.
+                self.in_progress.clear();
+            }
+            return self.in_progress.insert(connection.id) && !is_update;
         }
         let was_in_progress =
             !self.in_progress.is_empty() && self.in_progress.remove(&connection.id);
-        !shown && !was_in_progress
+        !is_update && !was_in_progress
     }
 
     /// Hands a batch on; waits if the reader is slow, which lets the ring fill. Returns whether

@@ -5,7 +5,8 @@
 //! ```
 
 pub(crate) mod clock;
-pub(crate) mod decode;
+pub mod decode;
+pub mod decoder;
 pub(crate) mod driver;
 pub mod error;
 mod loader;

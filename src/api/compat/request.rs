@@ -149,11 +149,13 @@ fn too_large(error: &(dyn std::error::Error + 'static)) -> Problem {
 }
 
 fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
-    // The original did not look; what says that it is something else is still refused.
+    // The original did not look, and the form type is what `curl -d` says of any body; what says
+    // that it is something else is still refused.
     let Some(kind) = headers.get(CONTENT_TYPE) else { return Ok(()) };
     let kind = kind.to_str().unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    if essence == "application/json" || essence.ends_with("+json") {
+    let is_json = essence == "application/json" || essence.ends_with("+json");
+    if is_json || essence == "application/x-www-form-urlencoded" {
         return Ok(());
     }
     Err(Problem::parameter(

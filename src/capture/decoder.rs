@@ -1,0 +1,58 @@
+//! From the bytes of ring records to [`Connection`]s: what the capture thread does with each.
+
+use super::FLAG_SHOWN;
+use super::decode::{self, DecodeError, Raw};
+use crate::enrich::Enricher;
+use crate::event::Connection;
+
+/// One record of an attempt.
+#[derive(Debug)]
+pub struct Decoded {
+    /// The record.
+    pub connection: Connection,
+    /// Whether the kernel side has put an earlier version of it into the ring.
+    pub is_update: bool,
+}
+
+/// Decodes ring records in their order, which matters: the start of a program, itself a record,
+/// tells what the attempts after it are made by.
+#[derive(Debug)]
+pub struct Decoder {
+    enricher: Enricher,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Decoder { enricher: Enricher::new() }
+    }
+}
+
+impl Decoder {
+    /// Decodes one record; `None` if it is about a process rather than an attempt.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are no record that this version knows.
+    pub fn decode(&mut self, bytes: &[u8]) -> Result<Option<Decoded>, DecodeError> {
+        self.enrich(decode::decode(bytes)?)
+    }
+
+    pub(crate) fn enrich(&mut self, raw: Raw) -> Result<Option<Decoded>, DecodeError> {
+        let (conn, path) = match raw {
+            Raw::Conn(conn) => (conn, None),
+            Raw::Unix(conn, path) => (conn, Some(path)),
+            Raw::Exec(exec) => {
+                self.enricher.exec(&exec);
+                return Ok(None);
+            }
+        };
+        let connection = self.enricher.connection(&conn, path.as_deref());
+        let connection = connection.ok_or(DecodeError::UnknownValue)?;
+        Ok(Some(Decoded { connection, is_update: conn.flags & FLAG_SHOWN != 0 }))
+    }
+
+    /// Follows the wall clock if it was set.
+    pub(crate) fn refresh_clock(&mut self) {
+        self.enricher.refresh_clock();
+    }
+}
