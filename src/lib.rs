@@ -4,6 +4,9 @@
 // Unit tests share the records of the integration tests, which name the crate.
 #[cfg(test)]
 extern crate self as netspy;
+#[cfg(test)]
+#[path = "../tests/common/records.rs"]
+mod test_records;
 
 pub mod accounting;
 #[cfg(feature = "server")]

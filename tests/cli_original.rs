@@ -1,4 +1,6 @@
 //! The original's flags, commands and sentences.
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used)]
 
 mod cli_support;
 

@@ -1,4 +1,6 @@
 //! `list`, `show`, `summary` and `status` as a person and a script see them.
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used)]
 
 mod cli_support;
 

@@ -1,4 +1,6 @@
 //! What is different on a terminal. `script` (util-linux) provides one.
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used)]
 
 mod cli_support;
 

@@ -1,4 +1,6 @@
 //! The live view.
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used)]
 
 mod cli_support;
 

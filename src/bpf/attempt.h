@@ -25,14 +25,16 @@ static __always_inline void read_identity(struct netspy_conn *c)
 	c->tid = (__u32)pid_tgid;
 	c->uid = (__u32)bpf_get_current_uid_gid();
 	c->cgroup_id = bpf_get_current_cgroup_id();
+	/* As strings: older kernels leave remains of a longer name behind the closing zero, which
+	 * would make names that are keys differ. */
 	bpf_get_current_comm(c->thread, sizeof(c->thread));
 	if (c->pid == c->tid)
 		__builtin_memcpy(c->comm, c->thread, sizeof(c->comm));
 	else
-		BPF_CORE_READ_INTO(&c->comm, leader, comm);
+		BPF_CORE_READ_STR_INTO(&c->comm, leader, comm);
 	c->task_start_ns = BPF_CORE_READ(leader, start_boottime);
 	c->ppid = BPF_CORE_READ(parent, tgid);
-	BPF_CORE_READ_INTO(&c->parent, parent, comm);
+	BPF_CORE_READ_STR_INTO(&c->parent, parent, comm);
 }
 
 /* IPv4-mapped: ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). */

@@ -68,13 +68,22 @@ static __always_inline long hold(__u64 key, struct netspy_conn *c, struct netspy
 	return bpf_map_update_elem(&conns, &key, c, BPF_ANY);
 }
 
+/* The first subflow of an MPTCP socket stands for it. */
+static __always_inline bool is_subflow(struct sock *sk)
+{
+	struct tcp_sock *tp = (struct tcp_sock *)sk;
+
+	/* Only there with CONFIG_MPTCP. */
+	return bpf_core_field_exists(tp->is_mptcp) && BPF_CORE_READ(tp, is_mptcp);
+}
+
 static __always_inline void tcp_begin(struct sock *sk, __u64 key, struct netspy_counters *n)
 {
 	struct netspy_conn c = {.kind = NETSPY_KIND_CONN};
 
 	c.start_ns = bpf_ktime_get_boot_ns();
 	c.sock_type = SOCK_STREAM;
-	c.protocol = BPF_CORE_READ((struct tcp_sock *)sk, is_mptcp) ? IPPROTO_MPTCP : IPPROTO_TCP;
+	c.protocol = is_subflow(sk) ? IPPROTO_MPTCP : IPPROTO_TCP;
 	read_identity(&c);
 	c.netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
 	read_addresses(&c, sk, BPF_CORE_READ(sk, __sk_common.skc_family));
@@ -450,7 +459,7 @@ static __always_inline int on_connect_return(int fd, const void *addr, __u32 len
 		if (!ret)
 			return 0;
 		key = (__u64)sk;
-		if (protocol == IPPROTO_MPTCP)
+		if (protocol == IPPROTO_MPTCP && bpf_core_type_exists(struct mptcp_sock))
 			key = (__u64)BPF_CORE_READ((struct mptcp_sock *)sk, first);
 		if (tcp_return_is_known(key, ret, n))
 			return 0;

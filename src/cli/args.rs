@@ -29,7 +29,7 @@ Exit codes:
 
 /// Which process on this host connects where, and how it ended.
 #[derive(Debug, Parser)]
-#[command(name = "netspy", version, after_help = EXAMPLES, disable_help_subcommand = true)]
+#[command(name = "netspy", version, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(flatten)]
     pub common: Common,
@@ -49,7 +49,7 @@ pub struct Common {
     /// Log on standard error what is asked and answered
     #[arg(long, global = true, num_args = 0..=1, require_equals = true,
           default_missing_value = "true", default_value_t = false, hide_default_value = true,
-          hide_possible_values = true)]
+          hide_possible_values = true, value_name = "BOOL")]
     pub verbose: bool,
 }
 
@@ -132,8 +132,6 @@ Examples:
   netspy watch --outcome unsuccessful
   netspy watch --json | jq .remote.ip")]
 pub struct Watch {
-    #[command(flatten)]
-    pub what: What,
     /// JSON lines: each new or changed record
     #[arg(long)]
     pub json: bool,
@@ -143,6 +141,8 @@ pub struct Watch {
     /// End after this many seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub duration: Option<u32>,
+    #[command(flatten)]
+    pub what: What,
 }
 
 /// Arguments of `list`.
@@ -153,15 +153,15 @@ Examples:
   netspy list --process curl --limit 20 --sort oldest
   netspy list --cidr 10.0.0.0/8 --output csv > internal.csv")]
 pub struct List {
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    pub output: Output,
     #[command(flatten)]
     pub what: What,
     #[command(flatten)]
     pub when: When,
     #[command(flatten)]
     pub page: Page,
-    /// The form of the answer
-    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
-    pub output: Output,
 }
 
 /// Arguments of `show`.
@@ -181,13 +181,13 @@ Examples:
   netspy summary --since 1h
   netspy summary --process curl --output json")]
 pub struct Summary {
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    pub output: Output,
     #[command(flatten)]
     pub what: What,
     #[command(flatten)]
     pub when: When,
-    /// The form of the answer
-    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
-    pub output: Output,
 }
 
 /// Arguments of `status`.
@@ -206,11 +206,11 @@ Example:
 pub struct Record {
     /// The file to write (JSON lines); it must not exist yet
     pub file: PathBuf,
-    #[command(flatten)]
-    pub what: What,
     /// End after this many seconds; until Ctrl-C unless given
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub duration: Option<u32>,
+    #[command(flatten)]
+    pub what: What,
 }
 
 /// Arguments of `replay`.
@@ -222,14 +222,14 @@ Examples:
 pub struct Replay {
     /// A file that `record` wrote
     pub file: PathBuf,
-    #[command(flatten)]
-    pub what: What,
-    #[command(flatten)]
-    pub page: Page,
     /// The lines that `watch` would have shown, rather than a list
     #[arg(long, conflicts_with_all = ["output", "limit", "cursor", "sort"])]
     pub watch: bool,
     /// The form of the answer
     #[arg(long, value_enum, default_value_t, value_name = "FORM")]
     pub output: Output,
+    #[command(flatten)]
+    pub what: What,
+    #[command(flatten)]
+    pub page: Page,
 }

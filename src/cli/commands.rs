@@ -12,7 +12,7 @@ use super::render::Output;
 use super::render::answers::Printer;
 use super::signals::Signals;
 use crate::event::{ConnectionId, InvalidId};
-use crate::query::{self, Filter};
+use crate::query::{self, Filter, Source};
 
 /// Seconds of capture where no server runs and the command line names no time.
 const OWN_CAPTURE: u32 = 10;
@@ -53,7 +53,7 @@ pub async fn list(
 ) -> Result<(), Failure> {
     let (mut filter, page) = args.what.read(&args.when, &args.page)?;
     gather_into(&mut filter, &args.when, origin).await?;
-    print_list(&filter, &page, args.output, origin, printer).await
+    print_list(&filter, &page, args.output, &*origin.source, printer).await
 }
 
 /// `list` of what is known at this moment, be it from a server or from a capture that goes on.
@@ -63,17 +63,18 @@ pub async fn list_now(
     printer: &mut Printer<'_>,
 ) -> Result<(), Failure> {
     let (filter, page) = args.what.read(&args.when, &args.page)?;
-    print_list(&filter, &page, args.output, origin, printer).await
+    print_list(&filter, &page, args.output, &*origin.source, printer).await
 }
 
-async fn print_list(
+/// Asks for a list and prints it.
+pub async fn print_list(
     filter: &Filter,
     page: &query::Page,
     output: Output,
-    origin: &Origin,
+    source: &dyn Source,
     printer: &mut Printer<'_>,
 ) -> Result<(), Failure> {
-    let list = origin.source.list(filter, page).await?;
+    let list = source.list(filter, page).await?;
     printer.list(&list, output)?;
     if list.connections.is_empty() { Err(Failure::Nothing) } else { Ok(()) }
 }
@@ -120,14 +121,4 @@ pub async fn status(
 ) -> Result<(), Failure> {
     let status = origin.source.status().await?;
     Ok(printer.status(&status, &origin.source.describe(), args.output)?)
-}
-
-/// `record`.
-pub async fn record(_args: &args::Record, _origin: &Origin) -> Result<(), Failure> {
-    todo!()
-}
-
-/// `replay`.
-pub async fn replay(_args: &args::Replay, _printer: &mut Printer<'_>) -> Result<(), Failure> {
-    todo!()
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use super::render::text::clean;
 use crate::capture::error::CaptureError;
 use crate::query::QueryError;
+use crate::record::RecordError;
 
 /// A command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -85,5 +86,11 @@ impl From<CaptureError> for Failure {
             CaptureError::NoPrivilege { .. } => Failure::NoPrivilege(error.to_string()),
             error => Failure::Unreachable(error.to_string()),
         }
+    }
+}
+
+impl From<RecordError> for Failure {
+    fn from(error: RecordError) -> Self {
+        Failure::Usage(error.to_string())
     }
 }

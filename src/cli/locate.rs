@@ -163,9 +163,13 @@ async fn probe(address: Address) -> Result<HttpSource, Reason> {
     let (listening, place) = (is_listening(&address).await, address.to_string());
     let reason = |text: String| Reason { text, absent: false };
     if let Err(error) = listening {
-        use io::ErrorKind::{ConnectionRefused, NotFound};
+        use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
         let absent = matches!(error.kind(), ConnectionRefused | NotFound);
-        return Err(Reason { text: format!("{place}: {error}"), absent });
+        let text = match error.kind() {
+            PermissionDenied => format!("{place} is for root and the group netspy: join it"),
+            _ => format!("{place}: {error}"),
+        };
+        return Err(Reason { text, absent });
     }
     let source = HttpSource::new(address);
     match tokio::time::timeout(PROBE, source.status()).await {

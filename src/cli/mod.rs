@@ -12,6 +12,7 @@ mod filters;
 mod legacy;
 mod locate;
 mod own;
+mod recording;
 pub mod render;
 mod shell;
 mod signals;
@@ -139,7 +140,7 @@ async fn run_command(
 ) -> Result<(), Failure> {
     let capture = check(command)?;
     if let Command::Replay(args) = command {
-        return commands::replay(args, printer).await;
+        return recording::replay(args, printer).await;
     }
     let origin = locate(server, capture).await?;
     match command {
@@ -148,7 +149,7 @@ async fn run_command(
         Command::Show(args) => commands::show(args, &origin, printer).await,
         Command::Summary(args) => commands::summary(args, &origin, printer).await,
         Command::Status(args) => commands::status(args, &origin, printer).await,
-        Command::Record(args) => commands::record(args, &origin).await,
+        Command::Record(args) => recording::record(args, &origin).await,
         Command::Replay(_) => Ok(()),
     }
 }

@@ -5,10 +5,7 @@ use crate::accounting::{Counters, Lost};
 use crate::event::Connection;
 use crate::query::CaptureHandle;
 use crate::store::Store;
-use records::*;
-
-#[path = "../../tests/common/records.rs"]
-mod records;
+use crate::test_records::*;
 
 fn books() -> Accounting {
     let lost = Lost { ring_full: 3, ..Lost::default() };

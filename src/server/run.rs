@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crate::capture::error::CaptureError;
@@ -54,7 +55,7 @@ impl ServerError {
 
 /// Where records come from, until [`Feed::stop`].
 enum Feed {
-    Capture { handle: StreamHandle, ingest: thread::JoinHandle<()> },
+    Capture { handle: StreamHandle, ingest: thread::JoinHandle<()>, asked: Arc<AtomicBool> },
     Replay(Arc<ReplayCapture>),
 }
 
@@ -68,7 +69,8 @@ impl Feed {
 
     /// Ends capture and stores what was captured until then.
     fn stop(self) {
-        if let Feed::Capture { handle, ingest } = self {
+        if let Feed::Capture { handle, ingest, asked } = self {
+            asked.store(true, Ordering::SeqCst);
             handle.stop();
             if ingest.join().is_err() {
                 tracing::error!("the thread that stores records had failed");
@@ -157,18 +159,21 @@ fn start(options: &Options, store: &Arc<Store>) -> Result<Feed, ServerError> {
         Some(path) => Some(Writer::create(path, &Header::new(host_name(), handle.since()))?),
     };
     let store = Arc::clone(store);
+    let asked = Arc::new(AtomicBool::new(false));
+    let asked_here = Arc::clone(&asked);
     let ingest = thread::Builder::new()
         .name("netspy-ingest".to_owned())
-        .spawn(move || ingest(stream, &store, recorder))
+        .spawn(move || ingest(stream, &store, recorder, &asked_here))
         .map_err(|source| ServerError::System { what: "cannot start a thread", source })?;
-    Ok(Feed::Capture { handle, ingest })
+    Ok(Feed::Capture { handle, ingest, asked })
 }
 
-/// Stores what is captured, until capture ends.
+/// Stores what is captured, until capture ends, as it does when that is `asked` for.
 fn ingest(
     mut stream: ConnectionStream,
     store: &Store,
     mut recorder: Option<Writer<std::fs::File>>,
+    asked: &AtomicBool,
 ) {
     while let Some(batch) = stream.next_batch_blocking() {
         if let Some(writer) = &mut recorder
@@ -185,7 +190,9 @@ fn ingest(
     {
         tracing::error!("the recording has no end: {error}");
     }
-    if let Some(why) = handle.stopped() {
+    if !asked.load(Ordering::SeqCst)
+        && let Some(why) = handle.stopped()
+    {
         tracing::error!("capture has stopped: {why}");
     }
 }
@@ -216,8 +223,10 @@ fn ready(report: &AttachReport, address: &std::net::SocketAddr, file: Option<&So
     let backend = report.backend.map_or_else(|| "replay".to_owned(), |b| b.to_string());
     let unix = file.map_or_else(String::new, |file| format!(" and {}", file.path().display()));
     tracing::info!("ready: listening on http://{address}{unix}, backend {backend}");
-    for (name, feature) in report.features.iter().filter(|(_, feature)| !feature.ok) {
-        tracing::warn!("not seen here: {name}: {}", feature.note.as_deref().unwrap_or("no hook"));
+    let missing: Vec<_> = report.features.iter().filter(|(_, feature)| !feature.ok).collect();
+    if !missing.is_empty() {
+        let names: Vec<_> = missing.into_iter().map(|(name, _)| name.as_str()).collect();
+        tracing::info!("not seen here: {}; /api/v1/status says why", names.join(", "));
     }
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::warn!("the service manager could not be told: {error}");

@@ -205,8 +205,17 @@ impl Inner {
         }
     }
 
-    fn status(&self) -> Status {
+    /// Has the capture hand over what it holds, and gives the reader of the stream a moment to
+    /// take it. What is pending then waits for its outcome.
+    fn drain(&self) {
         self.capture.drain();
+        let taken = |_: &u32| self.capture.counters().pending() == 0;
+        let pauses = (0..10).take_while(|round| !taken(round));
+        pauses.for_each(|_| std::thread::sleep(Duration::from_millis(2)));
+    }
+
+    fn status(&self) -> Status {
+        self.drain();
         let report = self.capture.report();
         let stopped = self.capture.stopped().is_some();
         let backend = report.backend.map_or_else(|| "replay".to_owned(), |b| b.to_string());

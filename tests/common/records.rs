@@ -1,5 +1,5 @@
 //! Records for tests and benches: plain ones, and wild ones from a seeded generator.
-#![allow(dead_code, missing_docs)]
+#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use strum::VariantArray;
 
 /// The start of the tests' time.
 pub fn epoch() -> Timestamp {
-    Timestamp::from_second(1_800_000_000).unwrap()
+    Timestamp::from_second(1_700_000_000).unwrap()
 }
 
 /// A time of the tests, in microseconds after its start.

@@ -1,0 +1,182 @@
+//! `record` and `replay`.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{BoxStream, Fuse};
+use futures_util::{FutureExt, StreamExt};
+use jiff::Timestamp;
+
+use super::commands::print_list;
+use super::failure::{Failure, note};
+use super::filters::{Page, When};
+use super::locate::Origin;
+use super::render::answers::{Printer, incomplete};
+use super::render::units;
+use super::signals::Signals;
+use super::{args, watch};
+use crate::event::Connection;
+use crate::query::{self, Filter, Follow, QueryError};
+use crate::record::{self, Header, Reader, RecordError, ReplayCapture, Writer};
+use crate::store::{LocalSource, Store};
+
+/// Records written at a time.
+const BATCH: usize = 1000;
+
+/// The most memory that a recording takes when it is listed.
+const REPLAY_BYTES: u64 = 1 << 30;
+
+type Changes = Fuse<BoxStream<'static, Result<Follow, QueryError>>>;
+
+/// Writes new and changed records to a file until Ctrl-C, SIGTERM or the given time.
+pub async fn record(args: &args::Record, origin: &Origin) -> Result<(), Failure> {
+    let (filter, _) = args.what.read(&When::default(), &Page::default())?;
+    let started = Timestamp::now();
+    let header = Header::new(host_name(origin).await, started);
+    let mut signals = Signals::new()?;
+    let mut changes = origin.source.follow(&filter, None).await?.fuse();
+    let mut recorder =
+        Recorder { writer: Writer::create(&args.file, &header)?, records: 0, skipped: 0 };
+    let shown = args.file.display();
+    note(&match args.duration {
+        Some(seconds) => format!("recording into {shown} for {seconds} s"),
+        None => format!("recording into {shown}; Ctrl-C ends it"),
+    });
+    let end = async {
+        match args.duration {
+            Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds.into())).await,
+            None => std::future::pending().await,
+        }
+    };
+    let ended_by_itself = tokio::select! {
+        () = signals.wait() => false,
+        () = end => false,
+        result = recorder.follow(&mut changes) => { result?; true }
+    };
+    let end = Timestamp::now();
+    if let Some(own) = &origin.own {
+        // What is on its way belongs to the recording; then the stream ends by itself.
+        own.finish();
+        recorder.follow(&mut changes).await?;
+    }
+    let records = units::count(recorder.records);
+    if ended_by_itself {
+        // Without its last line, the file says by itself that it was cut off.
+        let from = origin.source.describe();
+        return Err(Failure::Unreachable(format!(
+            "{from} ended the stream; {shown} has the {records} records until then"
+        )));
+    }
+    recorder.finish(origin, started, end).await?;
+    note(&format!("{records} records in {shown}"));
+    Ok(())
+}
+
+/// The host that the records are of. Records name it; where there is none yet, it is this one.
+async fn host_name(origin: &Origin) -> Arc<str> {
+    let page = query::Page { limit: Some(1), ..query::Page::default() };
+    match origin.source.list(&Filter::default(), &page).await {
+        Ok(list) if !list.connections.is_empty() => Arc::clone(&list.connections[0].host),
+        _ => rustix::system::uname().nodename().to_string_lossy().into(),
+    }
+}
+
+struct Recorder {
+    writer: Writer<File>,
+    records: u64,
+    skipped: u64,
+}
+
+impl Recorder {
+    /// Writes whatever comes until the stream ends. May be dropped between two batches: what was
+    /// taken from the stream is written before the next wait.
+    async fn follow(&mut self, changes: &mut Changes) -> Result<(), Failure> {
+        let mut batch = Vec::new();
+        while let Some(first) = changes.next().await {
+            let mut next = Some(first);
+            while let Some(item) = next {
+                match item? {
+                    Follow::Change(change) => batch.push(change.connection),
+                    Follow::Skipped { changes } => self.skipped += changes,
+                }
+                next = match batch.len() < BATCH {
+                    true => changes.next().now_or_never().flatten(),
+                    false => None,
+                };
+            }
+            self.writer.write(&batch)?;
+            self.records += u64::try_from(batch.len()).unwrap_or(0);
+            batch.clear();
+        }
+        Ok(())
+    }
+
+    async fn finish(
+        self,
+        origin: &Origin,
+        since: Timestamp,
+        until: Timestamp,
+    ) -> Result<(), Failure> {
+        let until = origin.own.is_some().then_some(until);
+        let filter = Filter { since: Some(since), until, ..Filter::default() };
+        let mut books = origin.source.summary(&filter).await?.accounting;
+        books.updates_lost += self.skipped;
+        books.complete &= self.skipped == 0;
+        self.writer.finish(&books)?;
+        if let Some(warning) = incomplete(&books) {
+            note(&warning);
+        }
+        Ok(())
+    }
+}
+
+/// Lists a recording, or shows it as the live view would have.
+pub async fn replay(args: &args::Replay, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    let (filter, page) = args.what.read(&When::default(), &args.page)?;
+    let mut reader = Reader::open(&args.file)?;
+    if args.watch {
+        let records = std::iter::from_fn(|| next_match(&mut reader, &filter));
+        let shown = watch::replay(records, printer)?;
+        tell_unfinished(reader.accounting().is_some(), &args.file);
+        return if shown == 0 { Err(Failure::Nothing) } else { Ok(()) };
+    }
+    let store = Arc::new(Store::new(REPLAY_BYTES));
+    let capture = ReplayCapture::new(reader.header(), args.file.display().to_string());
+    let replayed = record::replay(&mut reader, &store, &capture);
+    for error in &replayed.errors {
+        tell_error(error);
+    }
+    let told = u64::try_from(replayed.errors.len()).unwrap_or(u64::MAX);
+    if replayed.bad_lines > told {
+        note(&format!("{} lines more are no records", replayed.bad_lines - told));
+    }
+    tell_unfinished(replayed.finished, &args.file);
+    let source = LocalSource::new(store, Arc::new(capture));
+    print_list(&filter, &page, args.output, &source, printer).await
+}
+
+fn next_match(
+    reader: &mut Reader<impl std::io::BufRead>,
+    filter: &Filter,
+) -> Option<Result<Connection, Failure>> {
+    loop {
+        match reader.next()? {
+            Ok(connection) if filter.matches(&connection) => return Some(Ok(connection)),
+            Ok(_) => {}
+            Err(error @ RecordError::Read { .. }) => return Some(Err(error.into())),
+            Err(error) => tell_error(&error),
+        }
+    }
+}
+
+fn tell_error(error: &RecordError) {
+    note(&error.to_string());
+}
+
+fn tell_unfinished(finished: bool, file: &Path) {
+    if !finished {
+        note(&format!("{} was not finished: its end may be missing", file.display()));
+    }
+}
