@@ -1,6 +1,8 @@
 //! What the package promises to those who build it: the library alone brings in no server and no
 //! command line, and a build without changes does nothing.
 
+#![allow(clippy::unwrap_used)]
+
 use std::process::{Command, Output};
 
 /// cargo in this package. What the cargo around this test set does not reach it, so that build
