@@ -19,7 +19,11 @@ pub fn play(role: &str, remote: SocketAddr) -> Command {
 
 #[test]
 fn a_role_is_played_where_one_is_given() {
-    let (Ok(role), Ok(remote)) = (std::env::var(ROLE), std::env::var(REMOTE)) else { return };
+    let (Ok(role), Ok(remote)) = (std::env::var(ROLE), std::env::var(REMOTE)) else {
+        let status = play("connect", crate::harness::bound_port()).status().unwrap();
+        assert_eq!(status.code(), Some(libc::ECONNREFUSED), "what connect() said");
+        return;
+    };
     let remote: SocketAddr = remote.parse().unwrap();
     let fd = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     match role.as_str() {
