@@ -7,7 +7,7 @@
 //! ```
 //!
 //! **How.** Each round starts every tracer in turn, in a process of its own on CPU 0, and makes
-//! the same calls on CPU 1: no tracer, `empty`, `naive`, `netspy`, and again in the next round.
+//! the same calls on CPU 1: no tracer, `empty`, `naive`, `netspy`, `netspy+store`, and again in the next round.
 //! A cell (a call at a rate) is the median of the means of batches of 100 calls, the first batch
 //! left out; what a tracer adds is the difference to the same cell without a tracer *in the same
 //! round*; the table shows the median of the rounds. Calls are timed one by one, so the base of a
@@ -62,7 +62,7 @@ struct Args {
     /// Calls in a cell or a load [default: 50000; of the role million, 1000000]
     #[arg(long)]
     count: Option<u64>,
-    /// Leave out what is not named: tracers (empty, naive, netspy), calls (udp, udp-new,
+    /// Leave out what is not named: tracers (empty, naive, netspy, netspy+store), calls (udp, udp-new,
     /// tcp-refused, getppid), rates (max, 5000, ...); a group of which none is named stays whole
     #[arg(long, value_delimiter = ',')]
     only: Vec<Choice>,

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use netspy::accounting::Counters;
+use netspy::store::Store;
 use netspy::{Connection, ConnectionStream};
 use serde::{Deserialize, Serialize};
 
@@ -57,7 +58,14 @@ pub enum Tracer {
     Naive,
     /// This crate's stream, every record taken and counted.
     Netspy,
+    /// The same, with every record put into the store, where it can be asked for.
+    #[strum(serialize = "netspy+store")]
+    #[serde(rename = "netspy+store")]
+    NetspyStore,
 }
+
+/// Room for more than a million records.
+const STORE_BYTES: u64 = 256 << 20;
 
 /// What a tracer's process used, from `ready` to the end of its input.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -78,6 +86,12 @@ pub fn run(tracer: Tracer) -> Result<(), Box<dyn Error>> {
         Tracer::Empty => empty()?,
         Tracer::Naive => naive()?,
         Tracer::Netspy => netspy(drop)?,
+        Tracer::NetspyStore => {
+            let store = Store::new(STORE_BYTES);
+            netspy(|batch| {
+                store.apply(batch);
+            })?
+        }
     };
     println!("{}", serde_json::to_string(&cost)?);
     Ok(())
