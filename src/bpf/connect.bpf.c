@@ -657,6 +657,7 @@ static __always_inline int on_exec(struct task_struct *task, struct linux_binprm
 		return 0;
 	e->kind = NETSPY_KIND_EXEC;
 	e->pid = bpf_get_current_pid_tgid() >> 32;
+	e->time_ns = bpf_ktime_get_boot_ns();
 	e->task_start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
 	/* The binary that runs; of a script that is its interpreter. */
 	len = bpf_probe_read_kernel_str(e->file, sizeof(e->file), BPF_CORE_READ(bprm, interp));

@@ -97,6 +97,7 @@ struct netspy_exec {
 	__u32 kind;
 	__u32 pid;
 	__u64 task_start_ns;
+	__u64 time_ns;
 	__u16 file_len;	  /* bytes in use, without the closing zero */
 	__u16 args_len;	  /* bytes in use; arguments end with a zero byte each */
 	__u32 args_total; /* bytes that the arguments have in all */
@@ -132,7 +133,7 @@ struct netspy_cidr6 {
 
 _Static_assert(sizeof(struct netspy_conn) == 208, "layout of netspy_conn");
 _Static_assert(sizeof(struct netspy_unix) == 320, "layout of netspy_unix");
-_Static_assert(sizeof(struct netspy_exec) == 1048, "layout of netspy_exec");
+_Static_assert(sizeof(struct netspy_exec) == 1056, "layout of netspy_exec");
 _Static_assert(sizeof(struct netspy_counters) == 72, "layout of netspy_counters");
 
 #endif
