@@ -10,5 +10,6 @@ mod filters;
 mod harness;
 mod identity;
 mod refusals;
+mod roles;
 mod tcp;
 mod unix;

@@ -1,15 +1,14 @@
 //! Attempts that fail, each for another reason, and what is no attempt.
 
-use std::os::fd::AsFd;
-use std::process::{Command, Stdio};
-
 use netspy::ConnectionStream;
 use netspy::event::{Connection, Evidence, Outcome, State};
 use rustix::net::{AddressFamily, SocketType};
 
 use crate::harness::{
-    bound_port, connect, connect_nonblocking, goes_to, ip, own_network, v4, watch, writable,
+    bound_port, connect, connect_nonblocking, goes_to, ip, own_network, set_syn_retries, v4, watch,
+    writable,
 };
+use crate::roles::play;
 
 fn failure(c: &Connection) -> (Outcome, Option<i32>, Option<&str>) {
     (c.outcome, c.errno, c.error.as_deref())
@@ -134,24 +133,6 @@ fn retransmitted() -> u32 {
     values.nth(column).unwrap().parse().unwrap()
 }
 
-/// TCP_SYNCNT: how often a SYN is sent again.
-fn set_syn_retries(fd: &impl AsFd, retries: u8) {
-    use std::os::fd::AsRawFd;
-    let value = libc::c_int::from(retries);
-    // SAFETY: the option takes an int, which lives through the call.
-    #[allow(unsafe_code)]
-    let ret = unsafe {
-        libc::setsockopt(
-            fd.as_fd().as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_SYNCNT,
-            (&raw const value).cast(),
-            size_of_val(&value) as libc::socklen_t,
-        )
-    };
-    assert_eq!(ret, 0);
-}
-
 #[test]
 fn what_its_owner_gives_up_is_aborted() {
     let Some(watch) = watch(ConnectionStream::builder()) else { return };
@@ -170,10 +151,7 @@ fn what_its_owner_gives_up_is_aborted() {
         let (fd, _) = connect_nonblocking(taken_back);
         rustix::net::connect_unspec(&fd).unwrap();
 
-        let program = "import socket; s = socket.socket(); print(flush=True); \
-                       s.connect(('192.0.2.12', 80))";
-        let child = Command::new("python3").args(["-c", program]).stdout(Stdio::piped()).spawn();
-        child.unwrap()
+        play("connect", killed).spawn().unwrap()
     });
     let mut child = owner.join().unwrap();
     watch.wait("the attempt of the child", |c| goes_to(c, killed));
@@ -213,16 +191,7 @@ fn an_interrupted_connect_is_one_attempt() {
     let attempt = std::thread::spawn(move || {
         own_network();
         ip("route add 192.0.2.0/24 dev lo");
-        // Signals whose handler restarts the call, while it waits.
-        let program = "import signal, socket, struct\n\
-            signal.signal(signal.SIGALRM, lambda *a: None)\n\
-            signal.siginterrupt(signal.SIGALRM, False)\n\
-            signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)\n\
-            s = socket.socket()\n\
-            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, 1)\n\
-            try: s.connect(('192.0.2.14', 80))\n\
-            except OSError as e: exit(e.errno)";
-        Command::new("python3").args(["-c", program]).status().unwrap()
+        play("connect through signals", remote).status().unwrap()
     });
     assert_eq!(attempt.join().unwrap().code(), Some(110));
     assert_eq!(watch.outcome(remote).errno, Some(110));

@@ -1,0 +1,55 @@
+//! What tests need another process for: this program, started again to play one role.
+
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+
+use rustix::net::{AddressFamily, SocketType};
+
+/// Names the role, and tells the started program that it has one.
+const ROLE: &str = "NETSPY_LIVE_ROLE";
+const REMOTE: &str = "NETSPY_LIVE_REMOTE";
+
+/// This program in a role; it ends with the errno of its connect(), 0 for none.
+pub fn play(role: &str, remote: SocketAddr) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "roles::a_role_is_played_where_one_is_given", "--test-threads=1"]);
+    command.env(ROLE, role).env(REMOTE, remote.to_string()).stdout(Stdio::null());
+    command
+}
+
+#[test]
+fn a_role_is_played_where_one_is_given() {
+    let (Ok(role), Ok(remote)) = (std::env::var(ROLE), std::env::var(REMOTE)) else {
+        let status = play("connect", crate::harness::bound_port()).status().unwrap();
+        assert_eq!(status.code(), Some(libc::ECONNREFUSED), "what connect() said");
+        return;
+    };
+    let remote: SocketAddr = remote.parse().unwrap();
+    let fd = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    match role.as_str() {
+        "connect" => {}
+        "connect through signals" => {
+            crate::harness::set_syn_retries(&fd, 1);
+            interrupt_with_restart();
+        }
+        other => panic!("no role {other}"),
+    }
+    let errno = rustix::net::connect(&fd, &remote).err().map_or(0, |e| e.raw_os_error());
+    std::process::exit(errno);
+}
+
+/// Signals 20 times a second, whose handler lets interrupted calls start again.
+fn interrupt_with_restart() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let every = libc::timeval { tv_sec: 0, tv_usec: 50_000 };
+    let timer = libc::itimerval { it_interval: every, it_value: every };
+    // SAFETY: the handler does nothing, the structures are initialised and live through the calls.
+    #[allow(unsafe_code)]
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = nothing as *const () as usize;
+        action.sa_flags = libc::SA_RESTART;
+        assert_eq!(libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()), 0);
+        assert_eq!(libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()), 0);
+    }
+}
