@@ -79,10 +79,12 @@ static __always_inline bool in_shutdown(void)
 }
 
 /* Puts the entry of a sock in place. An older one is left from an earlier attempt on the sock. */
-static __always_inline long hold(__u64 key, struct netspy_conn *c, struct netspy_counters *n)
+static __always_inline int hold(__u64 key, struct netspy_conn *c, struct netspy_counters *n)
 {
 	struct netspy_conn *old;
-	long err = bpf_map_update_elem(&conns, &key, c, BPF_NOEXIST);
+	/* An int: before 6.4 the function behind the helper returns one, called without the
+	 * wrapper that would extend its sign. */
+	int err = bpf_map_update_elem(&conns, &key, c, BPF_NOEXIST);
 
 	if (err != -EEXIST)
 		return err;
