@@ -14,7 +14,7 @@ use super::failure::{Failure, note};
 use super::filters::{Page, When};
 use super::locate::Origin;
 use super::render::answers::{Printer, incomplete};
-use super::render::units;
+use super::render::units::{self, Clock};
 use super::signals::Signals;
 use super::{args, watch};
 use crate::event::Connection;
@@ -125,7 +125,7 @@ impl Recorder {
         books.updates_lost += self.skipped;
         books.complete &= self.skipped == 0;
         self.writer.finish(&books)?;
-        if let Some(warning) = incomplete(&books) {
+        if let Some(warning) = incomplete(&books, &Clock::local()) {
             note(&warning);
         }
         Ok(())

@@ -21,6 +21,7 @@ use super::render::answers::{Printer, incomplete};
 use super::render::record;
 use super::render::screen::Screen;
 use super::render::table::{Cell, Layout};
+use super::render::units::Clock;
 use super::render::{units, write_json};
 use super::signals::Signals;
 use crate::event::{Connection, Outcome};
@@ -104,17 +105,17 @@ pub async fn run(
     view.period()?;
     note(&view.totals(begin.elapsed()));
     if result.is_ok() {
-        tell_losses(filter, view.lines.since(), origin).await;
+        tell_losses(filter, view.lines.since(), origin, &view.printer.clock).await;
     }
     result
 }
 
 /// Says so if something may be missing from what was shown.
-async fn tell_losses(filter: Filter, since: Timestamp, origin: &Origin) {
+async fn tell_losses(filter: Filter, since: Timestamp, origin: &Origin, clock: &Clock) {
     let filter = Filter { since: Some(since), ..filter };
     let summary = tokio::time::timeout(LAST_QUESTION, origin.source.summary(&filter)).await;
     if let Ok(Ok(summary)) = summary
-        && let Some(warning) = incomplete(&summary.accounting)
+        && let Some(warning) = incomplete(&summary.accounting, clock)
     {
         note(&warning);
     }
