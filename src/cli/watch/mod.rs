@@ -81,7 +81,10 @@ pub async fn run(
                     };
                     match item {
                         Ok(item) => view.take(item)?,
-                        Err(error) => break Some(error.into()),
+                        Err(error) => {
+                            let server = origin.source.describe();
+                            break Some(Failure::of_stream(&server, error));
+                        }
                     }
                     taken += 1;
                     if view.is_done() || taken >= BATCH {
