@@ -193,6 +193,61 @@ fn a_summary_gives_totals_and_says_when_it_is_incomplete() {
 }
 
 #[test]
+fn every_cause_of_an_incomplete_answer_is_named() {
+    let gap = |n: u8| {
+        json!({"since": format!("2026-01-31T09:0{n}:00Z"),
+            "until": format!("2026-01-31T09:0{n}:30Z"), "why": format!("restart {n}")})
+    };
+    let long_ago = "2026-01-01T00:00:00Z";
+    for (members, expected) in [
+        (json!({"evicted": 1200}), "Incomplete: 1,200 older records have aged out."),
+        (
+            json!({"updates_lost": 5, "missed": 6}),
+            "Incomplete: 5 later changes lost; 6 events skipped by the kernel.",
+        ),
+        (
+            json!({"gaps": [gap(1)]}),
+            "Incomplete: no capture from 01/31 09:01:00 to 01/31 09:01:30 (restart 1).",
+        ),
+        (
+            json!({"gaps": [gap(1), gap(2), gap(3), gap(4)]}),
+            "to 01/31 09:04:30 (restart 4); 1 earlier gaps.",
+        ),
+        (
+            json!({"since": long_ago, "until": long_ago}),
+            "Incomplete: capture began at 01/01 00:00:00, after the time asked for.",
+        ),
+    ] {
+        let mut books = accounting(true);
+        books["complete"] = json!(false);
+        books.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        let mut answers = [
+            list(&[connection(1, "curl", "refused")], 1),
+            summary(1, json!({"refused": 1})),
+            status(),
+        ];
+        for answer in &mut answers {
+            answer["accounting"] = books.clone();
+        }
+        let [connections, totals, health] = answers.each_ref().map(json_answer);
+        let server =
+            Server::tcp(&[(CONNECTIONS, connections), (SUMMARY, totals), (STATUS, health)]);
+        for args in [
+            &["list"][..],
+            &["summary"],
+            &["status"],
+            &["--tool", "get_network_summary"],
+            &["--tool", "list_connections"],
+        ] {
+            let ran = run(&[args, &["--server", &server.url]].concat());
+            assert!(ran.out.contains(expected), "{args:?}: {expected} in {}", ran.out);
+            assert!(!ran.out.contains("attempts were delivered"), "{}", ran.out);
+            assert_eq!(ran.out.matches("aged out").count(), expected.matches("aged out").count());
+        }
+    }
+}
+
+#[test]
 fn status_names_what_is_missing_and_why() {
     let server = Server::tcp(&[(STATUS, json_answer(&status()))]);
     let ran = run(&["status", "--server", &server.url]);

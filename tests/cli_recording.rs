@@ -101,15 +101,19 @@ fn a_server_that_goes_away_leaves_a_recording_that_says_so() {
     let dir = TempDir::new();
     let file = dir.path().join("r.jsonl");
     let file = file.to_str().unwrap();
-    let mut answer = events(event(1, &connection(1, "curl", "refused")));
-    answer.open = false;
-    let server = Server::tcp(&[(STREAM, answer)]);
-    let ran = run(&["record", file, "--server", &server.url]);
-    assert_eq!(ran.code, 3, "{}", ran.err);
-    let ran = run(&["replay", file]);
-    assert_eq!(ran.code, 0);
-    assert!(ran.out.contains("curl[1001]"), "{}", ran.out);
-    assert!(ran.err.contains("was not finished"), "{}", ran.err);
+    for (cut, why) in [(false, "ended the stream; "), (true, "went away: ")] {
+        let _ = std::fs::remove_file(file);
+        let mut answer = events(event(1, &connection(1, "curl", "refused")));
+        (answer.open, answer.cut) = (false, cut);
+        let server = Server::tcp(&[(STREAM, answer)]);
+        let ran = run(&["record", file, "--server", &server.url]);
+        assert_eq!(ran.code, 3, "{}", ran.err);
+        assert!(ran.err.contains(why) && ran.err.contains("has the 1 records"), "{}", ran.err);
+        let ran = run(&["replay", file]);
+        assert_eq!(ran.code, 0);
+        assert!(ran.out.contains("curl[1001]"), "{}", ran.out);
+        assert!(ran.err.contains("was not finished"), "{}", ran.err);
+    }
 }
 
 #[test]

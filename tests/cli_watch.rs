@@ -108,6 +108,20 @@ fn a_server_that_ends_the_stream_is_exit_code_3() {
 }
 
 #[test]
+fn a_server_that_is_killed_is_exit_code_3_after_the_totals() {
+    let mut answer = events(event(1, &connection(1, "curl", "refused")));
+    (answer.open, answer.cut) = (false, true);
+    let server = Server::tcp(&[(STREAM, answer)]);
+    let ran = run(&["watch", "--server", &server.url]);
+    assert_eq!(ran.code, 3);
+    assert!(ran.out.contains("curl[1001]"), "{}", ran.out);
+    let said: Vec<&str> = ran.err.lines().collect();
+    assert!(said[0].contains("1 lines in"), "{}", ran.err);
+    let sentence = format!("netspy: server {} went away: the connection broke off", server.url);
+    assert_eq!(said[1..], [sentence]);
+}
+
+#[test]
 fn changes_that_were_skipped_are_told() {
     let stream = "id: 9\nevent: skipped\ndata: {\"changes\":1200}\n\n".to_owned()
         + &event(10, &connection(1, "curl", "refused"));

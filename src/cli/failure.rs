@@ -46,6 +46,16 @@ impl Failure {
         }
     }
 
+    /// A stream of `source` that was there and ended with an error.
+    pub fn of_stream(source: &str, error: QueryError) -> Self {
+        match error {
+            QueryError::Unreachable { why, .. } => {
+                Failure::Unreachable(format!("{source} went away: {why}"))
+            }
+            error => error.into(),
+        }
+    }
+
     /// The same for the exit code, without words.
     pub fn said(&self) -> Self {
         Failure::Said(self.code())

@@ -113,7 +113,8 @@ pub async fn summary(
 ) -> Result<(), Failure> {
     let filter = question.filter(narrow, question.seconds(), until)?;
     let summary = source.summary(&filter).await?;
-    print(printer, &summary_text(&question.whom(), question.seconds(), &summary))
+    let text = summary_text(&question.whom(), question.seconds(), &summary, &printer.clock);
+    print(printer, &text)
 }
 
 /// Answers `list_connections`.
@@ -139,7 +140,7 @@ fn print(printer: &mut Printer<'_>, text: &str) -> Result<(), Failure> {
     printer.out.write_all(text.as_bytes()).map_err(|e: io::Error| e.into())
 }
 
-fn summary_text(whom: &Whom<'_>, seconds: u32, summary: &Summary) -> String {
+fn summary_text(whom: &Whom<'_>, seconds: u32, summary: &Summary, clock: &Clock) -> String {
     let mut text = String::new();
     let n = summary.total;
     if n == 0 {
@@ -170,7 +171,7 @@ fn summary_text(whom: &Whom<'_>, seconds: u32, summary: &Summary) -> String {
             let _ = writeln!(text, "  Handshake: median {p50}, 99th percentile {p99}");
         }
     }
-    if let Some(warning) = incomplete(&summary.accounting) {
+    if let Some(warning) = incomplete(&summary.accounting, clock) {
         let _ = writeln!(text, "  {warning}");
     }
     text
@@ -191,7 +192,7 @@ fn list_text(list: &List, clock: &Clock) -> String {
             let _ = writeln!(text, "  ... and {more} more events");
         }
     }
-    if let Some(warning) = incomplete(&list.accounting) {
+    if let Some(warning) = incomplete(&list.accounting, clock) {
         let _ = writeln!(text, "  {warning}");
     }
     text

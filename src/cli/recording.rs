@@ -14,7 +14,7 @@ use super::failure::{Failure, note};
 use super::filters::{Page, When};
 use super::locate::Origin;
 use super::render::answers::{Printer, incomplete};
-use super::render::units;
+use super::render::units::{self, Clock};
 use super::signals::Signals;
 use super::{args, watch};
 use crate::event::Connection;
@@ -50,23 +50,27 @@ pub async fn record(args: &args::Record, origin: &Origin) -> Result<(), Failure>
             None => std::future::pending().await,
         }
     };
-    let ended_by_itself = tokio::select! {
-        () = signals.wait() => false,
-        () = end => false,
-        result = recorder.follow(&mut changes) => { result?; true }
+    let from = origin.source.describe();
+    let broken = tokio::select! {
+        () = signals.wait() => None,
+        () = end => None,
+        result = recorder.follow(&mut changes, &from) => match result {
+            Ok(()) => Some(format!("{from} ended the stream")),
+            Err(Failure::Unreachable(why)) => Some(why),
+            Err(failure) => return Err(failure),
+        }
     };
     let end = Timestamp::now();
     if let Some(own) = &origin.own {
         // What is on its way belongs to the recording; then the stream ends by itself.
         own.finish();
-        recorder.follow(&mut changes).await?;
+        recorder.follow(&mut changes, &from).await?;
     }
     let records = units::count(recorder.records);
-    if ended_by_itself {
+    if let Some(why) = broken {
         // Without its last line, the file says by itself that it was cut off.
-        let from = origin.source.describe();
         return Err(Failure::Unreachable(format!(
-            "{from} ended the stream; {shown} has the {records} records until then"
+            "{why}; {shown} has the {records} records until then"
         )));
     }
     recorder.finish(origin, started, end).await?;
@@ -92,14 +96,20 @@ struct Recorder {
 impl Recorder {
     /// Writes whatever comes until the stream ends. May be dropped between two batches: what was
     /// taken from the stream is written before the next wait.
-    async fn follow(&mut self, changes: &mut Changes) -> Result<(), Failure> {
+    async fn follow(&mut self, changes: &mut Changes, from: &str) -> Result<(), Failure> {
         let mut batch = Vec::new();
         while let Some(first) = changes.next().await {
             let mut next = Some(first);
+            let mut broken = None;
             while let Some(item) = next {
-                match item? {
-                    Follow::Change(change) => batch.push(change.connection),
-                    Follow::Skipped { changes } => self.skipped += changes,
+                match item {
+                    Ok(Follow::Change(change)) => batch.push(change.connection),
+                    Ok(Follow::Skipped { changes }) => self.skipped += changes,
+                    // What came before it is written first.
+                    Err(error) => {
+                        broken = Some(Failure::of_stream(from, error));
+                        break;
+                    }
                 }
                 next = match batch.len() < BATCH {
                     true => changes.next().now_or_never().flatten(),
@@ -109,6 +119,9 @@ impl Recorder {
             self.writer.write(&batch)?;
             self.records += u64::try_from(batch.len()).unwrap_or(0);
             batch.clear();
+            if let Some(failure) = broken {
+                return Err(failure);
+            }
         }
         Ok(())
     }
@@ -125,7 +138,7 @@ impl Recorder {
         books.updates_lost += self.skipped;
         books.complete &= self.skipped == 0;
         self.writer.finish(&books)?;
-        if let Some(warning) = incomplete(&books) {
+        if let Some(warning) = incomplete(&books, &Clock::local()) {
             note(&warning);
         }
         Ok(())

@@ -138,27 +138,35 @@ impl Follower {
             if self.ended {
                 return None;
             }
-            if let Err(why) = self.read().await? {
+            if let Err(error) = self.read().await? {
                 self.ended = true;
-                return Some(Err(transport::server(&self.address, &why)));
+                return Some(Err(error));
             }
         }
     }
 
     /// Reads one piece; `None` at the end of the stream.
-    async fn read(&mut self) -> Option<Result<(), String>> {
+    async fn read(&mut self) -> Option<Result<(), QueryError>> {
         let frame = match timeout(SILENCE, self.body.frame()).await {
             Ok(frame) => frame?,
-            Err(_) => return Some(Err(format!("nothing for {} s", SILENCE.as_secs()))),
+            Err(_) => {
+                let why = format!("nothing came for {} s", SILENCE.as_secs());
+                return Some(Err(transport::unreachable(&self.address, why)));
+            }
         };
         let piece = match frame {
             Ok(frame) => frame.into_data().unwrap_or_default(),
-            Err(error) => return Some(Err(format!("the stream broke off: {error}"))),
+            Err(error) => {
+                // Its words are about the body of an answer, which is nothing to a reader.
+                tracing::debug!(%error, "the stream broke off");
+                let why = "the connection broke off".to_owned();
+                return Some(Err(transport::unreachable(&self.address, why)));
+            }
         };
         let mut events = Vec::new();
-        let parsed = self.parser.push(&piece, &mut events).map_err(|e| e.to_string());
+        let parsed = self.parser.push(&piece, &mut events);
         self.ready.extend(events);
-        Some(parsed)
+        Some(parsed.map_err(|e| transport::server(&self.address, &e.to_string())))
     }
 
     fn decode(&self, event: sse::Event) -> Result<Option<Follow>, QueryError> {

@@ -163,7 +163,7 @@ fn slow(address: &Address) -> QueryError {
     unreachable(address, format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()))
 }
 
-fn unreachable(address: &Address, why: String) -> QueryError {
+pub(super) fn unreachable(address: &Address, why: String) -> QueryError {
     QueryError::Unreachable { server: address.to_string(), why }
 }
 

@@ -18,19 +18,33 @@ pub struct Answer {
     pub body: String,
     /// Leaves the connection open after the body, as an event stream is.
     pub open: bool,
+    /// Hangs up before the end that the header promises.
+    pub cut: bool,
 }
 
 pub fn json_answer(body: &Value) -> Answer {
-    Answer { status: 200, content_type: "application/json", body: body.to_string(), open: false }
+    Answer {
+        status: 200,
+        content_type: "application/json",
+        body: body.to_string(),
+        open: false,
+        cut: false,
+    }
 }
 
 pub fn problem(status: u16, body: &Value) -> Answer {
     let content_type = "application/problem+json";
-    Answer { status, content_type, body: body.to_string(), open: false }
+    Answer { status, content_type, body: body.to_string(), open: false, cut: false }
 }
 
 pub fn events(body: impl Into<String>) -> Answer {
-    Answer { status: 200, content_type: "text/event-stream", body: body.into(), open: true }
+    Answer {
+        status: 200,
+        content_type: "text/event-stream",
+        body: body.into(),
+        open: true,
+        cut: false,
+    }
 }
 
 /// Serves fixed answers by path until the test ends; remembers what was asked.
@@ -94,13 +108,18 @@ fn answer(stream: impl Read + Write, routes: &[(String, Answer)], asked: &Mutex<
     asked.lock().unwrap().push(target.clone());
     let path = target.split('?').next().unwrap_or_default();
     let found = routes.iter().find(|(route, _)| route == path).map(|(_, answer)| answer.clone());
-    let Answer { status, content_type, body, open } = found.unwrap_or(Answer {
+    let Answer { status, content_type, body, open, cut } = found.unwrap_or(Answer {
         status: 404,
         content_type: "text/plain",
         body: "no such page".to_owned(),
         open: false,
+        cut: false,
     });
-    let length = if open { String::new() } else { format!("content-length: {}\r\n", body.len()) };
+    let length = if open {
+        String::new()
+    } else {
+        format!("content-length: {}\r\n", body.len() + usize::from(cut))
+    };
     let out = stream.get_mut();
     let _ =
         write!(out, "HTTP/1.1 {status} X\r\ncontent-type: {content_type}\r\n{length}\r\n{body}");

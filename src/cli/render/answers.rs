@@ -212,7 +212,8 @@ impl Printer<'_> {
             n(a.lost.total()),
             n(a.pending),
         )?;
-        if a.evicted > 0 {
+        // Among the causes, where the books are incomplete.
+        if a.evicted > 0 && a.complete {
             writeln!(self.out, "          {} records have aged out", n(a.evicted))?;
         }
         self.incomplete(a)
@@ -220,7 +221,7 @@ impl Printer<'_> {
 
     /// What may be missing, unless nothing can be.
     fn incomplete(&mut self, accounting: &Accounting) -> io::Result<()> {
-        match incomplete(accounting) {
+        match incomplete(accounting, &self.clock) {
             Some(warning) => writeln!(self.out, "{}", self.screen.paint(&warning, ODD)),
             None => Ok(()),
         }
@@ -237,27 +238,52 @@ impl Printer<'_> {
     }
 }
 
-/// The sentence for books that say that something may be missing.
-pub fn incomplete(a: &Accounting) -> Option<String> {
+/// Gaps that are named one by one.
+const GAPS: usize = 3;
+
+/// The sentence for books that say that something may be missing, with every cause.
+pub fn incomplete(a: &Accounting, clock: &Clock) -> Option<String> {
     if a.complete {
         return None;
     }
     let mut causes = Vec::new();
-    let mut cause = |n: u64, what: &dyn Display| {
-        if n > 0 {
-            causes.push(format!("{} {what}", units::count(n)));
-        }
-    };
-    cause(a.lost.ring_full, &"lost in a full ring buffer");
-    cause(a.lost.map_full, &"lost in a full socket table");
-    cause(a.lost.slow_consumer, &"lost by a slow reader");
-    cause(a.lost.undecodable, &"undecodable");
-    cause(a.updates_lost, &"later changes lost");
-    cause(a.missed, &"events skipped by the kernel");
-    cause(a.gaps.len() as u64, &"gaps without capture");
-    let causes = if causes.is_empty() { "see status".to_owned() } else { causes.join(", ") };
-    let (delivered, attempts) = (units::count(a.delivered), units::count(a.attempts));
-    Some(format!("Incomplete: {delivered} of {attempts} attempts were delivered ({causes})."))
+    if a.lost.total() > 0 {
+        let lost = counted(&[
+            (a.lost.ring_full, "lost in a full ring buffer"),
+            (a.lost.map_full, "lost in a full socket table"),
+            (a.lost.slow_consumer, "lost by a slow reader"),
+            (a.lost.undecodable, "undecodable"),
+        ]);
+        let (delivered, attempts) = (units::count(a.delivered), units::count(a.attempts));
+        let lost = lost.join(", ");
+        causes.push(format!("{delivered} of {attempts} attempts were delivered ({lost})"));
+    }
+    causes.extend(counted(&[
+        (a.evicted, "older records have aged out"),
+        (a.updates_lost, "later changes lost"),
+        (a.missed, "events skipped by the kernel"),
+    ]));
+    // The latest are the ones that a reader asks about.
+    let unnamed = a.gaps.len().saturating_sub(GAPS);
+    for gap in a.gaps.iter().skip(unnamed) {
+        let (since, until) = (clock.short(gap.since), clock.short(gap.until));
+        causes.push(format!("no capture from {since} to {until} ({})", clean(&gap.why)));
+    }
+    causes.extend(counted(&[(u64::try_from(unnamed).unwrap_or(u64::MAX), "earlier gaps")]));
+    if causes.is_empty() {
+        causes.push(match a.since == a.until {
+            // The books of a window that ends before capture began are those of its first moment.
+            true => format!("capture began at {}, after the time asked for", clock.short(a.since)),
+            false => "the server names no cause".to_owned(),
+        });
+    }
+    Some(format!("Incomplete: {}.", causes.join("; ")))
+}
+
+/// The causes that occurred, with how often.
+fn counted(causes: &[(u64, &str)]) -> Vec<String> {
+    let occurred = causes.iter().filter(|(n, _)| *n > 0);
+    occurred.map(|(n, what)| format!("{} {what}", units::count(*n))).collect()
 }
 
 fn flatten(prefix: &str, value: &serde_json::Value, lines: &mut BTreeMap<String, String>) {

@@ -21,6 +21,7 @@ use super::render::answers::{Printer, incomplete};
 use super::render::record;
 use super::render::screen::Screen;
 use super::render::table::{Cell, Layout};
+use super::render::units::Clock;
 use super::render::{units, write_json};
 use super::signals::Signals;
 use crate::event::{Connection, Outcome};
@@ -80,7 +81,10 @@ pub async fn run(
                     };
                     match item {
                         Ok(item) => view.take(item)?,
-                        Err(error) => break Some(error.into()),
+                        Err(error) => {
+                            let server = origin.source.describe();
+                            break Some(Failure::of_stream(&server, error));
+                        }
                     }
                     taken += 1;
                     if view.is_done() || taken >= BATCH {
@@ -104,17 +108,17 @@ pub async fn run(
     view.period()?;
     note(&view.totals(begin.elapsed()));
     if result.is_ok() {
-        tell_losses(filter, view.lines.since(), origin).await;
+        tell_losses(filter, view.lines.since(), origin, &view.printer.clock).await;
     }
     result
 }
 
 /// Says so if something may be missing from what was shown.
-async fn tell_losses(filter: Filter, since: Timestamp, origin: &Origin) {
+async fn tell_losses(filter: Filter, since: Timestamp, origin: &Origin, clock: &Clock) {
     let filter = Filter { since: Some(since), ..filter };
     let summary = tokio::time::timeout(LAST_QUESTION, origin.source.summary(&filter)).await;
     if let Ok(Ok(summary)) = summary
-        && let Some(warning) = incomplete(&summary.accounting)
+        && let Some(warning) = incomplete(&summary.accounting, clock)
     {
         note(&warning);
     }
