@@ -273,6 +273,15 @@ pub trait Source: Send + Sync {
     fn describe(&self) -> String;
 }
 
+/// Where a recording ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordingEnd {
+    /// When.
+    pub time: Timestamp,
+    /// `None` if the recording was finished; how it broke off otherwise.
+    pub broken: Option<&'static str>,
+}
+
 /// What the store needs to know of the capture that feeds it.
 pub trait CaptureHandle: Send + Sync {
     /// The figures since the start of capture.
@@ -285,4 +294,8 @@ pub trait CaptureHandle: Send + Sync {
     fn report(&self) -> AttachReport;
     /// `None` while capture runs; why it stopped otherwise.
     fn stopped(&self) -> Option<String>;
+    /// Up to when there are records, if they come from a recording; `None` while more may come.
+    fn recorded_until(&self) -> Option<RecordingEnd> {
+        None
+    }
 }

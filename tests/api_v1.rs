@@ -279,3 +279,18 @@ async fn hostile_requests_get_an_answer_below_500() {
     assert_eq!(server.ask(&huge, b"").await.status, 431);
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_window_that_was_not_watched_is_a_gap_and_ends_now_at_the_latest() {
+    let server = server(vec![refused(1, &info(7, "curl"))]).await;
+    let early = "/api/v1/connections?since=2020-01-01T00:00:00Z&until=2999-01-01T00:00:00Z";
+    let early = list(&server.get(early).await);
+    assert!(!early.accounting.complete && early.accounting.balances());
+    let gap = &early.accounting.gaps[0];
+    assert_eq!((gap.since, gap.until), ("2020-01-01T00:00:00Z".parse().unwrap(), epoch()));
+    assert_eq!(gap.why, "before capture began");
+    assert!(early.window.until <= jiff::Timestamp::now());
+    let watched = list(&server.get("/api/v1/connections?since=1h").await);
+    assert!(watched.accounting.complete && watched.accounting.gaps.is_empty());
+    server.stop().await;
+}
