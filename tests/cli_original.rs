@@ -47,6 +47,32 @@ fn the_summary_comes_in_the_originals_words_with_the_outcomes_after_them() {
 }
 
 #[test]
+fn numbers_below_one_stand_for_the_default() {
+    let server = server();
+    let summary = "All processes made 5 outbound connection attempts over the last 60 seconds";
+    for value in ["0", "-5", "-9223372036854775808"] {
+        for flag in ["--duration", "-pid", "--pid"] {
+            for args in [&[flag, value][..], &[&format!("{flag}={value}")]] {
+                let tool = ["--tool", "get_network_summary", "--server", &server.url];
+                let ran = run(&[&tool, args].concat());
+                assert!(ran.out.starts_with(summary), "{args:?}: {}{}", ran.out, ran.err);
+                assert!(!server.asked().pop().unwrap().contains("pid="));
+            }
+        }
+        let list = ["--tool", "list_connections", "--server", &server.url, "--max-events", value];
+        assert_eq!(run(&list).code, 0);
+        assert!(server.asked().pop().unwrap().contains("limit=10"), "{value}");
+    }
+    let ran = run_with_input(&["--server", &server.url], "summary --duration -5 -pid -1\n");
+    assert!(ran.out.starts_with(summary), "{}{}", ran.out, ran.err);
+    for value in ["x", "4294967296", "1.5"] {
+        let ran = run(&["--tool", "get_network_summary", "--pid", value]);
+        assert_eq!(ran.code, 2, "{value}");
+        assert!(ran.err.contains("--pid"), "{}", ran.err);
+    }
+}
+
+#[test]
 fn nothing_found_has_the_originals_sentences() {
     let server = Server::tcp(&[
         (CONNECTIONS, json_answer(&list(&[], 0))),
