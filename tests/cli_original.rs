@@ -201,6 +201,22 @@ fn help_and_tools_need_no_server() {
 }
 
 #[test]
+fn a_script_for_the_shell_is_not_stopped_by_a_watch_without_end() {
+    let server = Server::tcp(&[
+        (STREAM, events(event(1, &connection(1, "curl", "refused")))),
+        (SUMMARY, json_answer(&summary(5, json!({"refused": 5})))),
+    ]);
+    let ran = run_with_input(&["--server", &server.url], "watch --port 443\nsummary\n");
+    assert_eq!(ran.code, 2);
+    assert!(ran.err.contains("or use 'netspy watch'"), "{}", ran.err);
+    assert!(ran.out.starts_with("All processes made 5"), "{}", ran.out);
+
+    let ran = run_with_input(&["--server", &server.url], "watch --limit 1\nsummary\n");
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.out.contains("curl[1001]") && ran.out.contains("All processes made 5"));
+}
+
+#[test]
 fn the_shell_without_its_server_is_exit_code_3() {
     let ran = run_with_input(&["--server", "unix:/nonexistent"], "summary\n");
     assert_eq!(ran.code, 3, "{}", ran.err);

@@ -151,6 +151,13 @@ pub struct Watch {
     pub what: What,
 }
 
+impl Watch {
+    /// Whether only Ctrl-C or a signal ends it.
+    pub fn is_endless(&self) -> bool {
+        self.limit.is_none() && self.duration.is_none()
+    }
+}
+
 /// Arguments of `list`.
 #[derive(Debug, Clone, Default, Args)]
 #[command(after_help = "\
