@@ -47,6 +47,32 @@ fn the_summary_comes_in_the_originals_words_with_the_outcomes_after_them() {
 }
 
 #[test]
+fn numbers_below_one_stand_for_the_default() {
+    let server = server();
+    let summary = "All processes made 5 outbound connection attempts over the last 60 seconds";
+    for value in ["0", "-5", "-9223372036854775808"] {
+        for flag in ["--duration", "-pid", "--pid"] {
+            for args in [&[flag, value][..], &[&format!("{flag}={value}")]] {
+                let tool = ["--tool", "get_network_summary", "--server", &server.url];
+                let ran = run(&[&tool, args].concat());
+                assert!(ran.out.starts_with(summary), "{args:?}: {}{}", ran.out, ran.err);
+                assert!(!server.asked().pop().unwrap().contains("pid="));
+            }
+        }
+        let list = ["--tool", "list_connections", "--server", &server.url, "--max-events", value];
+        assert_eq!(run(&list).code, 0);
+        assert!(server.asked().pop().unwrap().contains("limit=10"), "{value}");
+    }
+    let ran = run_with_input(&["--server", &server.url], "summary --duration -5 -pid -1\n");
+    assert!(ran.out.starts_with(summary), "{}{}", ran.out, ran.err);
+    for value in ["x", "4294967296", "1.5"] {
+        let ran = run(&["--tool", "get_network_summary", "--pid", value]);
+        assert_eq!(ran.code, 2, "{value}");
+        assert!(ran.err.contains("--pid"), "{}", ran.err);
+    }
+}
+
+#[test]
 fn nothing_found_has_the_originals_sentences() {
     let server = Server::tcp(&[
         (CONNECTIONS, json_answer(&list(&[], 0))),
@@ -172,6 +198,22 @@ fn help_and_tools_need_no_server() {
     let ran = run_with_input(&["--server", "unix:/nonexistent"], "help\ntools\nlist --help\n");
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
     assert!(ran.out.contains("get_network_summary") && ran.out.contains("--max-events"));
+}
+
+#[test]
+fn a_script_for_the_shell_is_not_stopped_by_a_watch_without_end() {
+    let server = Server::tcp(&[
+        (STREAM, events(event(1, &connection(1, "curl", "refused")))),
+        (SUMMARY, json_answer(&summary(5, json!({"refused": 5})))),
+    ]);
+    let ran = run_with_input(&["--server", &server.url], "watch --port 443\nsummary\n");
+    assert_eq!(ran.code, 2);
+    assert!(ran.err.contains("or use 'netspy watch'"), "{}", ran.err);
+    assert!(ran.out.starts_with("All processes made 5"), "{}", ran.out);
+
+    let ran = run_with_input(&["--server", &server.url], "watch --limit 1\nsummary\n");
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.out.contains("curl[1001]") && ran.out.contains("All processes made 5"));
 }
 
 #[test]

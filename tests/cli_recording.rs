@@ -117,6 +117,20 @@ fn a_server_that_goes_away_leaves_a_recording_that_says_so() {
 }
 
 #[test]
+fn replay_asks_no_server() {
+    for args in
+        [["replay", "r.jsonl", "--server", "unix:/x"], ["--server", "unix:/x", "replay", "r.jsonl"]]
+    {
+        let ran = run(&args);
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{args:?}");
+        assert!(ran.err.contains("leave out --server"), "{}", ran.err);
+    }
+    let named = netspy(&["replay", "/nonexistent"]).env("NETSPY_SERVER", "unix:/x").output();
+    let ran = finish(named.unwrap());
+    assert!(ran.err.contains("cannot open /nonexistent"), "{}", ran.err);
+}
+
+#[test]
 fn a_file_that_is_no_recording_is_exit_code_2() {
     let dir = TempDir::new();
     let file = dir.path().join("notes.txt");

@@ -70,6 +70,12 @@ pub struct ToolArgs {
     pub query: Option<String>,
 }
 
+/// A number of the original, which took every number: 0 and less stand for "not given".
+fn number(text: &str) -> Result<u32, String> {
+    let n: i64 = text.parse().map_err(|_| "not a whole number".to_owned())?;
+    u32::try_from(n.max(0)).map_err(|_| format!("more than {}", u32::MAX))
+}
+
 /// Parameters of the original's tools. 0 stands for "not given", as it did there.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Question {
@@ -77,13 +83,13 @@ pub struct Question {
     #[arg(long, value_name = "NAME")]
     pub process: Option<String>,
     /// Only this process, by id
-    #[arg(long, value_name = "PID")]
+    #[arg(long, value_name = "PID", value_parser = number, allow_negative_numbers = true)]
     pub pid: Option<u32>,
     /// Seconds that the summary looks back [60]; without a server, how long to capture
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = number, allow_negative_numbers = true)]
     pub duration: Option<u32>,
     /// Lines that the list shows [--tool: 100, shell: 10]
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = number, allow_negative_numbers = true)]
     pub max_events: Option<u32>,
 }
 
@@ -143,6 +149,13 @@ pub struct Watch {
     pub duration: Option<u32>,
     #[command(flatten)]
     pub what: What,
+}
+
+impl Watch {
+    /// Whether only Ctrl-C or a signal ends it.
+    pub fn is_endless(&self) -> bool {
+        self.limit.is_none() && self.duration.is_none()
+    }
 }
 
 /// Arguments of `list`.

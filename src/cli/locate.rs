@@ -11,6 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::failure::{Failure, note};
 use super::own::OwnCapture;
 use crate::capture::error::CaptureError;
+use crate::capture::support;
 use crate::client::{Address, HttpSource, InvalidAddress};
 use crate::query::{QueryError, Source};
 
@@ -79,9 +80,7 @@ pub async fn locate(server: Option<&str>, capture: Capture) -> Result<Origin, Fa
     };
     let none = no_server(&reasons);
     let Capture::Allowed { no_unix } = capture else {
-        return Err(Failure::Unreachable(format!(
-            "{none}: start one with 'sudo ebpf-server', or name one with --server"
-        )));
+        return Err(only_a_server(&none, support::is_privileged()));
     };
     let own = OwnCapture::start(no_unix).map_err(|error| no_way(&error, &none))?;
     note(&format!("{none}: capturing in this process"));
@@ -113,6 +112,16 @@ fn no_server(reasons: &[Reason]) -> String {
         true => "no server runs here".to_owned(),
         false => format!("no server can be used here ({})", telling.join("; ")),
     }
+}
+
+/// For a question that a capture which only begins now cannot answer. The exit code is the one that
+/// this user gets for every other question.
+fn only_a_server(none: &str, privileged: bool) -> Failure {
+    let text = format!(
+        "{none}, and only a server knows the past: start one with 'sudo ebpf-server', or name one \
+         with --server"
+    );
+    if privileged { Failure::Unreachable(text) } else { Failure::NoPrivilege(text) }
 }
 
 fn no_way(error: &CaptureError, none: &str) -> Failure {
@@ -285,6 +294,14 @@ mod tests {
         let places = Places { socket: PathBuf::from("/nonexistent/api.sock"), tcp };
         let none = no_server(&find_server(&places).await.unwrap_err());
         assert_eq!(none, format!("no server can be used here (http://{tcp} is no netspy server)"));
+    }
+
+    #[test]
+    fn a_question_for_a_server_alone_ends_like_the_others_of_its_user() {
+        let refused = CaptureError::NoPrivilege { missing: String::new() };
+        let others = no_way(&refused, "no server runs here");
+        assert_eq!(only_a_server("no server runs here", false).code(), others.code());
+        assert_eq!(only_a_server("no server runs here", true).code(), 3);
     }
 
     #[tokio::test]

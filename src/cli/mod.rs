@@ -22,7 +22,7 @@ use std::ffi::OsString;
 use std::io::{self, BufWriter, IsTerminal};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches};
 use tracing_subscriber::filter::LevelFilter;
 
 use self::args::{Cli, Command, Question};
@@ -36,7 +36,7 @@ use self::render::units::Clock;
 
 /// Does what the command line says; the result is the exit code of the process.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(argv::normalise(args)) {
+    let cli = match parse(args) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
@@ -46,6 +46,22 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(Stop::Usage(error)) => usage(&error),
         Err(Stop::Failure(failure)) => failure.report(),
     }
+}
+
+fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let mut command = Cli::command();
+    let matches = command.try_get_matches_from_mut(argv::normalise(args))?;
+    // A server in the environment is for the other commands; one that was typed is a mistake.
+    let named = |matches: &clap::ArgMatches| {
+        matches.value_source("server") == Some(clap::parser::ValueSource::CommandLine)
+    };
+    if let Some(("replay", sub)) = matches.subcommand()
+        && (named(&matches) || named(sub))
+    {
+        let text = "replay reads a file and asks no server: leave out --server";
+        return Err(command.error(clap::error::ErrorKind::ArgumentConflict, text));
+    }
+    Cli::from_arg_matches(&matches)
 }
 
 enum Stop {

@@ -31,7 +31,7 @@ pub fn run(
         read_address(text)?;
     }
     let mut input = Input::open()?;
-    let mut shell = Shell { server, origin: None };
+    let mut shell = Shell { server, origin: None, interactive: input.is_interactive() };
     if input.is_interactive() {
         printer.out.write_all(GREETING.as_bytes())?;
         printer.out.flush()?;
@@ -78,6 +78,7 @@ enum Next {
 struct Shell<'a> {
     server: Option<&'a str>,
     origin: Option<Origin>,
+    interactive: bool,
 }
 
 impl Shell<'_> {
@@ -116,6 +117,13 @@ impl Shell<'_> {
             ShellCommand::Quit => return Ok(Next::Quit),
             ShellCommand::Help => printer.out.write_all(words::HELP.as_bytes())?,
             ShellCommand::Tools => printer.out.write_all(words::TOOLS.as_bytes())?,
+            ShellCommand::Watch(args) if !self.interactive && args.is_endless() => {
+                return Err(Failure::Usage(
+                    "watch does not end by itself, and no line after it would be reached: give it \
+                     --duration or --limit, or use 'netspy watch'"
+                        .to_owned(),
+                ));
+            }
             ShellCommand::Watch(args) => runtime.block_on(async {
                 args.what.read(&When::default(), &Page::default())?;
                 let origin = self.origin().await?;
