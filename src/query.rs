@@ -100,8 +100,10 @@ impl Page {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     /// Start.
+    #[serde(serialize_with = "crate::event::time::serialize")]
     pub since: Timestamp,
     /// End.
+    #[serde(serialize_with = "crate::event::time::serialize")]
     pub until: Timestamp,
 }
 
@@ -119,6 +121,7 @@ pub struct List {
     /// The books of that time.
     pub accounting: Accounting,
     /// Where nothing matched: the start of the newest record that matches but for the window.
+    #[serde(serialize_with = "crate::event::time::serialize_option")]
     pub newest_outside_window: Option<Timestamp>,
 }
 
@@ -159,6 +162,7 @@ pub struct Summary {
     /// The books of that time.
     pub accounting: Accounting,
     /// Where nothing matched: the start of the newest record that matches but for the window.
+    #[serde(serialize_with = "crate::event::time::serialize_option")]
     pub newest_outside_window: Option<Timestamp>,
 }
 
@@ -176,6 +180,7 @@ pub struct StoreStatus {
     /// Records that aged out.
     pub evicted: u64,
     /// Start of the oldest record held.
+    #[serde(serialize_with = "crate::event::time::serialize_option")]
     pub oldest: Option<Timestamp>,
 }
 
