@@ -198,7 +198,7 @@ impl Entry {
         let known = match &self.program {
             Program::Known(known) => known.clone(),
             Program::Started { file, args, truncated } => {
-                let known = look_up(raw.pid, is_alive, file, args, *truncated);
+                let known = look_up(raw, is_alive, file, args, *truncated);
                 self.program = Program::Known(known.clone());
                 known
             }
@@ -225,10 +225,16 @@ impl Entry {
 }
 
 /// What the start of the program told, completed by /proc.
-fn look_up(pid: u32, is_alive: bool, file: &str, args: &[u8], truncated: bool) -> Known {
+fn look_up(raw: &netspy_conn, is_alive: bool, file: &str, args: &[u8], truncated: bool) -> Known {
+    let pid = raw.pid;
     let from_proc = if is_alive { fs::read(format!("/proc/{pid}/cmdline")).ok() } else { None };
-    // Another program may have started in the process since: then /proc is about that one.
-    let same = from_proc.as_ref().is_some_and(|proc| proc.starts_with(args));
+    // Another program may have started in the process since: then /proc is about that one. Where
+    // the start of this one was not seen, its name at the attempt has to tell.
+    let same = from_proc.as_ref().is_some_and(|proc| match args {
+        [] => fs::read(format!("/proc/{pid}/comm"))
+            .is_ok_and(|now| text(now.strip_suffix(b"\n").unwrap_or(&now)) == text(&raw.comm)),
+        args => proc.starts_with(args),
+    });
     let link = if same { fs::read_link(format!("/proc/{pid}/exe")).ok() } else { None };
     let (exe, exe_deleted) = match link {
         Some(path) => {
@@ -362,9 +368,16 @@ mod tests {
         let pid = std::process::id();
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         let start = start_ticks(&stat).unwrap() * 10_000_000;
-        let process = Processes::default().resolve(&attempt(pid, start, b"me"), &Clock::new());
+        let comm = fs::read_to_string("/proc/self/comm").unwrap();
+        let mut processes = Processes::default();
+        let process =
+            processes.resolve(&attempt(pid, start, comm.trim().as_bytes()), &Clock::new());
         let exe = std::env::current_exe().unwrap();
         assert_eq!(process.exe.as_deref(), exe.to_str());
+        // Under another name it may have run another program.
+        let mut processes = Processes::default();
+        let process = processes.resolve(&attempt(pid, start, b"another"), &Clock::new());
+        assert_eq!((process.exe.as_deref(), process.cmdline.as_deref()), (None, None));
     }
 
     #[test]
