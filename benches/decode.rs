@@ -8,23 +8,23 @@ use netspy::capture::decoder::Decoder;
 
 /// `struct netspy_conn` of src/bpf/connect.h: a TCP connect to 127.0.0.1:443 that was refused.
 fn refused(n: u64) -> Vec<u8> {
-    let mut bytes = vec![0; 200];
+    let mut bytes = vec![0; 208];
     let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
     put(0, &1_u32.to_ne_bytes());
     put(5, &[2, 3]);
     put(8, &(1_000_000 + n).to_ne_bytes());
     put(16, &(1_020_000 + n).to_ne_bytes());
-    put(40, &7_u64.to_ne_bytes());
+    put(48, &7_u64.to_ne_bytes());
     // A process that does not exist: /proc is asked once and found empty.
-    put(64, &(u32::MAX - 1).to_ne_bytes());
-    put(84, &111_i32.to_ne_bytes());
-    put(104, &2_u16.to_ne_bytes());
-    put(106, &1_u16.to_ne_bytes());
-    put(108, &6_u16.to_ne_bytes());
-    put(112, &443_u16.to_ne_bytes());
-    put(136, &[127, 0, 0, 1]);
-    put(152, b"curl");
-    put(168, b"curl");
+    put(72, &(u32::MAX - 1).to_ne_bytes());
+    put(92, &111_i32.to_ne_bytes());
+    put(112, &2_u16.to_ne_bytes());
+    put(114, &1_u16.to_ne_bytes());
+    put(116, &6_u16.to_ne_bytes());
+    put(120, &443_u16.to_ne_bytes());
+    put(144, &[127, 0, 0, 1]);
+    put(160, b"curl");
+    put(176, b"curl");
     bytes
 }
 

@@ -54,8 +54,10 @@ pub struct Counters {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     /// Start of the gap.
+    #[serde(serialize_with = "crate::event::time::serialize")]
     pub since: Timestamp,
     /// End of the gap.
+    #[serde(serialize_with = "crate::event::time::serialize")]
     pub until: Timestamp,
     /// Why capture was down.
     pub why: String,
@@ -83,8 +85,10 @@ pub struct Accounting {
     /// When capture was down.
     pub gaps: Vec<Gap>,
     /// Start of the window that the figures cover.
+    #[serde(serialize_with = "crate::event::time::serialize")]
     pub since: Timestamp,
     /// End of it.
+    #[serde(serialize_with = "crate::event::time::serialize")]
     pub until: Timestamp,
     /// Whether nothing can be missing from the window.
     pub complete: bool,

@@ -14,6 +14,26 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 
+/// Times in JSON: always nine digits after the point, so that they sort as text.
+pub(crate) mod time {
+    use jiff::Timestamp;
+    use serde::Serializer;
+
+    pub(crate) fn serialize<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&format_args!("{time:.9}"))
+    }
+
+    pub(crate) fn serialize_option<S: Serializer>(
+        time: &Option<Timestamp>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match time {
+            Some(time) => serialize(time, to),
+            None => to.serialize_none(),
+        }
+    }
+}
+
 /// Names one attempt on one host. Opaque to users; it keeps its value through every version of
 /// the record.
 ///
@@ -320,6 +340,7 @@ pub struct ProcessInfo {
     /// Names of the ancestors, nearest first.
     pub ancestry: Vec<Arc<str>>,
     /// When the process started.
+    #[serde(serialize_with = "time::serialize_option")]
     pub start_time: Option<Timestamp>,
     /// Path in the cgroup v2 hierarchy.
     pub cgroup: Option<Arc<str>>,
@@ -362,6 +383,7 @@ pub struct Dropped {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Close {
     /// When the socket reached the state CLOSED.
+    #[serde(serialize_with = "time::serialize")]
     pub time: Timestamp,
     /// From the outcome to the close, in microseconds.
     pub duration_us: u64,
@@ -388,6 +410,7 @@ pub struct Connection {
     /// Name of the host.
     pub host: Arc<str>,
     /// Start of the attempt.
+    #[serde(serialize_with = "time::serialize")]
     pub time: Timestamp,
     /// Who opened it.
     pub direction: Direction,
@@ -442,6 +465,25 @@ mod tests {
         for text in ["", "1", "1-2", "1-2-3-4", "x-1-2", "1--2", "+1-2-3", "1-2-", "é-1-2"] {
             assert!(text.parse::<ConnectionId>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn times_have_nine_digits_and_so_sort_as_text() {
+        #[derive(Serialize)]
+        struct Times {
+            #[serde(serialize_with = "time::serialize")]
+            time: Timestamp,
+            #[serde(serialize_with = "time::serialize_option")]
+            start_time: Option<Timestamp>,
+        }
+        let json = |nanos| {
+            let time = Timestamp::from_nanosecond(nanos).unwrap();
+            serde_json::to_string(&Times { time, start_time: Some(time) }).unwrap()
+        };
+        let nanos = [0, 1, 500_000_000, 999_999_999, 1_000_000_000, 1_500_000_000];
+        assert!(nanos.map(json).is_sorted());
+        let time = "1970-01-01T00:00:00.500000000Z";
+        assert_eq!(json(500_000_000), format!("{{\"time\":\"{time}\",\"start_time\":\"{time}\"}}"));
     }
 
     #[test]

@@ -100,8 +100,10 @@ impl Page {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     /// Start.
+    #[serde(serialize_with = "crate::event::time::serialize")]
     pub since: Timestamp,
     /// End.
+    #[serde(serialize_with = "crate::event::time::serialize")]
     pub until: Timestamp,
 }
 
@@ -119,6 +121,7 @@ pub struct List {
     /// The books of that time.
     pub accounting: Accounting,
     /// Where nothing matched: the start of the newest record that matches but for the window.
+    #[serde(serialize_with = "crate::event::time::serialize_option")]
     pub newest_outside_window: Option<Timestamp>,
 }
 
@@ -159,6 +162,7 @@ pub struct Summary {
     /// The books of that time.
     pub accounting: Accounting,
     /// Where nothing matched: the start of the newest record that matches but for the window.
+    #[serde(serialize_with = "crate::event::time::serialize_option")]
     pub newest_outside_window: Option<Timestamp>,
 }
 
@@ -176,6 +180,7 @@ pub struct StoreStatus {
     /// Records that aged out.
     pub evicted: u64,
     /// Start of the oldest record held.
+    #[serde(serialize_with = "crate::event::time::serialize_option")]
     pub oldest: Option<Timestamp>,
 }
 
@@ -273,6 +278,15 @@ pub trait Source: Send + Sync {
     fn describe(&self) -> String;
 }
 
+/// Where a recording ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordingEnd {
+    /// When.
+    pub time: Timestamp,
+    /// `None` if the recording was finished; how it broke off otherwise.
+    pub broken: Option<&'static str>,
+}
+
 /// What the store needs to know of the capture that feeds it.
 pub trait CaptureHandle: Send + Sync {
     /// The figures since the start of capture.
@@ -285,4 +299,8 @@ pub trait CaptureHandle: Send + Sync {
     fn report(&self) -> AttachReport;
     /// `None` while capture runs; why it stopped otherwise.
     fn stopped(&self) -> Option<String>;
+    /// Up to when there are records, if they come from a recording; `None` while more may come.
+    fn recorded_until(&self) -> Option<RecordingEnd> {
+        None
+    }
 }

@@ -3,12 +3,16 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::records::*;
 use common::{Answer, Server, server};
 use jiff::{SignedDuration, Timestamp};
 use netspy::Connection;
 use netspy::event::*;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 const JSON: &str = "application/json";
 
@@ -284,5 +288,57 @@ async fn a_json_body_with_the_type_that_curl_gives_it_is_taken() {
         let answer = server.post(path, "application/x-www-form-urlencoded", b"{\"pid\":0}").await;
         assert_eq!(answer.status, 200, "{answer:?}");
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn members_of_a_body_are_known_in_any_letter_case() {
+    let server = some().await;
+    for body in ["{\"PID\":7}", "{\"Pid\":7}", "{\"pid\":7}"] {
+        let answer = server.post("/api/connection-summary", JSON, body.as_bytes()).await;
+        assert_eq!(ok(&answer)["count"], 2, "{body}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_list_says_how_many_match_and_how_many_it_shows_at_most() {
+    let server = some().await;
+    for (query, shown, limit) in [("", 6, 100), ("?limit=2", 2, 2), ("?limit=20000", 6, 10_000)] {
+        let answer = ok(&server.get(&format!("/api/list-connections{query}")).await);
+        let told = (&answer["total_events"], &answer["total_count"], &answer["limit"]);
+        assert_eq!(told, (&json!(shown), &json!(6), &json!(limit)), "{query}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn bodies_that_come_slowly_hold_up_nobody_else() {
+    let server = some().await;
+    let mut slow = Vec::new();
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let head = "POST /api/connection-summary HTTP/1.1\r\nHost: localhost\r\n\
+                    Content-Type: application/json\r\nContent-Length: 10\r\n\r\n{";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        slow.push(stream);
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for target in ["/health", "/api/v1/status", "/api/connection-summary"] {
+        let answer = tokio::time::timeout(Duration::from_secs(5), server.get(target)).await;
+        assert_eq!(answer.expect(target).status, 200);
+    }
+    drop(slow);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_that_announces_itself_as_too_large_is_refused_before_it_comes() {
+    let server = some().await;
+    let head = "POST /api/list-connections HTTP/1.1\r\nHost: localhost\r\n\
+                Content-Type: application/json\r\nContent-Length: 70000\r\n";
+    let answer = tokio::time::timeout(Duration::from_secs(5), server.ask(head, b"")).await;
+    let answer = answer.expect("an answer at once");
+    assert_eq!((answer.status, answer.header("connection")), (413, Some("close")));
     server.stop().await;
 }

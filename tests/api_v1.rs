@@ -279,3 +279,51 @@ async fn hostile_requests_get_an_answer_below_500() {
     assert_eq!(server.ask(&huge, b"").await.status, 431);
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_window_that_was_not_watched_is_a_gap_and_ends_now_at_the_latest() {
+    let server = server(vec![refused(1, &info(7, "curl"))]).await;
+    let early = "/api/v1/connections?since=2020-01-01T00:00:00Z&until=2999-01-01T00:00:00Z";
+    let early = list(&server.get(early).await);
+    assert!(!early.accounting.complete && early.accounting.balances());
+    let gap = &early.accounting.gaps[0];
+    assert_eq!((gap.since, gap.until), ("2020-01-01T00:00:00Z".parse().unwrap(), epoch()));
+    assert_eq!(gap.why, "before capture began");
+    assert!(early.window.until <= jiff::Timestamp::now());
+    let watched = list(&server.get("/api/v1/connections?since=1h").await);
+    assert!(watched.accounting.complete && watched.accounting.gaps.is_empty());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_refused_is_not_listed_as_accepted() {
+    let server = server(vec![refused(1, &info(7, "curl"))]).await;
+    for target in ["summary?limit=1", "summary?colour=red", "stream?sort=oldest", "stream?x=1"] {
+        let answer = server.get(&format!("/api/v1/{target}")).await;
+        assert_eq!(answer.status, 400, "{target}");
+        let accepted = answer.json()["accepted"].as_str().unwrap().to_owned();
+        let accepted: Vec<_> = accepted.split(", ").collect();
+        assert!(accepted.contains(&"process"), "{target}");
+        assert!(!["limit", "cursor", "sort"].iter().any(|name| accepted.contains(name)));
+        assert_eq!(accepted.contains(&"after"), target.starts_with("stream"), "{target}");
+    }
+    let answer = server.get("/api/v1/connections/%ff").await;
+    let json = answer.json();
+    assert_eq!((answer.status, json["parameter"].as_str()), (400, Some("id")));
+    assert!(json["accepted"].is_string() && json["detail"].as_str().unwrap().starts_with("id: "));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_cursor_leads_on_in_its_own_list_alone() {
+    let server = server((0..10).map(|n| refused(n, &info(7, "curl"))).collect()).await;
+    let first = list(&server.get("/api/v1/connections?limit=2&pid=7&since=9999d").await);
+    let cursor = first.next_cursor.unwrap();
+    let next = format!("/api/v1/connections?limit=2&pid=7&since=9998d&cursor={cursor}");
+    assert_eq!(list(&server.get(&next).await).connections.len(), 2);
+    for other in ["pid=8", "pid=7&port=443", "limit=2", "pid=7&sort=oldest"] {
+        let answer = server.get(&format!("/api/v1/connections?{other}&cursor={cursor}")).await;
+        assert_eq!((answer.status, answer.json()["parameter"].as_str()), (400, Some("cursor")));
+    }
+    server.stop().await;
+}

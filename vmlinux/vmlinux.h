@@ -70,7 +70,10 @@ enum bpf_func_id {
 enum {
 	TCP_ESTABLISHED = 1,
 	TCP_SYN_SENT = 2,
+	TCP_FIN_WAIT1 = 4,
+	TCP_FIN_WAIT2 = 5,
 	TCP_CLOSE = 7,
+	TCP_CLOSE_WAIT = 8,
 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -157,6 +160,7 @@ struct inet_sock {
 
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
+	void *icsk_ulp_data;
 };
 
 struct tcp_sock {
@@ -167,6 +171,10 @@ struct tcp_sock {
 	u32 srtt_us;
 	u32 total_retrans;
 	bool is_mptcp;
+};
+
+struct mptcp_subflow_context {
+	u32 request_join : 1;
 };
 
 struct mptcp_sock {
@@ -202,6 +210,7 @@ struct mm_struct {
 };
 
 struct task_struct {
+	unsigned int flags;
 	struct mm_struct *mm;
 	pid_t pid;
 	pid_t tgid;
@@ -237,11 +246,21 @@ struct bpf_iter__bpf_map_elem {
 
 /* Registers at the system call, for PT_REGS_PARM*_CORE_SYSCALL of bpf_tracing.h. */
 #if defined(__TARGET_ARCH_x86)
+/* arch/x86/entry/syscalls/syscall_64.tbl */
+#define NR_connect	 42
+#define NR_shutdown	 48
+#define SYSCALL_NR(regs) ((long)BPF_CORE_READ(regs, orig_ax))
+
 struct pt_regs {
 	long unsigned int r15, r14, r13, r12, bp, bx, r11, r10, r9, r8;
 	long unsigned int ax, cx, dx, si, di, orig_ax, ip, cs, flags, sp, ss;
 };
 #elif defined(__TARGET_ARCH_arm64)
+/* include/uapi/asm-generic/unistd.h */
+#define NR_connect	 203
+#define NR_shutdown	 210
+#define SYSCALL_NR(regs) ((long)BPF_CORE_READ(regs, syscallno))
+
 struct user_pt_regs {
 	__u64 regs[31];
 	__u64 sp;

@@ -81,6 +81,10 @@ pub(super) struct ConnectionList {
     total_events: usize,
     events_by_pid: BTreeMap<u32, Vec<Event>>,
     query_time: String,
+    /// Added by this project: how many match, shown or not.
+    total_count: u64,
+    /// Added by this project: the most that are shown.
+    limit: usize,
 }
 
 pub(super) async fn list(
@@ -96,7 +100,14 @@ pub(super) async fn list(
         events_by_pid.entry(event.pid).or_default().push(event);
     }
     let total_pids = events_by_pid.len();
-    Ok(Json(ConnectionList { total_pids, total_events, events_by_pid, query_time: query_time() }))
+    Ok(Json(ConnectionList {
+        total_pids,
+        total_events,
+        events_by_pid,
+        query_time: query_time(),
+        total_count: selected.total,
+        limit: asked.limit_or_default(),
+    }))
 }
 
 pub(super) async fn events(

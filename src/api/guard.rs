@@ -3,17 +3,23 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, HOST, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use http_body_util::LengthLimitError;
 
 use super::problem::{Problem, explain};
 use super::{Api, Transport};
 
-/// The longest that an answer may take, reading the request's body included.
+/// The longest that an answer may take once the request is here.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
+/// The longest that a request's body may take to come in.
+const BODY_TIME: Duration = Duration::from_secs(10);
+/// The largest body that is read.
+const BODY_LIMIT: usize = 64 * 1024;
 
 pub(super) async fn guard(
     State(transport): State<Transport>,
@@ -34,6 +40,40 @@ pub(super) async fn guard(
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+/// Reads the body of a POST, before anything is held for it that others wait for.
+pub(super) async fn body(request: Request, next: Next) -> Response {
+    if request.method() != Method::POST {
+        return next.run(request).await;
+    }
+    let (parts, body) = request.into_parts();
+    match read_body(body, BODY_TIME).await {
+        Ok(bytes) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+async fn read_body(body: Body, patience: Duration) -> Result<Bytes, Problem> {
+    let too_large =
+        || Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 64 KiB");
+    // What announces itself as too large need not be sent first.
+    if body.size_hint().lower() > BODY_LIMIT as u64 {
+        return Err(too_large());
+    }
+    let read = tokio::time::timeout(patience, to_bytes(body, BODY_LIMIT)).await;
+    let read = read.map_err(|_| {
+        let detail = format!("the body did not come within {} seconds", BODY_TIME.as_secs());
+        Problem::new(StatusCode::REQUEST_TIMEOUT, detail)
+    })?;
+    read.map_err(|error| {
+        let first: &(dyn std::error::Error + 'static) = &error;
+        let mut causes = std::iter::successors(Some(first), |error| error.source());
+        match causes.any(|error| error.is::<LengthLimitError>()) {
+            true => too_large(),
+            false => Problem::new(StatusCode::BAD_REQUEST, "the body could not be read"),
+        }
+    })
 }
 
 pub(super) async fn limit(State(api): State<Api>, request: Request, next: Next) -> Response {
@@ -85,6 +125,15 @@ fn is_local_authority(authority: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_in_time_is_given_up() {
+        let never = futures_util::stream::pending::<std::io::Result<Bytes>>();
+        let problem = read_body(Body::from_stream(never), Duration::from_millis(5)).await;
+        assert_eq!(problem.unwrap_err().status, StatusCode::REQUEST_TIMEOUT);
+        let read = read_body(Body::from("{}"), Duration::from_secs(5)).await;
+        assert_eq!(read.unwrap(), "{}");
+    }
 
     #[test]
     fn only_names_that_cannot_be_pointed_here_are_local() {

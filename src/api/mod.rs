@@ -55,18 +55,25 @@ impl Api {
 
     /// The routes for requests that come in this way.
     pub fn router(&self, transport: Transport) -> Router {
+        let limit = || axum::middleware::from_fn_with_state(self.clone(), guard::limit);
         let questions = Router::new()
-            .route("/health", get(compat::health))
-            .route("/api/connection-summary", get(compat::summary).post(compat::summary))
-            .route("/api/list-connections", get(compat::list).post(compat::list))
             .route("/api/events", get(compat::events))
             .route("/api/programs", get(compat::programs))
             .route("/api/v1/connections", get(v1::list))
             .route("/api/v1/connections/{id}", get(v1::get))
             .route("/api/v1/summary", get(v1::summary))
             .route("/api/v1/status", get(v1::status))
-            .layer(axum::middleware::from_fn_with_state(self.clone(), guard::limit));
+            .layer(limit());
+        // The body comes first: a client that sends it slowly holds up nobody else.
+        let with_body = Router::new()
+            .route("/api/connection-summary", get(compat::summary).post(compat::summary))
+            .route("/api/list-connections", get(compat::list).post(compat::list))
+            .layer(limit())
+            .layer(axum::middleware::from_fn(guard::body));
         questions
+            .merge(with_body)
+            // Whoever watches over the server has to hear of it most of all when it is busy.
+            .route("/health", get(compat::health))
             .route("/api/v1/stream", get(stream::stream))
             .layer(axum::middleware::from_fn_with_state(transport, guard::guard))
             .layer(axum::Extension(transport))

@@ -34,7 +34,7 @@ pub(super) async fn stream(
         let (name, value) = pairs.remove(at);
         after = Some(change_number(&name, &value)?);
     }
-    let filter = v1::filter_of(pairs)?;
+    let filter = v1::filter_of(pairs, &["after"])?;
     // A browser that reconnects asks with the same URL: its header is the newer word.
     if let Some(value) = headers.get("last-event-id") {
         after = Some(change_number("Last-Event-ID", value.to_str().unwrap_or("?"))?);

@@ -1,5 +1,6 @@
 //! `/api/v1`: the query layer, question by question.
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
@@ -7,7 +8,7 @@ use axum::{Extension, Json};
 use super::problem::Problem;
 use super::{Api, Transport, withhold};
 use crate::event::{Connection, ConnectionId};
-use crate::query::filter::{self, FILTER_NAMES, PAGE_NAMES};
+use crate::query::filter::{self, FILTER_NAMES};
 use crate::query::{Filter, List, Page, QueryError, Source, Status, Summary};
 
 pub(super) async fn list(
@@ -24,15 +25,17 @@ pub(super) async fn list(
 pub(super) async fn get(
     State(api): State<Api>,
     Extension(transport): Extension<Transport>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Connection>, Problem> {
     none(query.as_deref())?;
     let accepted = "an id as records show it, such as 1f0c22ab-3b9aca00-4d2";
-    let id: ConnectionId = id.parse().map_err(|_| {
-        let problem = format!("'{}' is not the id of a connection", filter::clip(&id));
-        Problem::parameter(StatusCode::BAD_REQUEST, "id", &problem, accepted)
-    })?;
+    let wrong =
+        |problem: &str| Problem::parameter(StatusCode::BAD_REQUEST, "id", problem, accepted);
+    let Path(id) = id.map_err(|_| wrong("is no UTF-8 once decoded"))?;
+    let id: ConnectionId = id
+        .parse()
+        .map_err(|_| wrong(&format!("'{}' is not the id of a connection", filter::clip(&id))))?;
     let mut found = api.source.get(id).await?.ok_or_else(|| {
         let detail = format!("there is no connection {id}, or it has aged out");
         Problem::new(StatusCode::NOT_FOUND, detail)
@@ -63,13 +66,14 @@ fn parameters(query: Option<&str>) -> Result<(Filter, Page), QueryError> {
 
 /// The parameters of a question about everything that matches.
 pub(super) fn only_filter(query: Option<&str>) -> Result<Filter, QueryError> {
-    filter_of(pairs(query))
+    filter_of(pairs(query), &[])
 }
 
-/// Parameters of which none may say which part of a list is meant.
-pub(super) fn filter_of(pairs: Vec<(String, String)>) -> Result<Filter, QueryError> {
-    match pairs.iter().find(|(name, _)| PAGE_NAMES.contains(&name.as_str())) {
-        Some((name, _)) => Err(filter::unknown(name, &FILTER_NAMES)),
+/// Parameters of which none may say which part of a list is meant. The question takes `more`,
+/// which are not among these.
+pub(super) fn filter_of(pairs: Vec<(String, String)>, more: &[&str]) -> Result<Filter, QueryError> {
+    match pairs.iter().find(|(name, _)| !FILTER_NAMES.contains(&name.as_str())) {
+        Some((name, _)) => Err(filter::unknown(name, &[&FILTER_NAMES[..], more].concat())),
         None => Ok(filter::parse(pairs)?.0),
     }
 }

@@ -150,25 +150,33 @@ static __always_inline long output(void *record, __u64 size)
 	return bpf_ringbuf_output(&events, record, size, wakeup_flags());
 }
 
-/* A new version of the record of a sock. `last` says that the entry goes away, so that a failure
+/* Whether a sweep has shown the attempt, in whichever phase. */
+static __always_inline bool was_swept(const struct netspy_conn *c)
+{
+	return c->swept - c->start_ns <= NETSPY_PHASE_UNSETTLED;
+}
+
+/* A new version of the record of a sock. `last` says that there will be no other, so that a failure
  * cannot be made good by a later sweep. */
 static __always_inline void show(struct netspy_conn *c, struct netspy_counters *n, bool last)
 {
-	bool shown = c->flags & NETSPY_F_SHOWN;
+	bool sent;
 
 	if (c->flags & NETSPY_F_FILTERED)
 		return;
-	if (output(c, sizeof(*c)) == 0) {
-		if (!shown) {
-			c->flags |= NETSPY_F_SHOWN;
-			COUNT(n, settled);
-		}
-	} else if (shown) {
-		COUNT(n, updates_lost);
-	} else if (last) {
-		/* From here on it is an update of a record that was lost. */
-		c->flags |= NETSPY_F_SHOWN;
-		COUNT(n, ring_full);
+	sent = output(c, sizeof(*c)) == 0;
+	if (!sent) {
+		if (c->flags & NETSPY_F_SHOWN || was_swept(c))
+			COUNT(n, updates_lost);
+		else if (last)
+			COUNT(n, ring_full);
+		else
+			return;
+	}
+	/* What follows is an update, if of a record that was lost. */
+	c->flags |= NETSPY_F_SHOWN;
+	if (!(c->flags & NETSPY_F_SETTLED)) {
+		c->flags |= NETSPY_F_SETTLED;
 		COUNT(n, settled);
 	}
 }

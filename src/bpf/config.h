@@ -78,6 +78,9 @@ struct {
 	__type(value, __u8);
 } unheld SEC(".maps");
 
+/* Whether `unheld` was ever used: look-ups there cost every sock that goes away. */
+bool any_unheld = false;
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);

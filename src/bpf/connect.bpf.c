@@ -23,7 +23,8 @@ const volatile struct netspy_exec type_of_exec_record = {};
 #define RCV_SEND_SHUTDOWN 3 /* SHUTDOWN_MASK of net/sock.h */
 /* tcp_syn_retries at its default gives up after 127 s (ip-sysctl.rst). */
 #define LONGEST_CONNECT_NS (200ULL * 1000 * 1000 * 1000)
-#define SOCK_DONE_BIT	   1 /* enum sock_flags: set by tcp_fin() alone */
+#define PF_EXITING	   0x4 /* include/linux/sched.h */
+#define SOCK_DONE_BIT	   1   /* enum sock_flags: set by tcp_fin() alone */
 
 /* ---- TCP: begin, outcome, close ------------------------------------------------------------ */
 
@@ -40,20 +41,50 @@ static __always_inline void settle(struct netspy_conn *c, __u8 phase, __s32 erro
  */
 static __always_inline void taken_back(struct netspy_conn *c, struct netspy_counters *n)
 {
-	/* It was made to wait once more when it became unsettled. */
-	if (c->flags & NETSPY_F_SHOWN)
-		COUNT(n, settled);
 	c->phase = NETSPY_PHASE_FAILED;
 	c->error = 0;
 	c->evidence = NETSPY_EVIDENCE_OWNER_CLOSE;
 	show(c, n, true);
 }
 
+/* The call that the current task is in, or 0 where that cannot be told. */
+static __always_inline long current_syscall(void)
+{
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs)) {
+		struct task_struct *task = bpf_get_current_task_btf();
+
+		/* The registers of a dying task are still those of its last call. */
+		if (BPF_CORE_READ(task, flags) & PF_EXITING)
+			return 0;
+		return SYSCALL_NR((struct pt_regs *)bpf_task_pt_regs(task));
+	}
+	return 0;
+}
+
+static __always_inline bool in_connect(void)
+{
+	if (cfg_enter_args) {
+		__u32 tid = bpf_get_current_pid_tgid();
+
+		return bpf_map_lookup_elem(&enter_args, &tid) != NULL;
+	}
+	return current_syscall() == NR_connect;
+}
+
+/* Whether nothing but the call that the current task is in can have ended an attempt: without
+ * BPF_FUNC_task_pt_regs the owner is taken to have done it. */
+static __always_inline bool in_shutdown(void)
+{
+	return cfg_enter_args || current_syscall() == NR_shutdown;
+}
+
 /* Puts the entry of a sock in place. An older one is left from an earlier attempt on the sock. */
-static __always_inline long hold(__u64 key, struct netspy_conn *c, struct netspy_counters *n)
+static __always_inline int hold(__u64 key, struct netspy_conn *c, struct netspy_counters *n)
 {
 	struct netspy_conn *old;
-	long err = bpf_map_update_elem(&conns, &key, c, BPF_NOEXIST);
+	/* An int: before 6.4 the function behind the helper returns one, called without the
+	 * wrapper that would extend its sign. */
+	int err = bpf_map_update_elem(&conns, &key, c, BPF_NOEXIST);
 
 	if (err != -EEXIST)
 		return err;
@@ -68,7 +99,19 @@ static __always_inline long hold(__u64 key, struct netspy_conn *c, struct netspy
 	return bpf_map_update_elem(&conns, &key, c, BPF_ANY);
 }
 
-/* The first subflow of an MPTCP socket stands for it. */
+/* The first subflow of an MPTCP socket stands for it; those that join later are no attempts of
+ * anybody: the kernel makes them (MP_JOIN, RFC 8684). */
+static __always_inline bool is_join(struct sock *sk)
+{
+	struct inet_connection_sock *icsk = (struct inet_connection_sock *)sk;
+	struct mptcp_subflow_context *subflow;
+
+	if (!bpf_core_type_exists(struct mptcp_subflow_context))
+		return false;
+	subflow = BPF_CORE_READ(icsk, icsk_ulp_data);
+	return subflow && BPF_CORE_READ_BITFIELD_PROBED(subflow, request_join);
+}
+
 static __always_inline bool is_subflow(struct sock *sk)
 {
 	struct tcp_sock *tp = (struct tcp_sock *)sk;
@@ -80,10 +123,16 @@ static __always_inline bool is_subflow(struct sock *sk)
 static __always_inline void tcp_begin(struct sock *sk, __u64 key, struct netspy_counters *n)
 {
 	struct netspy_conn c = {.kind = NETSPY_KIND_CONN};
+	__u8 one = 1;
 
 	c.start_ns = bpf_ktime_get_boot_ns();
 	c.sock_type = SOCK_STREAM;
-	c.protocol = is_subflow(sk) ? IPPROTO_MPTCP : IPPROTO_TCP;
+	c.protocol = IPPROTO_TCP;
+	if (is_subflow(sk)) {
+		if (is_join(sk))
+			return;
+		c.protocol = IPPROTO_MPTCP;
+	}
 	read_identity(&c);
 	c.netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
 	read_addresses(&c, sk, BPF_CORE_READ(sk, __sk_common.skc_family));
@@ -101,7 +150,7 @@ static __always_inline void tcp_begin(struct sock *sk, __u64 key, struct netspy_
 		}
 		COUNT(n, map_full);
 	}
-	__u8 one = 1;
+	any_unheld = true;
 	bpf_map_update_elem(&unheld, &key, &one, BPF_ANY);
 }
 
@@ -128,17 +177,23 @@ static __always_inline void tcp_failed(struct sock *sk, __u64 key, struct netspy
 		settle(c, NETSPY_PHASE_FAILED, error, NETSPY_EVIDENCE_SK_ERROR);
 		show(c, n, true);
 		/* Stays, so that connect() returning this error is recognised as its end. */
+	} else if (in_connect()) {
+		/* It gave up (no free port, no route for the SYN, ...) and is about to return the
+		 * reason, or it disconnects and will return 0. */
+		settle(c, NETSPY_PHASE_UNSETTLED, 0, NETSPY_EVIDENCE_NONE);
 	} else if (BPF_CORE_READ(sk, sk_shutdown) == RCV_SEND_SHUTDOWN) {
 		/* tcp_close() shuts both ways before it changes the state. */
 		settle(c, NETSPY_PHASE_FAILED, 0, NETSPY_EVIDENCE_OWNER_CLOSE);
 		show(c, n, true);
 		bpf_map_delete_elem(&conns, &key);
+	} else if (in_shutdown()) {
+		settle(c, NETSPY_PHASE_FAILED, 0, NETSPY_EVIDENCE_OWNER_CLOSE);
+		show(c, n, true);
 	} else {
-		/* connect() itself gave up (no free port, no route for the SYN, ...) and is about
-		 * to return the reason, or the owner disconnected. */
-		settle(c, NETSPY_PHASE_UNSETTLED, 0, NETSPY_EVIDENCE_NONE);
-		if (c->flags & NETSPY_F_SHOWN)
-			COUNT(n, waiting);
+		/* The same as in connect(), but in a call whose return value nobody tells: sendto()
+		 * with fast open, io_uring. */
+		settle(c, NETSPY_PHASE_FAILED, 0, NETSPY_EVIDENCE_TCP_STATE);
+		show(c, n, true);
 	}
 }
 
@@ -148,26 +203,35 @@ static __always_inline void tcp_closed(struct sock *sk, __u64 key, struct netspy
 	struct tcp_sock *tp = (struct tcp_sock *)sk;
 	__u64 retransmitted = BPF_CORE_READ(tp, bytes_retrans);
 	__u64 received = BPF_CORE_READ(tp, bytes_received);
+	bool got_fin, is_orphan;
 
 	c->close_ns = bpf_ktime_get_boot_ns();
 	c->close_error = BPF_CORE_READ(sk, sk_err);
 	c->bytes_sent = BPF_CORE_READ(tp, bytes_sent) - retransmitted;
 	c->retransmits = BPF_CORE_READ(tp, total_retrans);
 	c->srtt_us = BPF_CORE_READ(tp, srtt_us) >> 3;
-	if ((BPF_CORE_READ(sk, __sk_common.skc_flags) >> SOCK_DONE_BIT) & 1) {
-		c->flags |= NETSPY_F_GOT_FIN;
-		/* The peer's FIN takes a sequence number, and is counted as a byte. */
+	got_fin = (BPF_CORE_READ(sk, __sk_common.skc_flags) >> SOCK_DONE_BIT) & 1;
+	/* The peer's FIN takes a sequence number, and is counted as a byte. */
+	if (got_fin)
 		received -= received > 0;
-	}
 	c->bytes_received = received;
-	if (oldstate == TCP_ESTABLISHED || oldstate == 4 /* FIN_WAIT1 */ ||
-	    oldstate == 8 /* CLOSE_WAIT */)
+	is_orphan = !BPF_CORE_READ(sk, sk_socket);
+	/* In FIN_WAIT2 without a FIN: closed with unread data or linger 0, when tcp_close() has not
+	 * orphaned the sock yet; or the orphan's time is up, which is in order. */
+	if (oldstate == TCP_ESTABLISHED || oldstate == TCP_FIN_WAIT1 ||
+	    oldstate == TCP_CLOSE_WAIT || (oldstate == TCP_FIN_WAIT2 && !got_fin && !is_orphan))
 		c->flags |= NETSPY_F_OWN_CLOSE;
 	c->phase = NETSPY_PHASE_CLOSED;
 	show(c, n, true);
 	/* With its owner gone nothing more can come; else connect() may still return the error. */
-	if (!BPF_CORE_READ(sk, sk_socket))
+	if (is_orphan)
 		bpf_map_delete_elem(&conns, &key);
+}
+
+static __always_inline void forget_unheld(__u64 key)
+{
+	if (any_unheld)
+		bpf_map_delete_elem(&unheld, &key);
 }
 
 static __always_inline int on_set_state(struct sock *sk, int oldstate, int newstate)
@@ -186,11 +250,17 @@ static __always_inline int on_set_state(struct sock *sk, int oldstate, int newst
 	if (newstate != TCP_ESTABLISHED && newstate != TCP_CLOSE)
 		return 0;
 	c = bpf_map_lookup_elem(&conns, &key);
-	if (!c)
+	if (!c) {
+		/* At CLOSE connect() may still return the error. */
+		if (newstate == TCP_ESTABLISHED)
+			forget_unheld(key);
 		return 0;
+	}
 	n = this_cpu_counters();
 	if (newstate == TCP_ESTABLISHED) {
-		if (c->phase == NETSPY_PHASE_PENDING)
+		if (c->flags & NETSPY_F_FILTERED)
+			bpf_map_delete_elem(&conns, &key);
+		else if (c->phase == NETSPY_PHASE_PENDING)
 			tcp_established(sk, c, n);
 	} else if (c->phase == NETSPY_PHASE_PENDING) {
 		tcp_failed(sk, key, c, n);
@@ -208,8 +278,10 @@ static __always_inline int on_destroy_sock(struct sock *sk)
 	struct netspy_counters *n;
 	struct netspy_conn *c = bpf_map_lookup_elem(&conns, &key);
 
-	if (!c)
+	if (!c) {
+		forget_unheld(key);
 		return 0;
+	}
 	n = this_cpu_counters();
 	if (c->phase == NETSPY_PHASE_UNSETTLED) {
 		taken_back(c, n);
@@ -371,12 +443,9 @@ static __always_inline void finished_attempt(struct sock *sk, __u16 family, __u1
 		COUNT(n, ring_full);
 }
 
-/* These come from the network, so a SYN was sent; when none was seen, that was before capture. A
- * program of somebody else on the cgroup may return anything, hence the limit in time. */
-static __always_inline bool began_before_capture(long ret)
+/* Errors that come from the network, or from an error that came from there before. */
+static __always_inline bool is_of_network(long ret)
 {
-	if (bpf_ktime_get_boot_ns() - cfg_start_ns > LONGEST_CONNECT_NS)
-		return false;
 	return ret == -ECONNREFUSED || ret == -ETIMEDOUT || ret == -ECONNRESET ||
 	       ret == -ECONNABORTED || ret == -EPIPE;
 }
@@ -386,36 +455,48 @@ static __always_inline bool began_before_capture(long ret)
 static __always_inline bool tcp_return_is_known(__u64 key, long ret, struct netspy_counters *n)
 {
 	struct netspy_conn *c = bpf_map_lookup_elem(&conns, &key);
-	bool known = true;
+	__s32 error;
 
 	if (!c) {
-		if (bpf_map_delete_elem(&unheld, &key) == 0)
+		if (any_unheld && bpf_map_delete_elem(&unheld, &key) == 0)
 			return true;
-		return began_before_capture(ret);
+		/* A SYN was sent, and when none was seen, that was before capture. A program of
+		 * somebody else on the cgroup may return anything, hence the limit in time. */
+		return is_of_network(ret) &&
+		       bpf_ktime_get_boot_ns() - cfg_start_ns < LONGEST_CONNECT_NS;
 	}
-	switch (c->phase) {
-	case NETSPY_PHASE_PENDING:
-	case NETSPY_PHASE_OPEN:
+	if (c->phase == NETSPY_PHASE_PENDING || c->phase == NETSPY_PHASE_OPEN)
 		/* Interrupted, or a further connect() on a sock that has its attempt. */
 		return true;
-	case NETSPY_PHASE_UNSETTLED:
-		if (c->flags & NETSPY_F_SHOWN)
-			COUNT(n, settled);
+	if (c->phase == NETSPY_PHASE_UNSETTLED) {
 		c->phase = NETSPY_PHASE_FAILED;
 		c->error = -ret;
 		c->evidence = NETSPY_EVIDENCE_CONNECT_RETURN;
 		show(c, n, true);
-		break;
-	case NETSPY_PHASE_FAILED:
-		/* ECONNABORTED: the error was fetched by SO_ERROR before. */
-		known = c->error == -ret || ret == -ECONNABORTED;
-		break;
-	case NETSPY_PHASE_CLOSED:
-		known = c->close_error == -ret || ret == -ECONNABORTED;
-		break;
+		c->flags |= NETSPY_F_RETURNED;
+		return true;
 	}
+	/* Several threads may be in connect() on one sock: the first gets the error, the others one
+	 * that it left. The error itself a second time is of another attempt. */
+	error = c->phase == NETSPY_PHASE_CLOSED ? c->close_error : c->error;
+	if (c->flags & NETSPY_F_RETURNED)
+		return is_of_network(ret);
+	c->flags |= NETSPY_F_RETURNED;
+	/* ECONNABORTED: the error was fetched by SO_ERROR before. */
+	return error == -ret || ret == -ECONNABORTED;
+}
+
+/* connect() on a TCP sock returned 0: the state hooks tell, unless it was to AF_UNSPEC, which takes
+ * back what there was and leaves a sock as new. */
+static __always_inline void tcp_returned_0(__u64 key, struct netspy_counters *n)
+{
+	struct netspy_conn *c = bpf_map_lookup_elem(&conns, &key);
+
+	if (!c || c->phase == NETSPY_PHASE_PENDING || c->phase == NETSPY_PHASE_OPEN)
+		return;
+	if (c->phase == NETSPY_PHASE_UNSETTLED)
+		taken_back(c, n);
 	bpf_map_delete_elem(&conns, &key);
-	return known;
 }
 
 /* Return values that say nothing about an attempt. */
@@ -455,12 +536,15 @@ static __always_inline int on_connect_return(int fd, const void *addr, __u32 len
 		return 0;
 	protocol = BPF_CORE_READ(sk, sk_protocol);
 	n = this_cpu_counters();
-	if (family != AF_UNIX && (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP)) {
-		if (!ret)
-			return 0;
+	if (family != AF_UNIX && BPF_CORE_READ(sk, sk_type) == SOCK_STREAM &&
+	    (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP)) {
 		key = (__u64)sk;
 		if (protocol == IPPROTO_MPTCP && bpf_core_type_exists(struct mptcp_sock))
 			key = (__u64)BPF_CORE_READ((struct mptcp_sock *)sk, first);
+		if (!ret) {
+			tcp_returned_0(key, n);
+			return 0;
+		}
 		if (tcp_return_is_known(key, ret, n))
 			return 0;
 	}
@@ -521,32 +605,34 @@ int exit_connect(struct trace_event_raw_sys_exit *ctx)
 SEC("iter/bpf_map_elem")
 int sweep(struct bpf_iter__bpf_map_elem *ctx)
 {
-	struct netspy_conn *c = ctx->value;
+	struct netspy_conn *entry = ctx->value;
 	__u64 *key = ctx->key;
-	struct netspy_counters *n;
-	__u64 now;
+	struct netspy_conn c;
 
-	if (!c || !key)
+	if (!entry || !key)
 		return 0;
-	if (c->flags & NETSPY_F_FILTERED)
+	/* A copy: the state hooks go on meanwhile, and the entry may become another's. */
+	__builtin_memcpy(&c, entry, sizeof(c));
+	if (c.flags & NETSPY_F_FILTERED || c.swept == c.start_ns + c.phase)
 		return 0;
-	now = bpf_ktime_get_boot_ns();
-	n = this_cpu_counters();
-	if (c->phase == NETSPY_PHASE_PENDING) {
-		if (c->flags & NETSPY_F_SHOWN || now - c->start_ns < cfg_show_pending_ns)
+	switch (c.phase) {
+	case NETSPY_PHASE_PENDING:
+		if (bpf_ktime_get_boot_ns() - c.start_ns < cfg_show_pending_ns)
 			return 0;
 		/* The entry stands, so the sock does; it has its port by now. */
-		read_local(c, (struct sock *)*key);
-		show(c, n, false);
-	} else if (c->phase == NETSPY_PHASE_OPEN) {
-		if (!(c->flags & NETSPY_F_SHOWN))
-			show(c, n, false);
-	} else if (c->phase == NETSPY_PHASE_UNSETTLED) {
-		/* connect() would have returned long ago: the owner disconnected. */
-		if (now - c->outcome_ns < cfg_show_pending_ns)
+		read_local(&c, (struct sock *)*key);
+		break;
+	case NETSPY_PHASE_OPEN:
+		/* The ring was full at the outcome. */
+		if (c.flags & NETSPY_F_SHOWN)
 			return 0;
-		taken_back(c, n);
+		break;
+	default:
+		return 0;
 	}
+	c.flags |= NETSPY_F_SWEPT;
+	if (output(&c, sizeof(c)) == 0)
+		entry->swept = c.start_ns + c.phase;
 	return 0;
 }
 
@@ -573,6 +659,7 @@ static __always_inline int on_exec(struct task_struct *task, struct linux_binprm
 		return 0;
 	e->kind = NETSPY_KIND_EXEC;
 	e->pid = bpf_get_current_pid_tgid() >> 32;
+	e->time_ns = bpf_ktime_get_boot_ns();
 	e->task_start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
 	/* The binary that runs; of a script that is its interpreter. */
 	len = bpf_probe_read_kernel_str(e->file, sizeof(e->file), BPF_CORE_READ(bprm, interp));

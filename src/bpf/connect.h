@@ -36,11 +36,13 @@ enum netspy_evidence {
 };
 
 /* netspy_conn.flags */
-#define NETSPY_F_SHOWN	   0x01 /* an earlier version of the record went into the ring */
+#define NETSPY_F_SHOWN	   0x01 /* an earlier version went into the ring, or was lost before it */
 #define NETSPY_F_FILTERED  0x02 /* held only so that its later events are recognised */
 #define NETSPY_F_NO_REMOTE 0x04 /* the address could not be read */
-#define NETSPY_F_GOT_FIN   0x08 /* the peer had closed its direction when the socket closed */
+#define NETSPY_F_SETTLED   0x08 /* counted as settled */
 #define NETSPY_F_OWN_CLOSE 0x10 /* the state before CLOSE says that this side gave up */
+#define NETSPY_F_SWEPT	   0x20 /* only in the ring: this version was put there by a sweep */
+#define NETSPY_F_RETURNED  0x40 /* connect() has returned the error */
 
 /* One attempt: the value kept per socket, and the record in the ring. */
 struct netspy_conn {
@@ -53,6 +55,9 @@ struct netspy_conn {
 	__u64 start_ns;
 	__u64 outcome_ns;
 	__u64 close_ns;
+	/* start_ns + phase of what a sweep has shown. The only member that a sweep writes: together
+	 * with the start, it cannot be mistaken for that of another attempt in the same place. */
+	__u64 swept;
 	__u64 cgroup_id;
 	__u64 task_start_ns; /* start of the process (thread-group leader) */
 	__u64 bytes_sent;
@@ -92,6 +97,7 @@ struct netspy_exec {
 	__u32 kind;
 	__u32 pid;
 	__u64 task_start_ns;
+	__u64 time_ns;
 	__u16 file_len;	  /* bytes in use, without the closing zero */
 	__u16 args_len;	  /* bytes in use; arguments end with a zero byte each */
 	__u32 args_total; /* bytes that the arguments have in all */
@@ -108,8 +114,8 @@ struct netspy_counters {
 	__u64 updates_lost;
 	__u64 address_unread;
 	__u64 exec_lost;
-	/* Attempts that began to wait for an outcome, and those that were shown or lost since: the
-	 * difference tells whether a sweep has anything to do. */
+	/* Attempts that began to wait for an outcome, and those whose outcome was shown or lost:
+	 * the difference tells whether a sweep has anything to look for. */
 	__u64 waiting;
 	__u64 settled;
 };
@@ -125,9 +131,9 @@ struct netspy_cidr6 {
 	__u8 addr[16];
 };
 
-_Static_assert(sizeof(struct netspy_conn) == 200, "layout of netspy_conn");
-_Static_assert(sizeof(struct netspy_unix) == 312, "layout of netspy_unix");
-_Static_assert(sizeof(struct netspy_exec) == 1048, "layout of netspy_exec");
+_Static_assert(sizeof(struct netspy_conn) == 208, "layout of netspy_conn");
+_Static_assert(sizeof(struct netspy_unix) == 320, "layout of netspy_unix");
+_Static_assert(sizeof(struct netspy_exec) == 1056, "layout of netspy_exec");
 _Static_assert(sizeof(struct netspy_counters) == 72, "layout of netspy_counters");
 
 #endif

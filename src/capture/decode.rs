@@ -87,12 +87,12 @@ mod tests {
         bytes[5] = 2; // failed
         bytes[6] = 3; // sk_error
         bytes[8..16].copy_from_slice(&1_000_u64.to_ne_bytes());
-        bytes[64..68].copy_from_slice(&4242_u32.to_ne_bytes());
-        bytes[84..88].copy_from_slice(&111_i32.to_ne_bytes());
-        bytes[104..106].copy_from_slice(&2_u16.to_ne_bytes());
-        bytes[112..114].copy_from_slice(&443_u16.to_ne_bytes());
-        bytes[136..140].copy_from_slice(&[127, 0, 0, 1]);
-        bytes[152..156].copy_from_slice(b"curl");
+        bytes[72..76].copy_from_slice(&4242_u32.to_ne_bytes());
+        bytes[92..96].copy_from_slice(&111_i32.to_ne_bytes());
+        bytes[112..114].copy_from_slice(&2_u16.to_ne_bytes());
+        bytes[120..122].copy_from_slice(&443_u16.to_ne_bytes());
+        bytes[144..148].copy_from_slice(&[127, 0, 0, 1]);
+        bytes[160..164].copy_from_slice(b"curl");
         bytes
     }
 
@@ -125,7 +125,7 @@ mod tests {
     fn a_path_length_out_of_range_is_bounded() {
         let mut bytes = vec![0; size_of::<netspy_unix>()];
         bytes[0] = KIND_UNIX as u8;
-        bytes[200..204].copy_from_slice(&u32::MAX.to_ne_bytes());
+        bytes[208..212].copy_from_slice(&u32::MAX.to_ne_bytes());
         assert!(matches!(decode(&bytes), Ok(Raw::Unix(_, path)) if path.len() == 108));
     }
 }

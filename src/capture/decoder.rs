@@ -1,7 +1,7 @@
 //! From the bytes of ring records to [`Connection`]s: what the capture thread does with each.
 
-use super::FLAG_SHOWN;
 use super::decode::{self, DecodeError, Raw};
+use super::{FLAG_SHOWN, FLAG_SWEPT};
 use crate::enrich::Enricher;
 use crate::event::Connection;
 
@@ -10,8 +10,11 @@ use crate::event::Connection;
 pub struct Decoded {
     /// The record.
     pub connection: Connection,
-    /// Whether the kernel side has put an earlier version of it into the ring.
+    /// Whether the kernel side has put an earlier version of it into the ring, other than by a
+    /// sweep.
     pub is_update: bool,
+    /// Whether it was put there by a sweep of what waits, beside the events of its socket.
+    pub is_swept: bool,
 }
 
 /// Decodes ring records in their order, which matters: the start of a program, itself a record,
@@ -48,7 +51,8 @@ impl Decoder {
         };
         let connection = self.enricher.connection(&conn, path.as_deref());
         let connection = connection.ok_or(DecodeError::UnknownValue)?;
-        Ok(Some(Decoded { connection, is_update: conn.flags & FLAG_SHOWN != 0 }))
+        let has = |flag: u8| conn.flags & flag != 0;
+        Ok(Some(Decoded { connection, is_update: has(FLAG_SHOWN), is_swept: has(FLAG_SWEPT) }))
     }
 
     /// Follows the wall clock if it was set.

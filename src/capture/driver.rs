@@ -1,7 +1,6 @@
 //! The thread that owns the programs: it drains the ring, sweeps, and hands records on.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
 use std::io::Read;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,15 +14,16 @@ use libbpf_rs::{Iter, MapCore, MapFlags, MapHandle, RingBuffer, RingBufferBuilde
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::decode::{self, Raw};
-use super::decoder::{Decoded, Decoder};
+use super::decoder::Decoder;
 use super::error::CaptureError;
 use super::loader::{self, Loaded};
 use super::plan::{Twin, plan};
 use super::report::AttachReport;
+use super::shown::{Shown, Sight};
 use super::support::{KernelSupport, tracefs_has};
 use super::sys;
 use crate::accounting::{Counters, Lost};
-use crate::event::{Connection, ConnectionId, Outcome};
+use crate::event::Connection;
 use crate::stream::Builder;
 
 /// Records handed on together.
@@ -41,9 +41,6 @@ const BATCHES: usize = 16;
 /// Pause between drains while events come, and the longest when none do.
 const DRAIN_BUSY: Duration = Duration::from_millis(25);
 const DRAIN_IDLE: Duration = Duration::from_millis(200);
-/// Attempts remembered as shown without outcome; more are never open at a time, unless the table
-/// of sockets was made larger than it is by default.
-const IN_PROGRESS: usize = 1 << 20;
 /// Time between sweeps of what waits for an outcome.
 const SWEEP: Duration = Duration::from_millis(400);
 /// How long a request to drain waits for the thread.
@@ -259,15 +256,13 @@ struct Driver<'a> {
     sender: Sender<Batch>,
     drop_when_full: bool,
     decoder: Decoder,
-    /// Attempts that were shown without outcome. The kernel's own mark can miss one that is shown
-    /// by a sweep at the moment of its outcome.
-    in_progress: HashSet<ConnectionId>,
+    shown: Shown,
 }
 
 impl<'a> Driver<'a> {
     fn new(shared: &'a Shared, sender: Sender<Batch>, drop_when_full: bool) -> Self {
-        let (decoder, in_progress) = (Decoder::default(), HashSet::new());
-        Driver { shared, sender, drop_when_full, decoder, in_progress }
+        let (decoder, shown) = (Decoder::default(), Shown::default());
+        Driver { shared, sender, drop_when_full, decoder, shown }
     }
 
     /// Until the stream is dropped or stopped; returns why.
@@ -291,6 +286,7 @@ impl<'a> Driver<'a> {
                 self.sweep(loaded);
             }
             let Some(count) = self.drain(ring, pending) else { return "the stream was dropped" };
+            self.shown.drained();
             self.shared.drains_done(asked);
             if stopping {
                 return "it was stopped";
@@ -313,11 +309,12 @@ impl<'a> Driver<'a> {
     }
 
     /// Shows what waits for an outcome, if anything does that was not shown yet.
-    fn sweep(&self, loaded: &Loaded<'_>) {
+    fn sweep(&mut self, loaded: &Loaded<'_>) {
         let kernel = self.shared.kernel();
         if kernel.waiting == kernel.settled {
             return;
         }
+        self.shown.swept();
         let Some(link) = &loaded.sweep else { return };
         let swept = Iter::new(link)
             .map_err(|e| format!("{e:#}"))
@@ -353,12 +350,14 @@ impl<'a> Driver<'a> {
         for record in records {
             match record.and_then(|raw| self.decoder.enrich(raw)) {
                 Ok(None) => {}
-                Ok(Some(decoded)) => {
-                    if self.is_first(&decoded) {
+                Ok(Some(decoded)) => match self.shown.note(&decoded) {
+                    Sight::First => {
                         batch.first += 1;
+                        batch.connections.push(decoded.connection);
                     }
-                    batch.connections.push(decoded.connection);
-                }
+                    Sight::Update => batch.connections.push(decoded.connection),
+                    Sight::Outdated => {}
+                },
                 Err(error) => {
                     tracing::warn!("undecodable event: {error}");
                     self.shared.undecodable.fetch_add(1, Ordering::AcqRel);
@@ -366,21 +365,6 @@ impl<'a> Driver<'a> {
             }
         }
         batch
-    }
-
-    /// Whether the attempt was not shown before.
-    fn is_first(&mut self, decoded: &Decoded) -> bool {
-        let Decoded { connection, is_update } = decoded;
-        if connection.outcome == Outcome::InProgress {
-            if self.in_progress.len() >= IN_PROGRESS {
-                // Outcomes that were lost left their attempts here.
-                self.in_progress.clear();
-            }
-            return self.in_progress.insert(connection.id) && !is_update;
-        }
-        let was_in_progress =
-            !self.in_progress.is_empty() && self.in_progress.remove(&connection.id);
-        !is_update && !was_in_progress
     }
 
     /// Hands a batch on; waits if the reader is slow, which lets the ring fill. Returns whether

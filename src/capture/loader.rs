@@ -217,8 +217,10 @@ fn attach<'obj>(
         "connect",
         &hook,
         Some(
-            "system-call tracepoints do not see io_uring and 32-bit programs: of these, TCP is \
-             seen by its states, other protocols and refusals before the first packet are not",
+            "system-call tracepoints do not see io_uring, 32-bit programs and fast open by \
+             sendto(): of these, TCP is seen by its states, other protocols and refusals before \
+             the first packet are not; a connect() to a UNIX socket is seen when it returns, and \
+             not at all if a signal ends it while it blocks",
         ),
     );
 

@@ -12,6 +12,7 @@ pub mod error;
 mod loader;
 pub mod plan;
 pub mod report;
+mod shown;
 pub(crate) mod skel;
 pub mod support;
 mod sys;
@@ -20,5 +21,7 @@ mod sys;
 pub(crate) const FLAG_SHOWN: u8 = 0x01;
 /// `NETSPY_F_NO_REMOTE`.
 pub(crate) const FLAG_NO_REMOTE: u8 = 0x04;
+/// `NETSPY_F_SWEPT`: this version was put into the ring by a sweep.
+pub(crate) const FLAG_SWEPT: u8 = 0x20;
 /// `NETSPY_F_OWN_CLOSE`.
 pub(crate) const FLAG_OWN_CLOSE: u8 = 0x10;

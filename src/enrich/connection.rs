@@ -40,7 +40,12 @@ pub(super) fn build(
     let socket_type = socket_type(raw.sock_type)?;
     let family = family(raw.family)?;
     let protocol = protocol(family, socket_type, raw.protocol);
-    let outcome = outcome(phase, raw.error, socket_type);
+    let evidence = evidence(raw.evidence);
+    let outcome = match outcome(phase, raw.error, socket_type) {
+        // It failed in a call whose return value nobody tells.
+        Outcome::Aborted if evidence != Some(Evidence::OwnerClose) => Outcome::Failed,
+        outcome => outcome,
+    };
     let errno = (phase == Phase::Failed && raw.error != 0).then_some(raw.error);
     let is_tcp = matches!(protocol, Protocol::Tcp | Protocol::Mptcp);
     Some(Connection {
@@ -63,8 +68,9 @@ pub(super) fn build(
         outcome,
         errno,
         error: errno.and_then(errno::name).map(Cow::Borrowed),
-        evidence: evidence(raw.evidence),
-        latency_us: (phase != Phase::Pending)
+        evidence,
+        // A UNIX connect() may block, and is seen when it returns.
+        latency_us: (phase != Phase::Pending && family != Family::Unix)
             .then(|| raw.outcome_ns.saturating_sub(raw.start_ns) / 1_000),
         syn_retransmits: (is_tcp && phase != Phase::Pending).then_some(raw.syn_retransmits),
         drop: None,

@@ -30,7 +30,11 @@ pub(crate) struct Processes {
 #[derive(Debug)]
 struct Entry {
     task_start_ns: u64,
+    /// Start of the program, 0 where it was not seen.
+    since_ns: u64,
     program: Program,
+    /// What ran in the process before, for the attempts of that program.
+    before: Option<Box<Entry>>,
     /// The last record's process, with what it was made from.
     last: Option<(Facts, Arc<ProcessInfo>)>,
     /// The last name of a thread that differs from that of the process.
@@ -88,11 +92,19 @@ impl Processes {
             truncated: (args.len() as u64) < u64::from(exec.args_total),
             args,
         };
-        self.old.remove(&exec.pid);
-        self.insert(
-            exec.pid,
-            Entry { task_start_ns: exec.task_start_ns, program, last: None, thread: None },
-        );
+        let before = self.young.remove(&exec.pid).or_else(|| self.old.remove(&exec.pid));
+        // One program back is kept: its connections may outlive it.
+        let before = before.filter(|entry| entry.task_start_ns == exec.task_start_ns);
+        let before = before.map(|entry| Box::new(Entry { before: None, ..entry }));
+        let entry = Entry {
+            task_start_ns: exec.task_start_ns,
+            since_ns: exec.time_ns,
+            program,
+            before,
+            last: None,
+            thread: None,
+        };
+        self.insert(exec.pid, entry);
     }
 
     fn insert(&mut self, pid: u32, entry: Entry) {
@@ -118,6 +130,7 @@ impl Processes {
             // The number was given to another process.
             *entry = Entry::unseen(raw.task_start_ns);
         }
+        let entry = entry.at(raw.start_ns);
         entry.process(raw, clock, &mut self.users, &mut self.cgroups)
     }
 }
@@ -126,7 +139,20 @@ impl Entry {
     /// A process that started before capture, or by fork alone.
     fn unseen(task_start_ns: u64) -> Self {
         let program = Program::Started { file: String::new(), args: Vec::new(), truncated: true };
-        Entry { task_start_ns, program, last: None, thread: None }
+        Entry { task_start_ns, since_ns: 0, program, before: None, last: None, thread: None }
+    }
+
+    /// The program that ran when an attempt was made.
+    fn at(&mut self, start_ns: u64) -> &mut Entry {
+        if start_ns >= self.since_ns {
+            return self;
+        }
+        let task_start_ns = self.task_start_ns;
+        self.before.get_or_insert_with(|| {
+            // Nothing can be known of it any more: /proc has the later program.
+            let program = Program::Known(Known::default());
+            Box::new(Entry { program, ..Entry::unseen(task_start_ns) })
+        })
     }
 
     fn process(
@@ -257,7 +283,13 @@ mod tests {
     use super::*;
 
     fn attempt(pid: u32, start: u64, comm: &[u8]) -> netspy_conn {
-        let mut raw = netspy_conn { pid, tid: pid, task_start_ns: start, ..Default::default() };
+        let mut raw = netspy_conn {
+            pid,
+            tid: pid,
+            task_start_ns: start,
+            start_ns: start + 10,
+            ..Default::default()
+        };
         raw.comm[..comm.len()].copy_from_slice(comm);
         raw.thread = raw.comm;
         raw
@@ -268,6 +300,7 @@ mod tests {
             kind: 3,
             pid,
             task_start_ns: start,
+            time_ns: start,
             file_len: file.len() as u16,
             args_len: args.len() as u16,
             args_total: args.len() as u32,
@@ -296,6 +329,21 @@ mod tests {
         processes.exec(&started(GONE, 7, b"/usr/bin/curl", b"curl\0"));
         let process = processes.resolve(&attempt(GONE, 8, b"other"), &Clock::new());
         assert_eq!((process.exe.as_deref(), process.cmdline.as_deref()), (None, None));
+    }
+
+    #[test]
+    fn an_attempt_belongs_to_the_program_that_made_it_and_not_to_the_next() {
+        let mut processes = Processes::default();
+        let clock = Clock::new();
+        processes.exec(&started(GONE, 7, b"/usr/bin/first", b"first\0"));
+        let attempt = attempt(GONE, 7, b"first");
+        processes.resolve(&attempt, &clock);
+        processes
+            .exec(&netspy_exec { time_ns: 100, ..started(GONE, 7, b"/bin/second", b"second\0") });
+        let closed = processes.resolve(&attempt, &clock);
+        assert_eq!(closed.exe.as_deref(), Some("/usr/bin/first"));
+        let later = processes.resolve(&netspy_conn { start_ns: 101, ..attempt }, &clock);
+        assert_eq!(later.exe.as_deref(), Some("/bin/second"));
     }
 
     #[test]

@@ -44,6 +44,7 @@ pub struct Header {
     /// Name of the host.
     pub host: Arc<str>,
     /// Start of the capture.
+    #[serde(serialize_with = "crate::event::time::serialize")]
     pub started: Timestamp,
     /// Version of the program that recorded.
     pub version: String,

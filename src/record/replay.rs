@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::{Header, Reader, RecordError};
 use crate::accounting::{Accounting, Counters};
 use crate::capture::report::AttachReport;
-use crate::query::CaptureHandle;
+use crate::query::{CaptureHandle, RecordingEnd};
 use crate::store::Store;
 
 /// Records that are stored at a time.
@@ -25,13 +25,15 @@ pub struct ReplayCapture {
     since: Timestamp,
     name: String,
     counters: Mutex<Counters>,
+    end: Mutex<Option<RecordingEnd>>,
 }
 
 impl ReplayCapture {
     /// For a recording with this header; `name` says where it comes from.
     pub fn new(header: &Header, name: impl Into<String>) -> Self {
         let counters = Mutex::default();
-        ReplayCapture { since: header.started, name: name.into(), counters }
+        let end = Mutex::default();
+        ReplayCapture { since: header.started, name: name.into(), counters, end }
     }
 
     /// Counts attempts that were handed on.
@@ -49,6 +51,17 @@ impl ReplayCapture {
         counters.updates_lost = books.updates_lost;
         counters.missed = books.missed;
         counters.attempts = counters.delivered + books.filtered + books.lost.total();
+    }
+
+    /// Counts lines that could not be read: each may have been an attempt.
+    fn unread(&self, lines: u64) {
+        let mut counters = self.lock();
+        counters.lost.undecodable += lines;
+        counters.attempts += lines;
+    }
+
+    fn ended(&self, end: RecordingEnd) {
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
     }
 
     fn lock(&self) -> MutexGuard<'_, Counters> {
@@ -74,6 +87,10 @@ impl CaptureHandle for ReplayCapture {
     fn stopped(&self) -> Option<String> {
         None
     }
+
+    fn recorded_until(&self) -> Option<RecordingEnd> {
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What became of a recording.
@@ -98,10 +115,13 @@ pub fn replay<R: BufRead>(
     let mut replayed = Replayed::default();
     let mut batch = Vec::new();
     let hand_on = |batch: Vec<_>| capture.delivered(store.apply(batch).attempts);
+    let mut latest = reader.header().started;
+    let mut broken = None;
     for item in &mut *reader {
         match item {
             Ok(connection) => {
                 replayed.records += 1;
+                latest = latest.max(connection.time);
                 batch.push(connection);
                 if batch.len() >= BATCH {
                     hand_on(std::mem::take(&mut batch));
@@ -109,17 +129,30 @@ pub fn replay<R: BufRead>(
             }
             Err(error) => {
                 replayed.bad_lines += 1;
-                let last = !matches!(error, RecordError::BadLine { .. });
-                if last || replayed.errors.len() < ERRORS {
+                broken = match error {
+                    RecordError::BadLine { .. } => None,
+                    RecordError::Torn { .. } => Some("the recording ends in the middle of a line"),
+                    _ => Some("the recording could not be read to its end"),
+                };
+                if broken.is_some() || replayed.errors.len() < ERRORS {
                     replayed.errors.push(error);
                 }
             }
         }
     }
     hand_on(batch);
-    if let Some(books) = reader.accounting() {
+    let books = reader.accounting();
+    if let Some(books) = books {
         replayed.finished = true;
         capture.recorded(books);
     }
+    capture.unread(replayed.bad_lines - u64::from(broken.is_some()));
+    capture.ended(RecordingEnd {
+        time: books.map_or(latest, |books| books.until.max(latest)),
+        broken: match books {
+            Some(_) => broken,
+            None => broken.or(Some("the recording was not finished")),
+        },
+    });
     replayed
 }

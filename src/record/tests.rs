@@ -130,3 +130,48 @@ fn the_books_of_a_replay_balance_with_a_footer_and_without() {
         assert_eq!(store.status().records, 10);
     }
 }
+
+/// The books of a list over this window, from a replay of these bytes.
+fn replayed_books(bytes: &[u8], since: Option<i64>, until: Option<i64>) -> Accounting {
+    use crate::query::{Filter, Page, Source};
+    let mut reader = Reader::new(bytes).unwrap();
+    let capture = ReplayCapture::new(reader.header(), "a.jsonl");
+    let store = std::sync::Arc::new(Store::new(1 << 20));
+    replay(&mut reader, &store, &capture);
+    let source = crate::store::LocalSource::new(store, std::sync::Arc::new(capture));
+    let filter = Filter { since: since.map(micros), until: until.map(micros), ..Filter::default() };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(source.list(&filter, &Page::default())).unwrap().accounting
+}
+
+#[test]
+fn what_a_recording_does_not_cover_is_a_gap() {
+    let curl = info(7, "curl");
+    let mut file = Vec::new();
+    let mut writer = Writer::new(&mut file, &Header::new("web-1", epoch())).unwrap();
+    writer.write(&[refused(10, &curl), refused(20, &curl)]).unwrap();
+    let counters = Counters { attempts: 2, delivered: 2, ..Counters::default() };
+    let whole = Accounting::between(&Counters::default(), &counters, epoch(), micros(1_000));
+    writer.finish(&whole).unwrap();
+    let footer = file[..file.len() - 1].iter().rposition(|b| *b == b'\n').unwrap() + 1;
+    let mut bad = file.clone();
+    bad.splice(footer..footer, *b"{\"id\":1}\n");
+    let gaps = |bytes: &[u8], since, until| {
+        let books = replayed_books(bytes, since, until);
+        assert!(books.balances());
+        assert_eq!(books.complete, books.gaps.is_empty());
+        books.gaps.into_iter().map(|gap| (gap.since, gap.why)).collect::<Vec<_>>()
+    };
+    assert_eq!(gaps(&file, None, None), []);
+    assert_eq!(gaps(&file, Some(0), Some(1_000)), []);
+    assert_eq!(gaps(&file, Some(-5), None)[0], (micros(-5), "before the recording began".into()));
+    let after = "after the recording ended".to_owned();
+    assert_eq!(gaps(&file, None, Some(2_000)), [(micros(1_000), after.clone())]);
+    assert_eq!(gaps(&file, Some(3_000), None), [(micros(3_000), after)]);
+    let torn = "the recording ends in the middle of a line".to_owned();
+    assert_eq!(gaps(&file[..footer + 5], None, None), [(micros(20), torn)]);
+    assert_eq!(gaps(&file[..footer + 5], None, Some(15)), []);
+    assert_eq!(gaps(&file[..footer], None, None)[0].1, "the recording was not finished");
+    let books = replayed_books(&bad, None, None);
+    assert_eq!((books.lost.undecodable, books.complete, books.balances()), (1, false, true));
+}

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::watch;
 
 use super::Store;
-use super::matcher::Selection;
+use super::matcher::{Matcher, Selection};
 use crate::event::Connection;
 use crate::query::{Change, Follow};
 
@@ -153,19 +153,24 @@ impl Store {
     fn row_changes(&self, selection: &Selection, after: u64, told: u64, end: u64) -> Changes {
         let segments = self.segments();
         let mut found = Vec::new();
+        // Just past the last change that can be of this batch.
+        let mut end_here = end;
         for (number, segment) in segments.iter().enumerate() {
             let body = segment.read();
-            if body.max_seq <= after {
+            if body.max_seq <= after || body.min_seq >= end_here {
                 continue;
             }
+            // Only rows that match count: where few do, a batch still takes one look at the rows.
+            let Some(matcher) = Matcher::new(selection, &body) else { continue };
             for (row_number, row) in body.rows.iter().enumerate() {
-                if row.seq > after && row.seq < end {
+                if row.seq > after && row.seq < end_here && matcher.matches(row) {
                     found.push((row.seq, number, row_number));
                 }
             }
             // Keep what is needed, so that memory stays bounded over many segments.
-            if found.len() > BATCH {
-                found.select_nth_unstable(BATCH - 1);
+            if found.len() >= BATCH {
+                let (_, last, _) = found.select_nth_unstable(BATCH - 1);
+                end_here = last.0;
                 found.truncate(BATCH);
             }
         }

@@ -11,6 +11,8 @@ const FINE: usize = 3_600;
 /// Older ones, one a minute: a week.
 const COARSE: usize = 10_080;
 const COARSE_STEP: SignedDuration = SignedDuration::from_secs(60);
+/// Why nothing is known of the time before the start.
+const BEFORE_CAPTURE: &str = "before capture began";
 
 /// A stretch in which the figures did not change.
 #[derive(Debug, Clone, Copy)]
@@ -67,7 +69,8 @@ impl Ledger {
     }
 
     /// The books of a window that lies wholly or partly in the time of capture. `current` are
-    /// the figures at `now`.
+    /// the figures at `now`. What was asked for from before the start of capture is a gap; who
+    /// names no start asks for the time since then.
     pub fn books(
         &self,
         since: Option<Timestamp>,
@@ -81,6 +84,10 @@ impl Ledger {
         let before = if from == self.start { Counters::default() } else { self.before(from) };
         let after = if to == now { *current } else { self.after(to).unwrap_or(*current) };
         let mut books = Accounting::between(&before, &after, from, to);
+        if let Some(since) = since.filter(|since| *since < self.start) {
+            let until = until.unwrap_or(now).clamp(since, self.start);
+            books.gaps.push(Gap { since, until, why: BEFORE_CAPTURE.to_owned() });
+        }
         if let Some((stop, why)) = &self.stopped
             && *stop < to
         {
@@ -154,8 +161,15 @@ mod tests {
         let ledger = Ledger::new(at(100));
         let books = ledger.books(Some(at(0)), None, at(150), &figures(3, 0));
         assert_eq!((books.since, books.until, books.attempts), (at(100), at(150), 3));
+        let gap = |until| Gap { since: at(0), until, why: BEFORE_CAPTURE.to_owned() };
+        assert_eq!((books.gaps, books.complete), (vec![gap(at(100))], false));
+        for since in [None, Some(at(100)), Some(at(120))] {
+            let books = ledger.books(since, None, at(150), &figures(3, 0));
+            assert_eq!((books.gaps, books.complete), (vec![], true), "{since:?}");
+        }
         let before = ledger.books(Some(at(0)), Some(at(50)), at(150), &figures(3, 0));
         assert_eq!((before.attempts, before.complete), (0, false));
+        assert_eq!(before.gaps, [gap(at(50))]);
     }
 
     #[test]

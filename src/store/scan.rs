@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use strum::VariantArray;
 
 use super::Store;
-use super::cursor::Rank;
+use super::cursor::{Rank, question};
 use super::matcher::{Matcher, Selection};
 use super::row::wide;
 use super::segment::{Body, Segment};
@@ -58,8 +58,9 @@ impl Store {
     /// One page of what matches, and how much matches in all.
     pub fn list(&self, selection: &Selection, page: &Page) -> Result<Selected, QueryError> {
         let sort = page.sort;
+        let question = question(selection);
         let after = match &page.cursor {
-            Some(cursor) => Some(Rank::from_cursor(cursor, sort)?),
+            Some(cursor) => Some(Rank::from_cursor(cursor, sort, question)?),
             None => None,
         };
         let limit = page.limit.unwrap_or(Page::DEFAULT_LIMIT).clamp(1, Page::MAX_LIMIT);
@@ -102,7 +103,8 @@ impl Store {
         let mut found = found.into_sorted_vec();
         let more = found.len() > limit;
         found.truncate(limit);
-        let next_cursor = found.last().filter(|_| more).map(|last| last.rank.to_cursor(sort));
+        let last = found.last().filter(|_| more);
+        let next_cursor = last.map(|last| last.rank.to_cursor(sort, question));
         Ok(Selected { connections: fetch(&segments, &found, selection), total, next_cursor })
     }
 

@@ -61,6 +61,8 @@ pub(super) struct Body {
     capacity: usize,
     pub(super) starts: Option<Range<u64>>,
     pub(super) times: Option<Range<i64>>,
+    /// No row has a lower number of its last change.
+    pub(super) min_seq: u64,
     pub(super) max_seq: u64,
 }
 
@@ -80,6 +82,7 @@ impl Body {
             capacity,
             starts: None,
             times: None,
+            min_seq: u64::MAX,
             max_seq: 0,
         }
     }
@@ -129,6 +132,8 @@ impl Body {
             *place = number;
         }
         self.rows.push(row);
+        // Numbers only rise: the first stays the least.
+        self.min_seq = self.min_seq.min(seq);
         self.max_seq = seq;
         Range::add(&mut self.starts, c.id.start_ns);
         Range::add(&mut self.times, nanos(c.time));

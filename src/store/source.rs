@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::ledger::Ledger;
 use super::{Follower, Selected, Selection, Store};
-use crate::accounting::{Accounting, Counters};
+use crate::accounting::{Accounting, Counters, Gap};
 use crate::event::{Connection, ConnectionId};
 use crate::query::{
     CaptureHandle, Filter, Follow, List, Page, QueryError, Source, Status, Summary, Window,
@@ -139,11 +139,46 @@ impl Inner {
             counters.attempts = counters.attempts.saturating_sub(counters.delivered) + delivered;
             counters.delivered = delivered;
         }
-        Accounting::between(&Counters::default(), &counters, window.since, window.until)
+        let mut books =
+            Accounting::between(&Counters::default(), &counters, window.since, window.until);
+        books.gaps = self.unrecorded(since, until, window);
+        books.complete &= books.gaps.is_empty();
+        books
+    }
+
+    /// The parts of the window that a recording says nothing of. Who names no start, or no end,
+    /// asks for what was recorded.
+    fn unrecorded(
+        &self,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+        window: Window,
+    ) -> Vec<Gap> {
+        let mut gaps = Vec::new();
+        let mut gap = |since: Timestamp, until: Timestamp, why: &str| {
+            gaps.push(Gap { since, until: until.max(since), why: why.to_owned() });
+        };
+        let start = self.capture.since();
+        if since.is_some_and(|since| since < start) || until.is_some_and(|until| until <= start) {
+            gap(window.since, window.until.min(start), "before the recording began");
+        }
+        if let Some(end) = self.capture.recorded_until() {
+            let after = since.is_some_and(|since| since > end.time)
+                || (until.is_some() && window.until > end.time);
+            let from = end.time.max(window.since);
+            match end.broken {
+                Some(why) if window.until > end.time => gap(from, window.until, why),
+                None if after => gap(from, window.until, "after the recording ended"),
+                _ => {}
+            }
+        }
+        gaps
     }
 
     fn window(&self, since: Option<Timestamp>, until: Option<Timestamp>) -> Window {
-        let until = until.unwrap_or_else(Timestamp::now);
+        // What is to come was not watched.
+        let now = Timestamp::now();
+        let until = until.unwrap_or(now).min(now);
         let start = || match self.replayed {
             true => self.store.oldest().unwrap_or_else(|| self.capture.since()),
             false => self.capture.since(),

@@ -315,6 +315,23 @@ async fn a_follower_gets_what_its_filter_means_and_nothing_else() {
 }
 
 #[test]
+fn a_rare_match_far_behind_is_found_in_one_look_at_the_rows() {
+    let store = store();
+    let curl = info(7, "curl");
+    let start = store.latest();
+    let rare: Vec<_> = (0..20_000)
+        .map(|n| if n % 1_000 == 0 { udp(n, &curl) } else { refused(n, &curl) })
+        .collect();
+    for batch in rare.chunks(100) {
+        store.apply(batch.to_vec());
+    }
+    let filter = Filter { protocol: vec![Protocol::Udp], ..Filter::default() };
+    let changes = store.changes(&filter.into(), start, start);
+    assert!(changes.follow.len() >= 10, "{}", changes.follow.len());
+    assert!(changes.up_to >= start + 10_000);
+}
+
+#[test]
 fn questions_and_ingest_run_at_the_same_time() {
     let store = Arc::new(Store::new(2 << 20));
     let curl = info(7, "curl");

@@ -66,3 +66,14 @@ fn broadcasting_without_leave_is_denied() {
     let c = watch.only(remote);
     assert_eq!((c.outcome, c.errno, c.protocol), (Outcome::Denied, Some(13), Protocol::Udp));
 }
+
+#[test]
+fn a_raw_socket_is_none_of_the_protocol_that_it_carries() {
+    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let remote = v4([127, 0, 0, 24], 0);
+    let tcp = Some(rustix::net::ipproto::TCP);
+    let raw = rustix::net::socket(AddressFamily::INET, rustix::net::SocketType::RAW, tcp).unwrap();
+    rustix::net::connect(&raw, &remote).unwrap();
+    let c = watch.only(remote);
+    assert_eq!((c.protocol, c.outcome), (Protocol::Raw, Outcome::Associated));
+}

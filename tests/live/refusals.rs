@@ -225,3 +225,69 @@ fn what_never_reaches_a_socket_is_no_attempt() {
         watch.records(|c| c.process.as_ref().is_some_and(|p| p.pid != std::process::id()));
     assert!(after - before <= 1 + strangers.len() as u64, "{before} -> {after}");
 }
+
+#[test]
+fn an_attempt_taken_back_keeps_nothing_of_the_next() {
+    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let taken_back = v4([192, 0, 2, 15], 80);
+    let refused_by_route = v4([198, 51, 100, 1], 81);
+    let stopped = v4([192, 0, 2, 16], 80);
+    let denied = v4([198, 51, 100, 2], 81);
+    let attempts = std::thread::spawn(move || {
+        own_network();
+        ip("route add 192.0.2.0/24 dev lo");
+        ip("route add unreachable 198.51.100.1");
+        ip("route add prohibit 198.51.100.2");
+        let (fd, _) = connect_nonblocking(taken_back);
+        rustix::net::connect_unspec(&fd).unwrap();
+        rustix::net::connect(&fd, &refused_by_route).unwrap_err();
+        // Once more: an error of the same number is of another attempt.
+        rustix::net::connect_unspec(&fd).unwrap();
+        rustix::net::connect(&fd, &refused_by_route).unwrap_err();
+        let (fd, _) = connect_nonblocking(stopped);
+        rustix::net::shutdown(&fd, rustix::net::Shutdown::Both).unwrap();
+        rustix::net::connect(&fd, &denied).unwrap_err();
+    });
+    attempts.join().unwrap();
+    assert_eq!(failure(&watch.only(taken_back)), (Outcome::Aborted, None, None));
+    assert_eq!(failure(&watch.only(stopped)), (Outcome::Aborted, None, None));
+    let again = watch.records(|c| goes_to(c, refused_by_route));
+    assert_eq!(again.len(), 2, "{again:#?}");
+    assert!(again.iter().all(|c| c.errno == Some(113)));
+    assert_eq!(watch.only(denied).errno, Some(13));
+}
+
+#[test]
+fn a_failure_that_no_connect_returns_is_not_laid_to_the_owner() {
+    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let remote = v4([127, 0, 0, 1], 8);
+    let attempts = std::thread::spawn(move || {
+        own_network();
+        std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "50000 50000").unwrap();
+        let _listener = std::net::TcpListener::bind(remote).unwrap();
+        let first = connect(AddressFamily::INET, SocketType::STREAM, remote);
+        let fd = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        let flags = rustix::net::SendFlags::from_bits_retain(libc::MSG_FASTOPEN as u32);
+        let sent = rustix::net::sendto(&fd, b"x", flags, &remote).unwrap_err();
+        // A socket that was shut down before says the same of itself as one that is closed.
+        let shut = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        let _ = rustix::net::shutdown(&shut, rustix::net::Shutdown::Both);
+        let connected = rustix::net::connect(&shut, &remote).unwrap_err();
+        (first.1.is_ok(), sent.raw_os_error(), connected.raw_os_error())
+    });
+    assert_eq!(attempts.join().unwrap(), (true, 99, 99));
+    let mut all = watch.records(|c| goes_to(c, remote) && c.outcome != Outcome::Established);
+    all.sort_by_key(|c| c.time);
+    let [sent, connected] = &all[..] else { panic!("{all:#?}") };
+    // Where only the entry of connect() tells that a thread is in it, nothing tells which other
+    // call it is in: then it looks as if the owner had disconnected.
+    let report = watch.handle.capabilities();
+    let hook = report.features["connect"].hook.clone().unwrap();
+    if hook.contains("sys_enter_connect") {
+        assert_eq!(sent.outcome, Outcome::Aborted);
+    } else {
+        assert_eq!(failure(sent), (Outcome::Failed, None, None));
+        assert_eq!(sent.evidence, Some(Evidence::TcpState));
+    }
+    assert_eq!(failure(connected), (Outcome::Failed, Some(99), Some("EADDRNOTAVAIL")));
+}

@@ -4,7 +4,6 @@ use axum::body::to_bytes;
 use axum::extract::Request;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, Method, StatusCode};
-use http_body_util::LengthLimitError;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -12,9 +11,6 @@ use super::super::problem::Problem;
 use super::super::v1::pairs;
 use crate::query::Page;
 use crate::query::filter::{clip, parse_time};
-
-/// The largest body that is read.
-const BODY_LIMIT: usize = 64 * 1024;
 
 const NUMBER: &str = "a whole number from 0 to 4294967295; 0 for all processes";
 const SECONDS: &str = "a whole number of seconds";
@@ -54,7 +50,10 @@ impl Asked {
         asked.read_query(request.uri().query())?;
         if request.method() == Method::POST {
             let (parts, body) = request.into_parts();
-            let body = to_bytes(body, BODY_LIMIT).await.map_err(|error| too_large(&error))?;
+            // Read and bounded already, on the way here.
+            let body = to_bytes(body, usize::MAX)
+                .await
+                .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "the body could not be read"))?;
             if !body.is_empty() {
                 check_content_type(&parts.headers)?;
                 asked.read_json(&body)?;
@@ -114,7 +113,8 @@ impl Asked {
         for (name, value) in members.iter().filter(|(_, value)| !value.is_null()) {
             let whole = value.as_u64();
             let text = value.as_str().map(str::to_owned);
-            match name.as_str() {
+            // In any letter case, as Go's decoder took them.
+            match name.to_ascii_lowercase().as_str() {
                 "pid" => {
                     let pid = whole.and_then(|pid| pid.try_into().ok());
                     self.pid = pid.ok_or_else(|| wrong(name, NUMBER))?;
@@ -138,14 +138,6 @@ impl Asked {
 /// A number of digits alone: no sign, no white space.
 fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
     text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()))
-}
-
-fn too_large(error: &(dyn std::error::Error + 'static)) -> Problem {
-    let mut causes = std::iter::successors(Some(error), |error| error.source());
-    match causes.any(|error| error.is::<LengthLimitError>()) {
-        true => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 64 KiB"),
-        false => Problem::new(StatusCode::BAD_REQUEST, "the body could not be read"),
-    }
 }
 
 fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
