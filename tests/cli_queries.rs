@@ -169,6 +169,32 @@ fn one_connection_is_shown_in_full_or_not_found() {
 }
 
 #[test]
+fn a_latency_that_was_not_measured_is_empty() {
+    let mut record = unix_connection(2, "snapd");
+    record["latency_us"] = Value::Null;
+    let one = format!("{CONNECTIONS}/0000beef-2-3ea");
+    let server = Server::tcp(&[
+        (CONNECTIONS, json_answer(&list(&[record.clone()], 1))),
+        (&one, json_answer(&record)),
+        (STREAM, events(event(1, &record))),
+    ]);
+    for args in [
+        &["list", "--all"][..],
+        &["watch", "--all", "--limit", "1"],
+        &["show", "0000beef-2-3ea"],
+        &["list", "--all", "--output", "csv"],
+        &["--tool", "list_connections"],
+    ] {
+        let ran = run(&[args, &["--server", &server.url]].concat());
+        assert_eq!(ran.code, 0, "{args:?}: {}", ran.err);
+        for part in ["µs", "null", "after"] {
+            assert!(!ran.out.contains(part), "{args:?}: {}", ran.out);
+        }
+        assert!(ran.out.contains("/run/snapd.socket"), "{}", ran.out);
+    }
+}
+
+#[test]
 fn a_summary_gives_totals_and_says_when_it_is_incomplete() {
     let mut totals = summary(1234, json!({"established": 1200, "refused": 34}));
     totals["handshake"] = json!({"p50_us": 412, "p95_us": 1200, "p99_us": 9000, "count": 1200});

@@ -135,11 +135,18 @@ fn a_file_that_is_no_recording_is_exit_code_2() {
     let dir = TempDir::new();
     let file = dir.path().join("notes.txt");
     std::fs::write(&file, "hello\n").unwrap();
-    for path in [file.to_str().unwrap(), "/nonexistent/r.jsonl", dir.path().to_str().unwrap()] {
+    let empty = dir.path().join("empty.jsonl");
+    std::fs::write(&empty, "").unwrap();
+    for path in [
+        file.to_str().unwrap(),
+        empty.to_str().unwrap(),
+        "/nonexistent/r.jsonl",
+        dir.path().to_str().unwrap(),
+    ] {
         for watch in [&[][..], &["--watch"]] {
             let ran = run(&[&["replay", path], watch].concat());
             assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{path}");
-            assert!(!ran.err.is_empty());
+            assert_eq!(ran.err.matches(path).count(), 1, "the file is named: {}", ran.err);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Why a command fails, and the exit code that says so to a script.
 
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use super::render::text::clean;
@@ -99,8 +100,8 @@ impl From<CaptureError> for Failure {
     }
 }
 
-impl From<RecordError> for Failure {
-    fn from(error: RecordError) -> Self {
-        Failure::Usage(error.to_string())
-    }
+/// What is wrong with a recording, with the name of its file where the error does not have it.
+pub fn of_file(file: &Path, error: &RecordError) -> String {
+    let (file, error) = (file.display().to_string(), error.to_string());
+    if error.contains(&file) { error } else { format!("{file}: {error}") }
 }

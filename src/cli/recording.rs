@@ -1,7 +1,7 @@
 //! `record` and `replay`.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use futures_util::{FutureExt, StreamExt};
 use jiff::Timestamp;
 
 use super::commands::print_list;
-use super::failure::{Failure, note};
+use super::failure::{Failure, note, of_file};
 use super::filters::{Page, When};
 use super::locate::Origin;
 use super::render::answers::{Printer, incomplete};
@@ -37,8 +37,8 @@ pub async fn record(args: &args::Record, origin: &Origin) -> Result<(), Failure>
     let header = Header::new(host_name(origin).await, started);
     let mut signals = Signals::new()?;
     let mut changes = origin.source.follow(&filter, None).await?.fuse();
-    let mut recorder =
-        Recorder { writer: Writer::create(&args.file, &header)?, records: 0, skipped: 0 };
+    let writer = Writer::create(&args.file, &header).map_err(|e| unusable(&args.file, &e))?;
+    let mut recorder = Recorder { writer, file: args.file.clone(), records: 0, skipped: 0 };
     let shown = args.file.display();
     note(&match args.duration {
         Some(seconds) => format!("recording into {shown} for {seconds} s"),
@@ -89,6 +89,7 @@ async fn host_name(origin: &Origin) -> Arc<str> {
 
 struct Recorder {
     writer: Writer<File>,
+    file: PathBuf,
     records: u64,
     skipped: u64,
 }
@@ -116,7 +117,7 @@ impl Recorder {
                     false => None,
                 };
             }
-            self.writer.write(&batch)?;
+            self.writer.write(&batch).map_err(|e| unusable(&self.file, &e))?;
             self.records += u64::try_from(batch.len()).unwrap_or(0);
             batch.clear();
             if let Some(failure) = broken {
@@ -137,7 +138,7 @@ impl Recorder {
         let mut books = origin.source.summary(&filter).await?.accounting;
         books.updates_lost += self.skipped;
         books.complete &= self.skipped == 0;
-        self.writer.finish(&books)?;
+        self.writer.finish(&books).map_err(|e| unusable(&self.file, &e))?;
         if let Some(warning) = incomplete(&books, &Clock::local()) {
             note(&warning);
         }
@@ -148,9 +149,9 @@ impl Recorder {
 /// Lists a recording, or shows it as the live view would have.
 pub async fn replay(args: &args::Replay, printer: &mut Printer<'_>) -> Result<(), Failure> {
     let (filter, page) = args.what.read(&When::default(), &args.page)?;
-    let mut reader = Reader::open(&args.file)?;
+    let mut reader = Reader::open(&args.file).map_err(|e| unusable(&args.file, &e))?;
     if args.watch {
-        let records = std::iter::from_fn(|| next_match(&mut reader, &filter));
+        let records = std::iter::from_fn(|| next_match(&mut reader, &args.file, &filter));
         let shown = watch::replay(records, printer)?;
         tell_unfinished(reader.accounting().is_some(), &args.file);
         return if shown == 0 { Err(Failure::Nothing) } else { Ok(()) };
@@ -159,11 +160,12 @@ pub async fn replay(args: &args::Replay, printer: &mut Printer<'_>) -> Result<()
     let capture = ReplayCapture::new(reader.header(), args.file.display().to_string());
     let replayed = record::replay(&mut reader, &store, &capture);
     for error in &replayed.errors {
-        tell_error(error);
+        tell_error(&args.file, error);
     }
     let told = u64::try_from(replayed.errors.len()).unwrap_or(u64::MAX);
     if replayed.bad_lines > told {
-        note(&format!("{} lines more are no records", replayed.bad_lines - told));
+        let (file, more) = (args.file.display(), units::count(replayed.bad_lines - told));
+        note(&format!("{file}: {more} lines more are no records"));
     }
     tell_unfinished(replayed.finished, &args.file);
     let source = LocalSource::new(store, Arc::new(capture));
@@ -172,20 +174,25 @@ pub async fn replay(args: &args::Replay, printer: &mut Printer<'_>) -> Result<()
 
 fn next_match(
     reader: &mut Reader<impl std::io::BufRead>,
+    file: &Path,
     filter: &Filter,
 ) -> Option<Result<Connection, Failure>> {
     loop {
         match reader.next()? {
             Ok(connection) if filter.matches(&connection) => return Some(Ok(connection)),
             Ok(_) => {}
-            Err(error @ RecordError::Read { .. }) => return Some(Err(error.into())),
-            Err(error) => tell_error(&error),
+            Err(error @ RecordError::Read { .. }) => return Some(Err(unusable(file, &error))),
+            Err(error) => tell_error(file, &error),
         }
     }
 }
 
-fn tell_error(error: &RecordError) {
-    note(&error.to_string());
+fn unusable(file: &Path, error: &RecordError) -> Failure {
+    Failure::Usage(of_file(file, error))
+}
+
+fn tell_error(file: &Path, error: &RecordError) {
+    note(&of_file(file, error));
 }
 
 fn tell_unfinished(finished: bool, file: &Path) {
