@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 fn with_close(mut record: Value) -> Value {
     record["state"] = json!("closed");
-    record["close"] = json!({"time": "2026-01-31T09:31:00Z", "duration_us": 1, "bytes_sent": 1,
+    record["close"] = json!({"time": "2026-01-31T09:31:00.000000000Z", "duration_us": 1, "bytes_sent": 1,
         "bytes_received": 1, "retransmits": 0, "srtt_us": null, "reason": "fin"});
     record
 }

@@ -229,12 +229,12 @@ pub fn accounting(complete: bool) -> Value {
     json!({"attempts": 10 + lost, "delivered": 10, "filtered": 0,
         "lost": {"ring_full": lost, "map_full": 0, "slow_consumer": 0, "undecodable": 0},
         "pending": 0, "updates_lost": 0, "missed": 0, "evicted": 0, "gaps": [],
-        "since": "2026-01-31T09:00:00Z", "until": "2026-01-31T10:00:00Z", "complete": complete})
+        "since": "2026-01-31T09:00:00.000000000Z", "until": "2026-01-31T10:00:00.000000000Z", "complete": complete})
 }
 
 pub fn list(connections: &[Value], total: u64) -> Value {
     json!({"connections": connections, "total": total, "next_cursor": null,
-        "window": {"since": "2026-01-31T09:00:00Z", "until": "2026-01-31T10:00:00Z"},
+        "window": {"since": "2026-01-31T09:00:00.000000000Z", "until": "2026-01-31T10:00:00.000000000Z"},
         "accounting": accounting(true), "newest_outside_window": null})
 }
 
@@ -242,7 +242,7 @@ pub fn summary(total: u64, by_outcome: Value) -> Value {
     json!({"total": total, "by_outcome": by_outcome, "by_protocol": {"tcp": total},
         "by_direction": {"outbound": total}, "processes": 2, "remotes": 3,
         "rate_per_second": 0.5, "handshake": null,
-        "window": {"since": "2026-01-31T09:00:00Z", "until": "2026-01-31T10:00:00Z"},
+        "window": {"since": "2026-01-31T09:00:00.000000000Z", "until": "2026-01-31T10:00:00.000000000Z"},
         "accounting": accounting(true), "newest_outside_window": null})
 }
 
