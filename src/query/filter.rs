@@ -6,6 +6,7 @@
 
 use std::str::FromStr;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use strum::VariantNames;
 
@@ -18,7 +19,7 @@ mod values;
 pub use matching::{exe_base_name, host_name_matches};
 pub(crate) use matching::{has_name, info_matches};
 pub use values::parse_time;
-use values::{escape, split};
+use values::{canonical, escape, split};
 
 /// The parameters that say which records are meant.
 pub const FILTER_NAMES: [&str; 15] = [
@@ -130,7 +131,10 @@ fn set(
             // Records show IPv4-mapped addresses as IPv4.
             filter.remote = remotes.into_iter().map(|ip| ip.to_canonical()).collect();
         }
-        "cidr" => filter.cidr = typed(name, value, "networks such as 10.0.0.0/8")?,
+        "cidr" => {
+            let networks: Vec<IpNet> = typed(name, value, "networks such as 10.0.0.0/8")?;
+            filter.cidr = networks.into_iter().map(canonical).collect();
+        }
         "host_name" => {
             filter.host_name = texts(name, value, "host names, or .example.com for a domain")?;
         }

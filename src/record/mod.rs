@@ -77,7 +77,7 @@ pub enum RecordError {
         source: std::io::Error,
     },
     /// The file to record into exists, or cannot be made.
-    #[error("cannot record into {}: {source}", path.display())]
+    #[error("cannot record into {}: {}", path.display(), why_not(source))]
     Create {
         /// Which file.
         path: PathBuf,
@@ -95,6 +95,14 @@ pub enum RecordError {
     /// Writing failed.
     #[error("writing the recording failed: {0}")]
     Write(std::io::Error),
+    /// What is wrong with a file.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: Box<RecordError>,
+    },
     /// There is nothing in the file.
     #[error("the file is empty: it is no recording")]
     Empty,
@@ -124,4 +132,16 @@ pub enum RecordError {
         /// The number of the incomplete line.
         line: u64,
     },
+}
+
+/// Why a file could not be made, and the way out where there is one.
+fn why_not(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::AlreadyExists => {
+            "the file exists, and a recording is never written over: name another file, or move \
+             that one away"
+                .to_owned()
+        }
+        _ => error.to_string(),
+    }
 }

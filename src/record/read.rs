@@ -39,6 +39,7 @@ impl Reader<BufReader<File>> {
             return Err(open(std::io::ErrorKind::IsADirectory.into()));
         }
         Reader::new(BufReader::with_capacity(256 * 1024, file))
+            .map_err(|error| RecordError::File { path: path.to_owned(), error: Box::new(error) })
     }
 }
 

@@ -106,7 +106,14 @@ fn a_recording_is_not_written_over_and_is_readable_by_its_owner_alone() {
     let header = Header::new("h", epoch());
     Writer::create(&path, &header).unwrap().finish(&books()).unwrap();
     assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-    assert!(matches!(Writer::create(&path, &header), Err(RecordError::Create { .. })));
+    let error = Writer::create(&path, &header).unwrap_err();
+    assert!(matches!(error, RecordError::Create { .. }));
+    let text = error.to_string();
+    assert!(text.contains("one.jsonl") && text.contains("name another file"), "{text}");
+    let empty = dir.join("empty.jsonl");
+    std::fs::write(&empty, "").unwrap();
+    let text = Reader::open(&empty).unwrap_err().to_string();
+    assert!(text.contains("empty.jsonl: the file is empty"), "{text}");
     assert_eq!(Reader::open(&path).unwrap().count(), 0);
     std::fs::remove_dir_all(&dir).unwrap();
 }

@@ -50,6 +50,17 @@ pub enum ListenError {
         /// Which path.
         path: PathBuf,
     },
+    /// The directory of the socket is missing.
+    #[error(
+        "cannot listen on {}: there is no directory {}; make it, or choose another path with \
+         --unix", path.display(), directory.display()
+    )]
+    NoDirectory {
+        /// Which socket.
+        path: PathBuf,
+        /// What is missing.
+        directory: PathBuf,
+    },
     /// The socket cannot be made.
     #[error("cannot listen on {}: {source}; choose another path with --unix", path.display())]
     Unix {
@@ -100,7 +111,13 @@ fn inode(path: &Path) -> io::Result<(u64, u64)> {
 pub fn unix(path: &Path) -> Result<(UnixListener, SocketFile), ListenError> {
     let failed = |source| ListenError::Unix { path: path.to_owned(), source };
     if let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(failed)?;
+        // /run is empty after each boot. Any other path that is not there may be a slip.
+        if path == Path::new(DEFAULT_UNIX) {
+            fs::DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(failed)?;
+        } else if fs::metadata(directory).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+            let directory = directory.to_owned();
+            return Err(ListenError::NoDirectory { path: path.to_owned(), directory });
+        }
     }
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -164,6 +181,10 @@ mod tests {
     async fn a_stale_socket_is_replaced_a_live_one_and_a_file_are_not() {
         let directory = directory("stale");
         let path = directory.join("run/api.sock");
+        let error = unix(&path).unwrap_err();
+        assert!(error.to_string().contains("there is no directory"), "{error}");
+        assert!(!directory.exists());
+        fs::create_dir_all(directory.join("run")).unwrap();
         let (listener, file) = unix(&path).unwrap();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o660);
         assert!(matches!(unix(&path), Err(ListenError::UnixInUse { .. })));

@@ -1,7 +1,7 @@
 //! The life of the daemon: bind, capture, serve, stop.
 
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -30,8 +30,13 @@ pub enum ServerError {
     #[error(transparent)]
     Record(#[from] RecordError),
     /// There is nothing in the recording that could be shown.
-    #[error("no line of the recording could be read; the first problem: {0}")]
-    NothingReplayed(RecordError),
+    #[error("{}: no line of the recording could be read; the first problem: {error}", path.display())]
+    NothingReplayed {
+        /// Which file.
+        path: PathBuf,
+        /// The first problem.
+        error: RecordError,
+    },
     /// The system refused something.
     #[error("{what}: {source}")]
     System {
@@ -156,7 +161,10 @@ fn start(options: &Options, store: &Arc<Store>) -> Result<Feed, ServerError> {
     let handle = stream.handle();
     let recorder = match &options.record {
         None => None,
-        Some(path) => Some(Writer::create(path, &Header::new(host_name(), handle.since()))?),
+        Some(path) => {
+            let writer = Writer::create(path, &Header::new(host_name(), handle.since()))?;
+            Some((writer, path.clone()))
+        }
     };
     let store = Arc::clone(store);
     let asked = Arc::new(AtomicBool::new(false));
@@ -172,23 +180,24 @@ fn start(options: &Options, store: &Arc<Store>) -> Result<Feed, ServerError> {
 fn ingest(
     mut stream: ConnectionStream,
     store: &Store,
-    mut recorder: Option<Writer<std::fs::File>>,
+    mut recorder: Option<(Writer<std::fs::File>, PathBuf)>,
     asked: &AtomicBool,
 ) {
     while let Some(batch) = stream.next_batch_blocking() {
-        if let Some(writer) = &mut recorder
+        if let Some((writer, path)) = &mut recorder
             && let Err(error) = writer.write(&batch)
         {
-            tracing::error!("recording ends here, capture goes on: {error}");
+            let path = path.display();
+            tracing::error!("{path}: recording ends here, capture goes on: {error}");
             recorder = None;
         }
         store.apply(batch);
     }
     let handle = stream.handle();
-    if let Some(writer) = recorder
+    if let Some((writer, path)) = recorder
         && let Err(error) = writer.finish(&handle.accounting())
     {
-        tracing::error!("the recording has no end: {error}");
+        tracing::error!("{}: the recording has no end: {error}", path.display());
     }
     if !asked.load(Ordering::SeqCst)
         && let Some(why) = handle.stopped()
@@ -207,7 +216,7 @@ fn replayed(path: &Path, store: &Store) -> Result<ReplayCapture, ServerError> {
     if replayed.records == 0
         && let Some(error) = replayed.errors.into_iter().next()
     {
-        return Err(ServerError::NothingReplayed(error));
+        return Err(ServerError::NothingReplayed { path: path.to_owned(), error });
     }
     if !replayed.finished {
         tracing::warn!("{}: the recording was not finished in order", path.display());

@@ -1,11 +1,18 @@
 //! Single values: lists with escapes, and times.
 
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net};
+use jiff::civil::DateTime;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{clip, invalid};
 use crate::query::QueryError;
 
 const TIMES: &str = "RFC 3339 such as 2026-01-31T09:30:00Z, or an age such as 30s, 15m, 2h, 1d";
+
+/// The start of the year 0.
+const YEAR_ZERO: Timestamp = Timestamp::constant(-62_167_219_200, 0);
 
 /// Cuts a list at its commas. Values lose white space at their edges, unless a backslash keeps it.
 pub(super) fn split(list: &str) -> Vec<String> {
@@ -62,12 +69,73 @@ pub fn parse_time(parameter: &str, text: &str, now: Timestamp) -> Result<Timesta
     }
     if let Some(age) = age(text) {
         let too_old = || invalid(parameter, &format!("'{}' is too long ago", clip(text)), TIMES);
-        return now.checked_sub(age.ok_or_else(too_old)?).map_err(|_| too_old());
+        let time = now.checked_sub(age.ok_or_else(too_old)?).map_err(|_| too_old())?;
+        // RFC 3339 has no years before 0, and whoever writes the time down has to find words.
+        return Ok(time.max(YEAR_ZERO));
     }
     // A `+` that was not percent-encoded arrives as a space.
-    text.parse()
-        .or_else(|_| text.replace(' ', "+").parse())
-        .map_err(|_| invalid(parameter, &format!("'{}' is not a time", clip(text)), TIMES))
+    rfc_3339(text)
+        .or_else(|| rfc_3339(&plus_at_offset(text)?))
+        .ok_or_else(|| invalid(parameter, &format!("'{}' is not a time", clip(text)), TIMES))
+}
+
+fn plus_at_offset(text: &str) -> Option<String> {
+    let (time, offset) = text.rsplit_once(' ')?;
+    Some(format!("{time}+{offset}"))
+}
+
+/// The parser knows more forms than RFC 3339 has, some of which are slips: `+0530` for `+05:30`.
+fn rfc_3339(text: &str) -> Option<Timestamp> {
+    let (date_time, offset) = text.split_at_checked("2026-01-31T09:30:00".len())?;
+    let shaped = date_time.bytes().zip(*b"0000-00-00T00:00:00").all(|(b, form)| match form {
+        b'0' => b.is_ascii_digit(),
+        b'T' => matches!(b, b'T' | b't' | b' '),
+        form => b == form,
+    });
+    let (fraction, offset) = match offset.strip_prefix('.') {
+        None => ("", offset),
+        Some(rest) => {
+            let end = rest.find(|c: char| !c.is_ascii_digit())?;
+            if end == 0 {
+                return None;
+            }
+            // Finer than a nanosecond is cut off.
+            (rest.get(..end.min(9))?, rest.get(end..)?)
+        }
+    };
+    if !shaped || !is_offset(offset) {
+        return None;
+    }
+    let dot = if fraction.is_empty() { "" } else { "." };
+    let offset = offset.to_ascii_uppercase();
+    let time = format!("{date_time}{dot}{fraction}{offset}").parse();
+    // The last hours of the year 9999 are what clients write for "no end", and lie beyond what a
+    // timestamp can hold.
+    let beyond = || date_time.parse::<DateTime>().is_ok_and(|time| time.year() == 9999);
+    time.ok().or_else(|| beyond().then_some(Timestamp::MAX))
+}
+
+fn is_offset(offset: &str) -> bool {
+    match offset.as_bytes() {
+        b"Z" | b"z" => true,
+        [b'+' | b'-', hours @ .., b':', m1, m2] => {
+            let digits = hours.iter().chain([m1, m2]).all(u8::is_ascii_digit);
+            digits && hours.len() == 2 && *hours <= b"23"[..] && *m1 <= b'5'
+        }
+        _ => false,
+    }
+}
+
+/// Records show IPv4-mapped addresses as IPv4, and so networks of them are meant as IPv4.
+pub(super) fn canonical(network: IpNet) -> IpNet {
+    if let IpNet::V6(v6) = network
+        && let IpAddr::V4(ip) = IpAddr::V6(v6.addr()).to_canonical()
+        && let Some(bits) = v6.prefix_len().checked_sub(96)
+        && let Ok(v4) = Ipv4Net::new(ip, bits)
+    {
+        return IpNet::V4(v4);
+    }
+    network
 }
 
 /// `None` if the text does not look like an age, `Some(None)` if the age is out of range.
