@@ -44,7 +44,7 @@ static __always_inline bool read_sockaddr(struct any_sockaddr *sa, enum address_
 	}
 	/* A sockaddr_storage, whatever the length of what is in it. */
 	if (space == OF_TYPED && cfg_locked_down) {
-		copy_bytes((__u8 *)sa, addr, SOCKADDR_IN6_LEN);
+		COPY_BYTES((__u8 *)sa, addr, SOCKADDR_IN6_LEN);
 		return true;
 	}
 	return bpf_probe_read_kernel(sa, SOCKADDR_IN6_LEN, addr) == 0;
@@ -75,7 +75,7 @@ static __always_inline bool read_path(__u8 *path, enum address_space space, cons
 	if (space == OF_CALLER)
 		return bpf_probe_read_user(path, len, addr + 2) == 0;
 	if (space == OF_TYPED && cfg_locked_down) {
-		copy_bytes(path, addr + 2, NETSPY_PATH_LEN);
+		COPY_BYTES(path, addr + 2, NETSPY_PATH_LEN);
 		return true;
 	}
 	return bpf_probe_read_kernel(path, len, addr + 2) == 0;
