@@ -10,6 +10,7 @@ mod filters;
 mod harness;
 mod identity;
 mod refusals;
+mod report;
 mod roles;
 mod tcp;
 mod unix;
