@@ -157,7 +157,23 @@ pub const FEATURES: &[FeatureHooks] = &[
     FeatureHooks {
         name: "process_start",
         required: false,
-        hooks: kernel_tracepoint!("sched_process_exec", "exec_btf", "exec_raw"),
+        // Its path and arguments lie where only helpers read.
+        hooks: &[
+            Hook {
+                name: "tp_btf/sched_process_exec",
+                backend: None,
+                programs: &["exec_btf"],
+                needs: &[Need::ProbeRead],
+                note: None,
+            },
+            Hook {
+                name: "raw_tp/sched_process_exec",
+                backend: None,
+                programs: &["exec_raw"],
+                needs: &[Need::ProbeRead],
+                note: None,
+            },
+        ],
         without: "programs that end at once may be without path and arguments",
     },
     FeatureHooks {
@@ -187,21 +203,21 @@ pub const FEATURES: &[FeatureHooks] = &[
                 name: "kprobe+kretprobe/__sys_connect_file",
                 backend: Some(Backend::Kprobe),
                 programs: &["connect_kretprobe", "connect_kprobe"],
-                needs: &[Need::Function("__sys_connect_file"), Need::Kprobes, Need::ProbeRead],
+                needs: &[Need::ProbeRead, Need::Kprobes, Need::Function("__sys_connect_file")],
                 note: None,
             },
             Hook {
                 name: "tracepoint/syscalls/sys_exit_connect",
                 backend: Some(Backend::Tracepoint),
                 programs: &["exit_connect"],
-                needs: &[Need::SyscallEvents, Need::TaskPtRegs, Need::ProbeRead],
+                needs: &[Need::ProbeRead, Need::SyscallEvents, Need::TaskPtRegs],
                 note: SYSCALL_NOTE,
             },
             Hook {
                 name: "tracepoint/syscalls/sys_enter_connect + sys_exit_connect",
                 backend: Some(Backend::Tracepoint),
                 programs: &["exit_connect", "enter_connect"],
-                needs: &[Need::SyscallEvents, Need::ProbeRead],
+                needs: &[Need::ProbeRead, Need::SyscallEvents],
                 note: SYSCALL_NOTE,
             },
         ],
