@@ -229,6 +229,8 @@ word_enum! {
         SkError,
         /// The owner closed the socket, or died.
         OwnerClose,
+        /// It was accepted.
+        Accept,
     }
 }
 
@@ -409,7 +411,7 @@ pub struct Connection {
     pub id: ConnectionId,
     /// Name of the host.
     pub host: Arc<str>,
-    /// Start of the attempt.
+    /// Start of the attempt; of an inbound connection, when it was accepted.
     #[serde(serialize_with = "time::serialize")]
     pub time: Timestamp,
     /// Who opened it.
@@ -426,7 +428,7 @@ pub struct Connection {
     pub remote: Option<Remote>,
     /// Path of a UNIX socket; abstract names start with `@`.
     pub path: Option<Arc<str>>,
-    /// Who made the attempt.
+    /// Who made the attempt, or accepted the connection.
     pub process: Option<Process>,
     /// What it is doing now.
     pub state: State,
@@ -438,9 +440,11 @@ pub struct Connection {
     pub error: Option<Cow<'static, str>>,
     /// What told the outcome; `None` while there is none.
     pub evidence: Option<Evidence>,
-    /// From the attempt to its outcome in microseconds, for success and failure alike.
+    /// From the attempt to its outcome in microseconds, for success and failure alike; `None`
+    /// for inbound connections.
     pub latency_us: Option<u64>,
-    /// SYNs sent again before the outcome; `None` where the protocol has none.
+    /// SYNs sent again before the outcome; `None` where the protocol has none, and for inbound
+    /// connections.
     pub syn_retransmits: Option<u32>,
     /// Packets that the kernel dropped.
     pub drop: Option<Dropped>,

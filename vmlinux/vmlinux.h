@@ -66,6 +66,7 @@ enum bpf_func_id {
 	BPF_FUNC_sock_from_file = 162,
 	BPF_FUNC_task_pt_regs = 175,
 	BPF_FUNC_kallsyms_lookup_name = 179,
+	BPF_FUNC_skc_to_mptcp_sock = 196,
 };
 
 /* include/net/tcp_states.h */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * Every connection attempt, with its outcome.
+ * Every connection attempt, with its outcome, and every connection that is accepted.
  *
  * TCP: a sock that goes from CLOSE to SYN_SENT begins an attempt. That happens in the context of
  * the task that asked for it, with the destination already on the sock. The record is kept in
@@ -8,12 +8,13 @@
  * packet, find it there, and put it into the ring at the outcome and at the close.
  *
  * What never reaches SYN_SENT (no route, not allowed, ...) and what is not TCP is seen when
- * connect() returns.
+ * connect() returns, incoming connections when they are accepted.
  *
  * The programs only read. They never change what the observed program gets to see.
  */
 #include "call.h"
 #include "exec.h"
+#include "inbound.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -174,6 +175,64 @@ int exit_connect(struct trace_event_raw_sys_exit *ctx)
 					 (__u32)PT_REGS_PARM3_CORE_SYSCALL(regs), 0, ret);
 	}
 	return 0;
+}
+
+/* ---- accept() ---- */
+
+/* sock_graft() joins the accepted sock and its socket, in the task that accepts and with the sock
+ * locked. Other families of sockets call it as well. */
+SEC("fentry/security_sock_graft")
+int BPF_PROG(graft_fentry, struct sock *sk)
+{
+	return on_accept_socket(true, sk);
+}
+
+SEC("kprobe/security_sock_graft")
+int BPF_KPROBE(graft_kprobe, struct sock *sk)
+{
+	return on_accept_socket(false, sk);
+}
+
+/* Where the return value is depends on the number of parameters; 6.10 put all but the first into
+ * one. */
+SEC("fexit/inet_csk_accept")
+int accept_fexit_of_2(__u64 *ctx)
+{
+	struct sock *sk = (struct sock *)ctx[2];
+
+	if (sk)
+		on_accept(true, sk);
+	return 0;
+}
+
+SEC("fexit/inet_csk_accept")
+int accept_fexit_of_4(__u64 *ctx)
+{
+	struct sock *sk = (struct sock *)ctx[4];
+
+	if (sk)
+		on_accept(true, sk);
+	return 0;
+}
+
+SEC("kretprobe/inet_csk_accept")
+int BPF_KRETPROBE(accept_kretprobe, struct sock *sk)
+{
+	if (sk)
+		on_accept(false, sk);
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_accept")
+int exit_accept(struct trace_event_raw_sys_exit *ctx)
+{
+	return on_accept_fd(ctx->ret);
+}
+
+SEC("tracepoint/syscalls/sys_exit_accept4")
+int exit_accept4(struct trace_event_raw_sys_exit *ctx)
+{
+	return on_accept_fd(ctx->ret);
 }
 
 /* ---- sweep: what waits for an outcome is shown ---- */

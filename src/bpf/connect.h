@@ -25,6 +25,8 @@ enum netspy_phase {
 	NETSPY_PHASE_CLOSED = 3,  /* succeeded once, closed since */
 	/* Left SYN_SENT without an error: the return value of connect() will tell why. */
 	NETSPY_PHASE_UNSETTLED = 4,
+	/* Connected before it had an entry; the entry is not complete yet. */
+	NETSPY_PHASE_ENTERING = 5,
 };
 
 enum netspy_evidence {
@@ -33,6 +35,7 @@ enum netspy_evidence {
 	NETSPY_EVIDENCE_TCP_STATE = 2,
 	NETSPY_EVIDENCE_SK_ERROR = 3,
 	NETSPY_EVIDENCE_OWNER_CLOSE = 4,
+	NETSPY_EVIDENCE_ACCEPT = 5,
 };
 
 /* netspy_conn.flags */

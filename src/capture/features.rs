@@ -36,6 +36,8 @@ pub struct Hook {
 pub enum Need {
     /// A function by this name that is not inlined everywhere.
     Function(&'static str),
+    /// A function by this name with so many parameters, which some kernels have otherwise.
+    Parameters(&'static str, usize),
     /// A tracepoint by this name.
     Tracepoint(&'static str),
     /// The tracepoints of system calls, in a tracing file system.
@@ -54,6 +56,7 @@ impl Need {
     pub(crate) fn is_met(self, support: &KernelSupport) -> bool {
         match self {
             Need::Function(name) => support.functions.contains(name),
+            Need::Parameters(name, count) => support.parameters.contains(&(name, count)),
             Need::Tracepoint(name) => support.tracepoints.contains(name),
             Need::SyscallEvents => support.syscall_events,
             Need::Kprobes => support.kprobes,
@@ -71,6 +74,9 @@ impl Need {
                 format!(
                     "kernel {release} has no function {name} (renamed, or inlined by its build)"
                 )
+            }
+            Need::Parameters(name, count) => {
+                format!("in kernel {release} {name} does not have {count} parameters")
             }
             Need::Tracepoint(name) => match tracepoint_since(name) {
                 Some(since) => format!("Linux {since} brings the tracepoint {name}"),
@@ -107,6 +113,18 @@ pub(crate) fn functions() -> Vec<&'static str> {
         Need::Function(name) => Some(name),
         _ => None,
     })
+}
+
+/// Functions whose number of parameters decides about a hook.
+pub(crate) fn parameters() -> Vec<(&'static str, usize)> {
+    let hooks = FEATURES.iter().flat_map(|feature| feature.hooks);
+    hooks
+        .flat_map(|hook| hook.needs)
+        .filter_map(|need| match need {
+            Need::Parameters(name, count) => Some((*name, *count)),
+            _ => None,
+        })
+        .collect()
 }
 
 /// Tracepoints that some hook needs.
@@ -189,6 +207,61 @@ pub const FEATURES: &[FeatureHooks] = &[
         without: "",
     },
     FeatureHooks {
+        name: "inbound",
+        required: false,
+        hooks: &[
+            Hook {
+                name: "fentry/security_sock_graft",
+                backend: Some(Backend::Fentry),
+                programs: &["graft_fentry"],
+                needs: &[Need::Function("security_sock_graft")],
+                note: None,
+            },
+            Hook {
+                name: "fexit/inet_csk_accept",
+                backend: Some(Backend::Fentry),
+                programs: &["accept_fexit_of_2"],
+                needs: &[Need::Parameters("inet_csk_accept", 2)],
+                note: None,
+            },
+            Hook {
+                name: "fexit/inet_csk_accept (before Linux 6.10)",
+                backend: Some(Backend::Fentry),
+                programs: &["accept_fexit_of_4"],
+                needs: &[Need::Parameters("inet_csk_accept", 4)],
+                note: None,
+            },
+            Hook {
+                name: "kprobe/security_sock_graft",
+                backend: Some(Backend::Kprobe),
+                programs: &["graft_kprobe"],
+                needs: &[Need::Function("security_sock_graft"), Need::Kprobes, Need::ProbeRead],
+                note: None,
+            },
+            Hook {
+                name: "kretprobe/inet_csk_accept",
+                backend: Some(Backend::Kprobe),
+                programs: &["accept_kretprobe"],
+                needs: &[Need::Function("inet_csk_accept"), Need::Kprobes, Need::ProbeRead],
+                note: Some(
+                    "while more threads wait in accept() than the kernel has room for (10, or \
+                     twice the number of processors), what the others of them accept is not seen",
+                ),
+            },
+            Hook {
+                name: "tracepoint/syscalls/sys_exit_accept + sys_exit_accept4",
+                backend: Some(Backend::Tracepoint),
+                programs: &["exit_accept", "exit_accept4"],
+                needs: &[Need::SyscallEvents, Need::ProbeRead],
+                note: Some(
+                    "system-call tracepoints do not see what io_uring, 32-bit programs and the \
+                     kernel itself accept",
+                ),
+            },
+        ],
+        without: "connections that processes of this host accept are not seen",
+    },
+    FeatureHooks {
         name: "connect",
         required: true,
         hooks: &[
@@ -253,7 +326,6 @@ pub(crate) const NOT_OBSERVED: &[(&str, &str)] = &[
         "this version does not see datagrams leave: a connected datagram socket stays 'associated'",
     ),
     ("datagrams_without_connect", "this version does not see datagrams sent without connect()"),
-    ("inbound", "this version does not see accepted connections and listening sockets"),
     ("preexisting", "this version does not list connections that existed before it started"),
     ("drops", "this version does not see dropped packets"),
     ("dns_names", "this version does not see DNS answers"),

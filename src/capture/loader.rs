@@ -60,17 +60,27 @@ impl AttachPlan {
         error: CaptureError,
         forced: Option<Backend>,
     ) -> Result<(), CaptureError> {
+        let chosen = self.chosen().find(|hook| hook.programs.contains(&program));
+        let family = chosen.and_then(|hook| hook.backend);
+        // What is not for this process at all is not for the others of the family either.
+        let all = matches!(error, CaptureError::NoPrivilege { .. });
+        let is_meant = |hook: &Hook| {
+            hook.programs.contains(&program) || (all && family.is_some() && hook.backend == family)
+        };
         let mut found = false;
         for planned in &mut self.features {
-            let Some(hook) = planned.chosen().filter(|hook| hook.programs.contains(&program))
-            else {
-                continue;
-            };
+            let name = planned.feature.name;
+            let Some(meant) = planned.chosen().filter(|hook| is_meant(hook)) else { continue };
             found = true;
-            planned.candidates.remove(0);
-            let why = error.in_short();
-            tracing::debug!("{}: {} cannot be used: {error}", planned.feature.name, hook.name);
-            planned.ruled_out.push(NotUsed { hook: hook.name.to_owned(), why });
+            tracing::debug!("{name}: {} cannot be used: {error}", meant.name);
+            planned.candidates.retain(|hook| {
+                let goes = is_meant(hook);
+                if goes {
+                    let not = NotUsed { hook: hook.name.to_owned(), why: error.in_short() };
+                    planned.ruled_out.push(not);
+                }
+                !goes
+            });
             if planned.feature.required && planned.candidates.is_empty() {
                 // The verifier's words, and a lack of privilege, say more than that nothing is left.
                 return Err(match (error, forced) {

@@ -28,5 +28,7 @@ pub(crate) const FLAG_NO_REMOTE: u16 = 0x0004;
 pub(crate) const FLAG_SWEPT: u16 = 0x0020;
 /// `NETSPY_F_OWN_CLOSE`.
 pub(crate) const FLAG_OWN_CLOSE: u16 = 0x0010;
+/// `NETSPY_F_INBOUND`: it was accepted.
+pub(crate) const FLAG_INBOUND: u16 = 0x0100;
 /// `NETSPY_F_NO_START`.
 pub(crate) const FLAG_NO_START: u16 = 0x0800;

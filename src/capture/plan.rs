@@ -1,7 +1,7 @@
 //! Which programs to load for which feature: a pure function of the facts.
 
 use super::error::CaptureError;
-use super::features::{FEATURES, FeatureHooks, Hook};
+use super::features::{FEATURES, FeatureHooks, Hook, Need};
 use super::report::{Backend, NotUsed};
 use super::support::KernelSupport;
 
@@ -62,6 +62,8 @@ fn consider(
         let missing = hook.needs.iter().find(|need| !need.is_met(support));
         match missing {
             None => planned.candidates.push(hook),
+            // A twin serves the kernels that have it otherwise.
+            Some(Need::Parameters(..)) => {}
             Some(need) => planned
                 .ruled_out
                 .push(NotUsed { hook: hook.name.to_owned(), why: need.missing(support) }),
@@ -95,6 +97,7 @@ mod tests {
             missing_capabilities: Vec::new(),
             btf: true,
             functions: all(&super::super::features::functions()),
+            parameters: [("inet_csk_accept", 2)].into(),
             tracepoints: all(&super::super::features::tracepoints()),
             syscall_events: true,
             kprobes: true,

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use libbpf_rs::btf::Btf;
-use libbpf_rs::btf::types::{Func, Typedef};
-use libbpf_rs::libbpf_sys;
+use libbpf_rs::btf::types::{Func, FuncProto, Typedef};
+use libbpf_rs::{ReferencesType, libbpf_sys};
 
 use super::{features, sys, tracefs};
 
@@ -20,6 +20,8 @@ pub struct KernelSupport {
     pub btf: bool,
     /// Functions that hooks need and the kernel describes.
     pub functions: BTreeSet<&'static str>,
+    /// Functions that have as many parameters as a hook needs.
+    pub parameters: BTreeSet<(&'static str, usize)>,
     /// Tracepoints that hooks need and the kernel describes.
     pub tracepoints: BTreeSet<&'static str>,
     /// Whether the system-call tracepoints are to be seen in a tracing file system.
@@ -45,7 +47,6 @@ impl KernelSupport {
     pub fn probe() -> Self {
         let missing_capabilities = missing_capabilities();
         // The probe of a helper loads a small program.
-        // The probe of a helper loads a small program.
         let may_load = missing_capabilities.is_empty();
         let probe_read = may_load && sys::has_helper(libbpf_sys::BPF_FUNC_probe_read_kernel);
         // Only where it is of use: where the kernel is locked down nothing can be attached to its
@@ -62,6 +63,12 @@ impl KernelSupport {
             release: read("/proc/sys/kernel/osrelease"),
             btf: kernel.is_some(),
             functions: known(&has_function, features::functions()),
+            parameters: features::parameters()
+                .into_iter()
+                .filter(|(name, count)| {
+                    kernel.as_ref().is_some_and(|btf| parameters_of(btf, name) == Some(*count))
+                })
+                .collect(),
             tracepoints: known(&has_tracepoint, features::tracepoints()),
             syscall_events: tracefs::has("events/syscalls/sys_exit_connect/id"),
             kprobes: Path::new("/sys/bus/event_source/devices/kprobe").exists(),
@@ -76,6 +83,12 @@ impl KernelSupport {
 
 fn has_function(btf: &Btf<'_>, name: &str) -> bool {
     btf.type_by_name::<Func<'_>>(name).is_some()
+}
+
+fn parameters_of(btf: &Btf<'_>, name: &str) -> Option<usize> {
+    let function = btf.type_by_name::<Func<'_>>(name)?;
+    let prototype: FuncProto<'_> = btf.type_by_id(function.referenced_type_id())?;
+    Some(prototype.len())
 }
 
 /// The kernel keeps the prototype of each tracepoint under such a name (trace/bpf_probe.h).

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::errno;
 use crate::capture::clock::Clock;
 use crate::capture::skel::types::netspy_conn;
-use crate::capture::{FLAG_NO_REMOTE, FLAG_NO_START, FLAG_OWN_CLOSE};
+use crate::capture::{FLAG_INBOUND, FLAG_NO_REMOTE, FLAG_NO_START, FLAG_OWN_CLOSE};
 use crate::event::{
     Close, CloseReason, Connection, ConnectionId, Direction, Endpoint, Evidence, Family, Outcome,
     Process, Protocol, Remote, SocketType, State,
@@ -47,12 +47,13 @@ pub(super) fn build(
         outcome => outcome,
     };
     let errno = (phase == Phase::Failed && raw.error != 0).then_some(raw.error);
+    let is_inbound = raw.flags & FLAG_INBOUND != 0;
     let is_tcp = matches!(protocol, Protocol::Tcp | Protocol::Mptcp);
     Some(Connection {
         id: ConnectionId { start_ns: raw.start_ns, tid: raw.tid, boot },
         host,
         time: clock.wall(raw.start_ns),
-        direction: Direction::Outbound,
+        direction: if is_inbound { Direction::Inbound } else { Direction::Outbound },
         protocol,
         socket_type,
         family,
@@ -71,7 +72,8 @@ pub(super) fn build(
         evidence,
         latency_us: (phase != Phase::Pending && raw.flags & FLAG_NO_START == 0)
             .then(|| raw.outcome_ns.saturating_sub(raw.start_ns) / 1_000),
-        syn_retransmits: (is_tcp && phase != Phase::Pending).then_some(raw.syn_retransmits),
+        syn_retransmits: (is_tcp && !is_inbound && phase != Phase::Pending)
+            .then_some(raw.syn_retransmits),
         drop: None,
         close: (phase == Phase::Closed).then(|| close(raw, clock)),
         preexisting: false,
@@ -145,6 +147,7 @@ fn evidence(raw: u8) -> Option<Evidence> {
         2 => Some(Evidence::TcpState),
         3 => Some(Evidence::SkError),
         4 => Some(Evidence::OwnerClose),
+        5 => Some(Evidence::Accept),
         _ => None,
     }
 }

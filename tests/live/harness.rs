@@ -150,6 +150,19 @@ pub fn goes_to(c: &Connection, remote: SocketAddr) -> bool {
     c.remote.as_ref().is_some_and(|r| SocketAddr::new(r.ip, r.port) == remote)
 }
 
+/// Whether the report says that a feature is there.
+pub fn observes(watch: &Watch, feature: &str) -> bool {
+    watch.handle.capabilities().features[feature].ok
+}
+
+/// How many socks the programs hold on to, of all that are loaded.
+pub fn held() -> usize {
+    use libbpf_rs::{MapCore, MapHandle, query::MapInfoIter};
+    let named = MapInfoIter::default().filter(|map| map.name == "conns");
+    let maps = named.filter_map(|map| MapHandle::from_map_id(map.id).ok());
+    maps.map(|map| map.keys().count()).sum()
+}
+
 /// A port of this host that was free a moment ago, so that nobody listens there.
 pub fn bound_port() -> SocketAddr {
     free_port(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0).into())

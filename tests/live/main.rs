@@ -9,6 +9,7 @@ mod datagram;
 mod filters;
 mod harness;
 mod identity;
+mod inbound;
 mod refusals;
 mod report;
 mod roles;
