@@ -79,6 +79,14 @@ enum {
 	TCP_CLOSE_WAIT = 8,
 };
 
+/* include/uapi/linux/bpf.h: contexts, whose offsets the verifier translates. */
+struct bpf_sock {
+	__u32 bound_dev_if;
+	__u32 family;
+	__u32 type;
+	__u32 protocol;
+};
+
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 struct trace_entry {

@@ -3,6 +3,7 @@
 #ifndef NETSPY_CALL_H
 #define NETSPY_CALL_H
 
+#include "datagram.h"
 #include "tcp.h"
 
 /* Where the address that a call was given lies, which decides how it is read. */
@@ -140,6 +141,7 @@ static __always_inline void finished_attempt(bool direct, enum address_space spa
 			COUNT(n, address_unread);
 		}
 	}
+	clear_no_ports(&c);
 	COUNT(n, attempts);
 	if (is_filtered(&c)) {
 		COUNT(n, filtered);
@@ -147,6 +149,8 @@ static __always_inline void finished_attempt(bool direct, enum address_space spa
 	}
 	if (family == AF_UNIX)
 		unix_attempt(&c, space, call->addr, call->len, n);
+	else if (!call->ret && hold_peer((__u64)sk, &c, n))
+		return;
 	else if (output(&c, sizeof(c)))
 		COUNT(n, ring_full);
 }
@@ -257,6 +261,9 @@ static __always_inline void on_connect_return(bool direct, enum address_space sp
 		if (tcp_return_is_known(key, call->ret, n))
 			return;
 	}
+	/* One that fails leaves the peer that there was. */
+	if (cfg_hold && family != AF_UNIX && !call->ret)
+		end_peer((__u64)sk, NETSPY_END_DISCONNECT, n);
 	readable = read_sockaddr(&sa, space, call->addr, call->len);
 	/* AF_UNSPEC takes the peer away. */
 	if (readable && call->len >= 2 && sa.family == AF_UNSPEC)

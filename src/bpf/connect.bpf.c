@@ -235,6 +235,49 @@ int exit_accept4(struct trace_event_raw_sys_exit *ctx)
 	return on_accept_fd(ctx->ret);
 }
 
+/* ---- datagram sockets: close, and errors that come later ---- */
+
+/* Kernel sockets do not come here. The context is the sock itself. */
+SEC("cgroup/sock_release")
+int release_cgroup(struct bpf_sock *ctx)
+{
+	if (may_be_datagram(ctx->type))
+		on_release(key_of(ctx));
+	return 1;
+}
+
+SEC("fentry/inet_release")
+int BPF_PROG(release_fentry, struct socket *socket)
+{
+	struct sock *sk = socket->sk;
+
+	if (sk && may_be_datagram(sk->sk_type))
+		on_release((__u64)sk);
+	return 0;
+}
+
+SEC("kprobe/inet_release")
+int BPF_KPROBE(release_kprobe, struct socket *socket)
+{
+	struct sock *sk = READ(false, socket, sk);
+
+	if (sk && may_be_datagram(READ(false, sk, sk_type)))
+		on_release((__u64)sk);
+	return 0;
+}
+
+SEC("tp_btf/inet_sk_error_report")
+int BPF_PROG(sk_error_btf, struct sock *sk)
+{
+	return on_sock_error(true, sk);
+}
+
+SEC("raw_tp/inet_sk_error_report")
+int BPF_PROG(sk_error_raw, struct sock *sk)
+{
+	return on_sock_error(false, sk);
+}
+
 /* ---- sweep: what waits for an outcome is shown ---- */
 
 static __always_inline void read_pending_port(struct netspy_conn *c, __u64 key)
@@ -247,6 +290,7 @@ int sweep(struct bpf_iter__bpf_map_elem *ctx)
 {
 	struct netspy_conn *entry = ctx->value;
 	__u64 *key = ctx->key;
+	struct netspy_counters *n;
 	struct netspy_conn c;
 
 	if (!entry || !key)
@@ -255,16 +299,19 @@ int sweep(struct bpf_iter__bpf_map_elem *ctx)
 	__builtin_memcpy(&c, entry, sizeof(c));
 	if (c.flags & NETSPY_F_FILTERED || c.swept == c.start_ns + c.phase)
 		return 0;
+	n = this_cpu_counters();
 	switch (c.phase) {
 	case NETSPY_PHASE_PENDING:
-		if (bpf_ktime_get_boot_ns() - c.start_ns < cfg_show_pending_ns)
+		if (bpf_ktime_get_boot_ns() - c.start_ns < cfg_show_pending_ns) {
+			COUNT(n, left);
 			return 0;
+		}
 		/* The entry stands, so the sock does; it has its port by now. */
 		if (!cfg_locked_down)
 			read_pending_port(&c, *key);
 		break;
 	case NETSPY_PHASE_OPEN:
-		/* The ring was full at the outcome. */
+		/* The ring was full at the outcome, or it is a peer, which stays. */
 		if (c.flags & NETSPY_F_SHOWN)
 			return 0;
 		break;
@@ -272,8 +319,19 @@ int sweep(struct bpf_iter__bpf_map_elem *ctx)
 		return 0;
 	}
 	c.flags |= NETSPY_F_SWEPT;
-	if (output(&c, sizeof(c)) == 0)
-		entry->swept = c.start_ns + c.phase;
+	if (output(&c, sizeof(c))) {
+		COUNT(n, left);
+		return 0;
+	}
+	/* Atomic: what is loaded below is loaded after. */
+	__sync_fetch_and_add(&entry->swept, c.start_ns + c.phase - c.swept);
+	if (is_datagram(&c) && entry->error != c.error) {
+		/* Changed meanwhile, and not known to have been shown. */
+		__builtin_memcpy(&c, entry, sizeof(c));
+		c.flags |= NETSPY_F_SWEPT;
+		if (output(&c, sizeof(c)))
+			COUNT(n, updates_lost);
+	}
 	return 0;
 }
 

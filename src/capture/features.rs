@@ -50,6 +50,8 @@ pub enum Need {
     ProbeRead,
     /// A mounted cgroup v2 hierarchy.
     Cgroup2,
+    /// Another feature, without which this one has nothing to join its events to.
+    Feature(&'static str),
 }
 
 impl Need {
@@ -63,6 +65,8 @@ impl Need {
             Need::TaskPtRegs => support.task_pt_regs,
             Need::ProbeRead => support.probe_read,
             Need::Cgroup2 => support.cgroup2.is_some(),
+            // Known only when all have been considered.
+            Need::Feature(_) => true,
         }
     }
 
@@ -94,6 +98,7 @@ impl Need {
                     .into()
             }
             Need::Cgroup2 => "no cgroup v2 hierarchy is mounted (mount -t cgroup2 none DIR)".into(),
+            Need::Feature(name) => format!("of no use without {name}, which nothing serves"),
         }
     }
 }
@@ -142,20 +147,20 @@ fn needs(select: impl Fn(Need) -> Option<&'static str>) -> Vec<&'static str> {
 
 /// A tracepoint of the kernel, typed where the kernel allows.
 macro_rules! kernel_tracepoint {
-    ($name:literal, $btf:literal, $raw:literal) => {
+    ($name:literal, $btf:literal, $raw:literal $(, $need:expr)*) => {
         &[
             Hook {
                 name: concat!("tp_btf/", $name),
                 backend: None,
                 programs: &[$btf],
-                needs: &[Need::Tracepoint($name)],
+                needs: &[Need::Tracepoint($name) $(, $need)*],
                 note: None,
             },
             Hook {
                 name: concat!("raw_tp/", $name),
                 backend: None,
                 programs: &[$raw],
-                needs: &[Need::Tracepoint($name), Need::ProbeRead],
+                needs: &[Need::Tracepoint($name), Need::ProbeRead $(, $need)*],
                 note: None,
             },
         ]
@@ -199,6 +204,50 @@ pub const FEATURES: &[FeatureHooks] = &[
         required: true,
         hooks: kernel_tracepoint!("tcp_destroy_sock", "destroy_sock_btf", "destroy_sock_raw"),
         without: "",
+    },
+    FeatureHooks {
+        name: "datagram_close",
+        required: false,
+        hooks: &[
+            Hook {
+                name: "cgroup/sock_release",
+                backend: None,
+                programs: &["release_cgroup"],
+                needs: &[Need::Cgroup2, Need::Feature("in_progress")],
+                note: None,
+            },
+            Hook {
+                name: "fentry/inet_release",
+                backend: Some(Backend::Fentry),
+                programs: &["release_fentry"],
+                needs: &[Need::Function("inet_release"), Need::Feature("in_progress")],
+                note: None,
+            },
+            Hook {
+                name: "kprobe/inet_release",
+                backend: Some(Backend::Kprobe),
+                programs: &["release_kprobe"],
+                needs: &[
+                    Need::Function("inet_release"),
+                    Need::Kprobes,
+                    Need::ProbeRead,
+                    Need::Feature("in_progress"),
+                ],
+                note: None,
+            },
+        ],
+        without: "a datagram socket that has a peer is shown once, and stays 'open'",
+    },
+    FeatureHooks {
+        name: "datagram_errors",
+        required: false,
+        hooks: kernel_tracepoint!(
+            "inet_sk_error_report",
+            "sk_error_btf",
+            "sk_error_raw",
+            Need::Feature("datagram_close")
+        ),
+        without: "errors that come back for a datagram do not show in its record",
     },
     FeatureHooks {
         name: "tcp_outcome",
