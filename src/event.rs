@@ -231,6 +231,8 @@ word_enum! {
         OwnerClose,
         /// It was accepted.
         Accept,
+        /// The state in which the call left the socket, where its return value is not seen.
+        SocketState,
     }
 }
 

@@ -291,6 +291,31 @@ static __always_inline bool leave_call(struct netspy_call *call)
 	return true;
 }
 
+static __always_inline void note_start(__u64 key)
+{
+	__u32 zero = 0;
+	struct netspy_start *slot = bpf_map_lookup_elem(&starts, &zero);
+
+	if (!slot)
+		return;
+	slot->sk = key;
+	slot->start_ns = bpf_ktime_get_boot_ns();
+	slot->tid = bpf_get_current_pid_tgid();
+}
+
+/* When the call on the sock began; 0 if another began on this processor since, or the task is on
+ * another. */
+static __always_inline __u64 take_start(__u64 key)
+{
+	__u32 zero = 0;
+	struct netspy_start *slot = bpf_map_lookup_elem(&starts, &zero);
+
+	if (!slot || slot->sk != key || slot->tid != (__u32)bpf_get_current_pid_tgid())
+		return 0;
+	slot->sk = 0;
+	return slot->start_ns;
+}
+
 /* The socket of an open file; NULL if it is none. */
 static __always_inline struct sock *sock_of_file(struct file *file)
 {

@@ -86,6 +86,9 @@ struct {
 /* Whether `unheld` was ever used: look-ups there cost every sock that goes away. */
 bool any_unheld = false;
 
+/* Whether any entry of `conns` was ever one of which only the beginning was seen. */
+bool any_called = false;
+
 /* Where a pointer becomes a number (key_of()). */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -118,6 +121,21 @@ struct {
 	__type(key, __u32);
 	__type(value, struct netspy_call);
 } calls SEC(".maps");
+
+/* When a connect() began that ends within itself, so on this processor. */
+struct netspy_start {
+	__u64 sk;
+	__u64 start_ns;
+	__u32 tid;
+	__u32 reserved;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct netspy_start);
+} starts SEC(".maps");
 
 #define FILTER_ENTRIES 1024
 

@@ -12,7 +12,7 @@
  *
  * The programs only read. They never change what the observed program gets to see.
  */
-#include "call.h"
+#include "callers.h"
 #include "exec.h"
 #include "inbound.h"
 
@@ -134,8 +134,11 @@ static __always_inline int on_syscall_return(int fd, const void *addr, __u32 len
 	if (is_no_outcome(ret) || len > 128)
 		return 0;
 	done.sk = sock_of_fd(fd);
-	if (done.sk)
-		on_connect_return(false, OF_CALLER, &done);
+	if (!done.sk)
+		return 0;
+	if (!start_ns)
+		done.start_ns = take_start((__u64)done.sk);
+	on_connect_return(false, OF_CALLER, &done);
 	return 0;
 }
 
@@ -175,6 +178,18 @@ int exit_connect(struct trace_event_raw_sys_exit *ctx)
 					 (__u32)PT_REGS_PARM3_CORE_SYSCALL(regs), 0, ret);
 	}
 	return 0;
+}
+
+SEC("cgroup/connect4")
+int connect4_cgroup(struct bpf_sock_addr *ctx)
+{
+	return on_connect_by(ctx, false);
+}
+
+SEC("cgroup/connect6")
+int connect6_cgroup(struct bpf_sock_addr *ctx)
+{
+	return on_connect_by(ctx, true);
 }
 
 /* ---- accept() ---- */
@@ -297,9 +312,19 @@ int sweep(struct bpf_iter__bpf_map_elem *ctx)
 		return 0;
 	/* A copy: the state hooks go on meanwhile, and the entry may become another's. */
 	__builtin_memcpy(&c, entry, sizeof(c));
-	if (c.flags & NETSPY_F_FILTERED || c.swept == c.start_ns + c.phase)
+	if (c.flags & NETSPY_F_FILTERED)
 		return 0;
 	n = this_cpu_counters();
+	if (c.phase == NETSPY_PHASE_CALLED && !cfg_locked_down) {
+		/* It takes no longer to leave the socket in its state. */
+		if (bpf_ktime_get_boot_ns() - c.start_ns < cfg_show_pending_ns) {
+			COUNT(n, left);
+			return 0;
+		}
+		resolve_called(&c, *key);
+	}
+	if (c.swept == c.start_ns + c.phase)
+		return 0;
 	switch (c.phase) {
 	case NETSPY_PHASE_PENDING:
 		if (bpf_ktime_get_boot_ns() - c.start_ns < cfg_show_pending_ns) {
@@ -309,6 +334,11 @@ int sweep(struct bpf_iter__bpf_map_elem *ctx)
 		/* The entry stands, so the sock does; it has its port by now. */
 		if (!cfg_locked_down)
 			read_pending_port(&c, *key);
+		break;
+	case NETSPY_PHASE_FAILED:
+		/* One that was just resolved; others have been shown, or never will be. */
+		if (entry->phase != NETSPY_PHASE_CALLED)
+			return 0;
 		break;
 	case NETSPY_PHASE_OPEN:
 		/* The ring was full at the outcome, or it is a peer, which stays. */

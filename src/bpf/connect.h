@@ -27,6 +27,8 @@ enum netspy_phase {
 	NETSPY_PHASE_UNSETTLED = 4,
 	/* Connected before it had an entry; the entry is not complete yet. */
 	NETSPY_PHASE_ENTERING = 5,
+	/* Asked for by a call whose end is not seen. Not in the ring. */
+	NETSPY_PHASE_CALLED = 6,
 };
 
 enum netspy_evidence {
@@ -36,6 +38,7 @@ enum netspy_evidence {
 	NETSPY_EVIDENCE_SK_ERROR = 3,
 	NETSPY_EVIDENCE_OWNER_CLOSE = 4,
 	NETSPY_EVIDENCE_ACCEPT = 5,
+	NETSPY_EVIDENCE_SOCKET_STATE = 6,
 };
 
 /* How a record of datagrams ended. */

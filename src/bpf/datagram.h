@@ -7,7 +7,7 @@
 #ifndef NETSPY_DATAGRAM_H
 #define NETSPY_DATAGRAM_H
 
-#include "attempt.h"
+#include "called.h"
 
 static __always_inline bool is_datagram(const struct netspy_conn *c)
 {
@@ -97,6 +97,11 @@ static __always_inline void end_peer(__u64 key, __u8 end, struct netspy_counters
 {
 	struct netspy_conn *c = bpf_map_lookup_elem(&conns, &key);
 
+	if (c && c->phase == NETSPY_PHASE_CALLED) {
+		conclude_called(c, key, n);
+		if (c->phase != NETSPY_PHASE_OPEN)
+			return;
+	}
 	if (c && is_datagram(c))
 		end_datagram(&conns, &key, c, end, bpf_ktime_get_boot_ns(), n);
 }

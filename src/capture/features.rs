@@ -168,10 +168,9 @@ macro_rules! kernel_tracepoint {
 }
 
 const SYSCALL_NOTE: Option<&str> = Some(
-    "system-call tracepoints do not see io_uring, 32-bit programs and fast open by sendto(): of \
-     these, TCP is seen by its states, other protocols and refusals before the first packet are \
-     not; a connect() to a UNIX socket is seen when it returns, and not at all if a signal ends it \
-     while it blocks; how long a call took that ended within itself is not known",
+    "system-call tracepoints do not see io_uring and 32-bit programs (connect_other_callers); a \
+     connect() to a UNIX socket is seen when it returns, and not at all if a signal ends it while \
+     it blocks; how long it took is not known",
 );
 
 /// Everything that connect.bpf.c observes. They are attached in this order: what only cleans up
@@ -344,6 +343,39 @@ pub const FEATURES: &[FeatureHooks] = &[
             },
         ],
         without: "",
+    },
+    FeatureHooks {
+        name: "connect_other_callers",
+        required: false,
+        hooks: &[
+            Hook {
+                name: "fentry+fexit/__sys_connect_file",
+                backend: Some(Backend::Fentry),
+                programs: &["connect_fexit", "connect_fentry"],
+                needs: &[Need::Function("__sys_connect_file")],
+                note: None,
+            },
+            Hook {
+                name: "kprobe+kretprobe/__sys_connect_file",
+                backend: Some(Backend::Kprobe),
+                programs: &["connect_kretprobe", "connect_kprobe"],
+                needs: &[Need::ProbeRead, Need::Kprobes, Need::Function("__sys_connect_file")],
+                note: None,
+            },
+            Hook {
+                name: "cgroup/connect4 + connect6",
+                backend: Some(Backend::Tracepoint),
+                programs: &["connect4_cgroup", "connect6_cgroup"],
+                needs: &[Need::ProbeRead, Need::TaskPtRegs, Need::Cgroup2],
+                note: Some(
+                    "how connect() by io_uring and by 32-bit programs ended is told by TCP's \
+                     states, or by the state of the socket: then a failure is without its error \
+                     number; UNIX sockets are not seen",
+                ),
+            },
+        ],
+        without: "connect() by io_uring and by 32-bit programs is seen by TCP's states only: other \
+                  protocols and refusals before the first packet are not",
     },
     FeatureHooks {
         name: "in_progress",

@@ -155,6 +155,7 @@ fn evidence(raw: u8) -> Option<Evidence> {
         3 => Some(Evidence::SkError),
         4 => Some(Evidence::OwnerClose),
         5 => Some(Evidence::Accept),
+        6 => Some(Evidence::SocketState),
         _ => None,
     }
 }
