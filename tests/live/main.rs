@@ -5,13 +5,16 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod accounting;
+mod calls;
 mod datagram;
+mod fast_open;
 mod filters;
 mod harness;
 mod identity;
 mod inbound;
 mod refusals;
 mod report;
+mod ring;
 mod roles;
 mod tcp;
 mod unix;
