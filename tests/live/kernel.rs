@@ -25,6 +25,14 @@ pub fn maps(report: &AttachReport) -> BTreeMap<String, MapHandle> {
         .collect()
 }
 
+/// How many runs of each program in a report the kernel skipped, since it ran already.
+pub fn missed(report: &AttachReport) -> BTreeMap<String, u64> {
+    ProgInfoIter::default()
+        .filter(|program| report.programs.iter().any(|p| p.id == program.id))
+        .map(|program| (program.name.to_string_lossy().into_owned(), program.recursion_misses))
+        .collect()
+}
+
 /// Whether entries of the map come and go with what is observed.
 fn holds_what_is_observed(map: &MapHandle) -> bool {
     matches!(

@@ -30,15 +30,15 @@ fn a_role_is_played_where_one_is_given() {
         return;
     };
     let remote: SocketAddr = remote.parse().unwrap();
-<<<<<<< HEAD
     if role == "accept from standard input" {
         rustix::net::accept(std::io::stdin()).unwrap();
         std::process::exit(0);
     }
-    let fd = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-=======
     if role == "capture" {
         return crate::faults::capture_until_killed();
+    }
+    if role == "flood" {
+        return crate::flood::flood(remote);
     }
     let family = if remote.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let kind = match role.as_str() {
@@ -46,7 +46,6 @@ fn a_role_is_played_where_one_is_given() {
         _ => SocketType::STREAM,
     };
     let fd = rustix::net::socket(family, kind, None).unwrap();
->>>>>>> 24d542a (Live tests: outcomes of both families, and faults made to happen)
     match role.as_str() {
         "connect" | "connect a datagram socket" => {}
         "connect through signals" => {
