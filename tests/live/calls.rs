@@ -72,7 +72,8 @@ fn assert_mine(c: &Connection, worker: bool) {
         assert_eq!(process.thread, process.comm, "no worker of the kernel");
     } else {
         assert_eq!(process.tid, tid);
-        assert_eq!(&*process.thread, std::thread::current().name().unwrap());
+        let thread = std::fs::read_to_string("/proc/thread-self/comm").unwrap();
+        assert_eq!(&*process.thread, thread.trim());
     }
 }
 
