@@ -59,6 +59,7 @@ pub(crate) struct Shared {
     updates_lost: AtomicU64,
     counters: MapHandle,
     programs: Vec<OwnedFd>,
+    links: Vec<OwnedFd>,
     pub report: AttachReport,
     pub since: Timestamp,
     pub stopped: Mutex<Option<String>>,
@@ -118,12 +119,14 @@ impl Shared {
         let delivered = self.delivered.load(Ordering::Acquire);
         let slow_consumer = self.slow_consumer.load(Ordering::Acquire);
         let undecodable = self.undecodable.load(Ordering::Acquire);
-        let missed = self
+        let skipped: u64 = self
             .programs
             .iter()
             .filter_map(|fd| sys::program_facts(fd.as_fd()).ok())
             .map(|facts| facts.recursion_misses)
             .sum();
+        let missed =
+            skipped + self.links.iter().map(|fd| sys::link_misses(fd.as_fd())).sum::<u64>();
         let kernel = self.kernel();
         Counters {
             attempts: kernel.attempts,
@@ -208,6 +211,12 @@ fn share(loaded: &Loaded<'_>) -> Result<Shared, CaptureError> {
         .map(|fd| fd.try_clone())
         .collect::<Result<_, _>>()
         .map_err(io("cannot share the programs"))?;
+    let links = loaded
+        .links
+        .values()
+        .map(|link| link.as_fd().try_clone_to_owned())
+        .collect::<Result<_, _>>()
+        .map_err(io("cannot share the links"))?;
     Ok(Shared {
         wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|e| io("cannot make an eventfd")(e.into()))?,
@@ -220,6 +229,7 @@ fn share(loaded: &Loaded<'_>) -> Result<Shared, CaptureError> {
         updates_lost: AtomicU64::new(0),
         counters,
         programs,
+        links,
         report: loaded.report.clone(),
         since: Timestamp::now(),
         stopped: Mutex::new(None),
@@ -283,6 +293,7 @@ impl<'a> Driver<'a> {
                 swept = Instant::now();
                 self.decoder.refresh_clock();
                 self.sweep(loaded);
+                forget_calls(loaded);
             }
             let Some(count) = self.drain(ring, pending) else { return "the stream was dropped" };
             self.shown.drained();
@@ -385,6 +396,25 @@ impl<'a> Driver<'a> {
                 self.shared.updates_lost.fetch_add(updates, Ordering::AcqRel);
                 true
             }
+        }
+    }
+}
+
+/// Removes the calls whose return was missed, once their thread is gone. (That of one that lives is
+/// replaced by its next call.)
+fn forget_calls(loaded: &Loaded<'_>) {
+    // The kernel's first namespace, whose ids the entries have (PROC_PID_INIT_INO): in another,
+    // /proc does not tell who is gone.
+    let first = std::fs::read_link("/proc/self/ns/pid");
+    if first.is_ok_and(|ns| ns.as_os_str() != "pid:[4026531836]") {
+        return;
+    }
+    let calls = &loaded.skel.maps.calls;
+    for key in calls.keys() {
+        let Some(tid) = key.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes)) else { continue };
+        if !std::path::Path::new(&format!("/proc/{tid}")).exists() {
+            // It may have been removed meanwhile.
+            let _ = calls.delete(&key);
         }
     }
 }
