@@ -43,6 +43,8 @@ const DRAIN_BUSY: Duration = Duration::from_millis(25);
 const DRAIN_IDLE: Duration = Duration::from_millis(200);
 /// Time between sweeps of what waits for an outcome.
 const SWEEP: Duration = Duration::from_millis(400);
+/// Looks for flows that have become idle, in the time after which they are.
+const IDLE_LOOKS: u32 = 8;
 /// How long a request to drain waits for the thread.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -184,7 +186,7 @@ fn own(options: &Builder, sender: Sender<Batch>, ready: &Ready) -> Result<(), Ca
         }
     };
     let shared = Arc::new(share(&loaded)?);
-    let mut driver = Driver::new(&shared, sender, options.drop_when_full);
+    let mut driver = Driver::new(&shared, sender, options);
     let pending = RefCell::new(Vec::with_capacity(BATCH));
     let ring = ring(&loaded, &pending)?;
     if ready.send(Ok(Arc::clone(&shared))).is_err() {
@@ -265,12 +267,23 @@ struct Driver<'a> {
     shown: Shown,
     /// What had begun, or had been left, at the last sweep.
     looked_at: (u64, u64),
+    looked_for_idle: Instant,
+    idle_every: Duration,
 }
 
 impl<'a> Driver<'a> {
-    fn new(shared: &'a Shared, sender: Sender<Batch>, drop_when_full: bool) -> Self {
+    fn new(shared: &'a Shared, sender: Sender<Batch>, options: &Builder) -> Self {
         let (decoder, shown) = (Decoder::default(), Shown::default());
-        Driver { shared, sender, drop_when_full, decoder, shown, looked_at: (0, 0) }
+        Driver {
+            shared,
+            sender,
+            drop_when_full: options.drop_when_full,
+            decoder,
+            shown,
+            looked_at: (0, 0),
+            looked_for_idle: Instant::now(),
+            idle_every: options.datagram_idle() / IDLE_LOOKS,
+        }
     }
 
     /// Until the stream is dropped or stopped; returns why.
@@ -322,19 +335,23 @@ impl<'a> Driver<'a> {
     /// Shows what waits for an outcome, if anything does that was not shown yet.
     fn sweep(&mut self, loaded: &Loaded<'_>) {
         let kernel = self.shared.kernel();
-        // What stays open once shown needs no further look.
+        // What stays open once shown needs no further look, but for what has become idle.
         let begun = (kernel.waiting, kernel.left);
-        if kernel.waiting == kernel.settled || begun == self.looked_at {
+        let is_idle = begun == self.looked_at
+            || (kernel.waiting == kernel.settled && kernel.left == self.looked_at.1);
+        if is_idle && self.looked_for_idle.elapsed() < self.idle_every {
             return;
         }
         self.looked_at = begun;
+        self.looked_for_idle = Instant::now();
         self.shown.swept();
-        let Some(link) = loaded.links.get("sweep") else { return };
-        let swept = Iter::new(link)
-            .map_err(|e| format!("{e:#}"))
-            .and_then(|mut iter| iter.read_to_end(&mut Vec::new()).map_err(|e| e.to_string()));
-        if let Err(why) = swept {
-            tracing::warn!("cannot sweep attempts without outcome: {why}");
+        for link in ["sweep", "sweep_flows"].iter().filter_map(|name| loaded.links.get(*name)) {
+            let swept = Iter::new(link)
+                .map_err(|e| format!("{e:#}"))
+                .and_then(|mut iter| iter.read_to_end(&mut Vec::new()).map_err(|e| e.to_string()));
+            if let Err(why) = swept {
+                tracing::warn!("cannot sweep attempts without outcome: {why}");
+            }
         }
     }
 

@@ -22,5 +22,6 @@ mod refusals;
 mod report;
 mod ring;
 mod roles;
+mod send;
 mod tcp;
 mod unix;
