@@ -77,6 +77,7 @@ enum {
 	TCP_FIN_WAIT2 = 5,
 	TCP_CLOSE = 7,
 	TCP_CLOSE_WAIT = 8,
+	TCP_LISTEN = 10,
 };
 
 /* include/uapi/linux/bpf.h: contexts, whose offsets the verifier translates. */
@@ -186,8 +187,14 @@ struct msghdr {
 	int msg_namelen;
 };
 
+struct ipv6_pinfo {
+	int mcast_oif;
+};
+
 struct inet_sock {
 	struct sock sk;
+	struct ipv6_pinfo *pinet6;
+	int mc_index;
 	__be32 inet_saddr;
 	__be16 inet_sport;
 };
@@ -253,6 +260,26 @@ struct mm_struct {
 	long unsigned int arg_end;
 };
 
+typedef struct {
+	unsigned int val;
+} kuid_t;
+
+struct cred {
+	kuid_t uid;
+};
+
+struct kernfs_node {
+	u64 id;
+};
+
+struct cgroup {
+	struct kernfs_node *kn;
+};
+
+struct css_set {
+	struct cgroup *dfl_cgrp;
+};
+
 struct task_struct {
 	unsigned int flags;
 	struct mm_struct *mm;
@@ -263,6 +290,8 @@ struct task_struct {
 	u64 start_boottime;
 	char comm[16];
 	struct files_struct *files;
+	const struct cred *real_cred;
+	struct css_set *cgroups;
 };
 
 struct linux_binprm {
@@ -270,8 +299,14 @@ struct linux_binprm {
 	const char *interp;
 };
 
-struct bpf_iter_meta;
+struct seq_file;
 struct bpf_map;
+
+struct bpf_iter_meta {
+	union {
+		struct seq_file *seq;
+	};
+};
 
 struct bpf_iter__bpf_map_elem {
 	union {
@@ -285,6 +320,19 @@ struct bpf_iter__bpf_map_elem {
 	};
 	union {
 		void *value;
+	};
+};
+
+struct bpf_iter__task_file {
+	union {
+		struct bpf_iter_meta *meta;
+	};
+	union {
+		struct task_struct *task;
+	};
+	u32 fd;
+	union {
+		struct file *file;
 	};
 };
 

@@ -64,6 +64,7 @@ const volatile bool cfg_only_cgroup = false;
 const volatile bool cfg_only_cidr = false;
 const volatile bool cfg_no_loopback = false;
 const volatile bool cfg_no_unix = false;
+const volatile bool cfg_no_inbound = false;
 /* Bytes waiting in the ring above which the reader is woken rather than left to its timer. */
 const volatile __u64 cfg_wake_bytes = 1 << 20;
 /* When capture began, since boot. */

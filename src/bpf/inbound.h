@@ -10,6 +10,7 @@
 #define NETSPY_INBOUND_H
 
 #include "call.h"
+#include "listen.h"
 
 /* The entry of a sock that was connected already is complete. The states of the sock went on
  * meanwhile, and their hooks leave alone what is still entering: an end that they came to is made

@@ -249,25 +249,27 @@ static __always_inline void tcp_closed(bool direct, struct sock *sk, __u64 key,
 		bpf_map_delete_elem(&conns, &key);
 }
 
+static __always_inline void listen_ends(__u64 key, struct netspy_conn *c, struct netspy_counters *n)
+{
+	c->close_ns = bpf_ktime_get_boot_ns();
+	c->phase = NETSPY_PHASE_CLOSED;
+	show(c, n, true);
+	bpf_map_delete_elem(&conns, &key);
+}
+
 static __always_inline void forget_unheld(__u64 key)
 {
 	if (any_unheld)
 		bpf_map_delete_elem(&unheld, &key);
 }
 
-static __always_inline int on_set_state(bool direct, struct sock *sk, int oldstate, int newstate)
+/* What comes after the beginning. */
+static __always_inline int on_later_state(bool direct, struct sock *sk, int oldstate, int newstate)
 {
 	__u64 key = (__u64)sk;
 	struct netspy_counters *n;
 	struct netspy_conn *c;
 
-	if (oldstate == TCP_CLOSE && newstate == TCP_SYN_SENT) {
-		if (READ(direct, sk, sk_protocol) != IPPROTO_TCP)
-			return 0;
-		n = this_cpu_counters();
-		tcp_begin(direct, sk, key, n);
-		return 0;
-	}
 	if (newstate != TCP_ESTABLISHED && newstate != TCP_CLOSE)
 		return 0;
 	c = bpf_map_lookup_elem(&conns, &key);
@@ -288,6 +290,15 @@ static __always_inline int on_set_state(bool direct, struct sock *sk, int oldsta
 	} else if (c->phase == NETSPY_PHASE_OPEN) {
 		tcp_closed(direct, sk, key, c, oldstate, n);
 	}
+	return 0;
+}
+
+static __always_inline int on_set_state(bool direct, struct sock *sk, int oldstate, int newstate)
+{
+	if (oldstate != TCP_CLOSE || newstate != TCP_SYN_SENT)
+		return on_later_state(direct, sk, oldstate, newstate);
+	if (READ(direct, sk, sk_protocol) == IPPROTO_TCP)
+		tcp_begin(direct, sk, (__u64)sk, this_cpu_counters());
 	return 0;
 }
 
@@ -317,6 +328,8 @@ static __always_inline int on_destroy_sock(bool direct, struct sock *sk)
 		show(c, n, true);
 	} else if (c->phase == NETSPY_PHASE_OPEN) {
 		tcp_closed(direct, sk, key, c, TCP_CLOSE, n);
+	} else if (c->phase == NETSPY_PHASE_LISTENING) {
+		listen_ends(key, c, n);
 	}
 	bpf_map_delete_elem(&conns, &key);
 	return 0;

@@ -1,15 +1,18 @@
 //! From the bytes of ring records to [`Connection`]s: what the capture thread does with each.
 
 use super::decode::{self, DecodeError, Raw};
-use super::{FLAG_SHOWN, FLAG_SWEPT};
+use super::{FLAG_LISTENER, FLAG_PREEXISTING, FLAG_SHOWN, FLAG_SWEPT};
 use crate::enrich::Enricher;
 use crate::event::Connection;
 
-/// One record of an attempt.
+/// One record of an attempt, or of what is none.
 #[derive(Debug)]
 pub struct Decoded {
     /// The record.
     pub connection: Connection,
+    /// Whether it is of an attempt: what listens, and what existed before, is none and is not
+    /// counted.
+    pub is_attempt: bool,
     /// Whether the kernel side has put an earlier version of it into the ring, other than by a
     /// sweep.
     pub is_update: bool,
@@ -52,7 +55,12 @@ impl Decoder {
         let connection = self.enricher.connection(&conn, path.as_deref());
         let connection = connection.ok_or(DecodeError::UnknownValue)?;
         let has = |flag: u16| conn.flags & flag != 0;
-        Ok(Some(Decoded { connection, is_update: has(FLAG_SHOWN), is_swept: has(FLAG_SWEPT) }))
+        Ok(Some(Decoded {
+            connection,
+            is_attempt: !has(FLAG_LISTENER | FLAG_PREEXISTING),
+            is_update: has(FLAG_SHOWN),
+            is_swept: has(FLAG_SWEPT),
+        }))
     }
 
     /// Follows the wall clock if it was set.

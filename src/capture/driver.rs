@@ -41,6 +41,8 @@ const BATCHES: usize = 16;
 /// Pause between drains while events come, and the longest when none do.
 const DRAIN_BUSY: Duration = Duration::from_millis(25);
 const DRAIN_IDLE: Duration = Duration::from_millis(200);
+/// Bytes read at a time of what existed before: no less than the kernel writes at once.
+const EXISTING_BYTES: usize = 1 << 20;
 /// Time between sweeps of what waits for an outcome.
 const SWEEP: Duration = Duration::from_millis(400);
 /// Looks for flows that have become idle, in the time after which they are.
@@ -174,7 +176,7 @@ type Ready = std::sync::mpsc::SyncSender<Result<Arc<Shared>, CaptureError>>;
 
 fn own(options: &Builder, sender: Sender<Batch>, ready: &Ready) -> Result<(), CaptureError> {
     let support = KernelSupport::probe();
-    let mut plan = plan(&support, options.backend)?;
+    let mut plan = plan(&support, options.backend, &options.left_out())?;
     let mut storage = MaybeUninit::uninit();
     let loaded = loop {
         match loader::load(&mut storage, options, &support, &plan) {
@@ -296,6 +298,9 @@ impl<'a> Driver<'a> {
         // SAFETY: the descriptor belongs to `ring`, which outlives this borrow.
         #[allow(unsafe_code)]
         let ring_fd = unsafe { BorrowedFd::borrow_raw(ring.epoll_fd()) };
+        if !self.existing(loaded, ring, pending) {
+            return "the stream was dropped";
+        }
         let mut pause = DRAIN_BUSY;
         let (mut swept, mut answered) = (Instant::now(), 0);
         loop {
@@ -318,6 +323,45 @@ impl<'a> Driver<'a> {
             pause = if count > 0 { DRAIN_BUSY } else { (pause * 2).min(DRAIN_IDLE) };
             self.wait(ring_fd, pause);
         }
+    }
+
+    /// Hands on what existed before capture began. The ring is drained in between: what the
+    /// programs saw of a socket after it was found is in there, and comes after it. Returns
+    /// whether anybody still reads.
+    fn existing(
+        &mut self,
+        loaded: &Loaded<'_>,
+        ring: &RingBuffer<'_>,
+        pending: &RefCell<Vec<Result<Raw, decode::DecodeError>>>,
+    ) -> bool {
+        let Some(link) = loaded.links.get("existing") else { return true };
+        let mut iter = match Iter::new(link) {
+            Ok(iter) => iter,
+            Err(error) => return self.existing_failed(&format!("{error:#}")),
+        };
+        let mut bytes = vec![0; EXISTING_BYTES];
+        while !self.shared.stop.load(Ordering::Acquire) {
+            match iter.read(&mut bytes) {
+                Ok(0) => break,
+                Ok(len) => {
+                    let found = decode::decode_all(bytes.get(..len).unwrap_or_default());
+                    let batch = self.batch(found.collect());
+                    if !self.send(batch) || self.drain(ring, pending).is_none() {
+                        return false;
+                    }
+                }
+                // After a million files without a socket.
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) => return self.existing_failed(&error.to_string()),
+            }
+        }
+        true
+    }
+
+    fn existing_failed(&self, why: &str) -> bool {
+        tracing::warn!("cannot list what existed before capture began: {why}");
+        self.shared.updates_lost.fetch_add(1, Ordering::AcqRel);
+        true
     }
 
     fn wait(&self, ring: BorrowedFd<'_>, pause: Duration) {

@@ -443,6 +443,12 @@ pub const FEATURES: &[FeatureHooks] = &[
         without: "connections that processes of this host accept are not seen",
     },
     FeatureHooks {
+        name: "listeners",
+        required: false,
+        hooks: kernel_tracepoint!("inet_sock_set_state", "set_state_btf", "set_state_raw"),
+        without: "TCP sockets that begin to listen are not seen",
+    },
+    FeatureHooks {
         name: "connect",
         required: true,
         hooks: &[
@@ -511,6 +517,18 @@ pub const FEATURES: &[FeatureHooks] = &[
                   protocols and refusals before the first packet are not",
     },
     FeatureHooks {
+        name: "preexisting",
+        required: false,
+        hooks: &[Hook {
+            name: "iter/task_file",
+            backend: None,
+            programs: &["existing"],
+            needs: &[],
+            note: Some("connections that no process holds any more are not found"),
+        }],
+        without: "what existed before capture began is not listed",
+    },
+    FeatureHooks {
         name: "in_progress",
         required: false,
         hooks: &[
@@ -535,7 +553,6 @@ pub const FEATURES: &[FeatureHooks] = &[
 
 /// What this version does not look at, so that nobody takes its absence for an answer.
 pub(crate) const NOT_OBSERVED: &[(&str, &str)] = &[
-    ("preexisting", "this version does not list connections that existed before it started"),
     ("drops", "this version does not see dropped packets"),
     ("dns_names", "this version does not see DNS answers"),
 ];

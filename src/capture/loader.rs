@@ -145,7 +145,11 @@ impl Planned {
                 not_used,
             },
             None => {
-                let note = Some(self.feature.without.to_owned());
+                let without = self.feature.without;
+                let note = Some(match self.left_out {
+                    Some(option) => format!("left out by {option}: {without}"),
+                    None => without.to_owned(),
+                });
                 Feature { hook: None, ok: false, note, not_used }
             }
         }

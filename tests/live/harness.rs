@@ -41,9 +41,13 @@ pub fn forced() -> Option<Backend> {
     Some(name.parse().unwrap_or_else(|_| panic!("NETSPY_LIVE_BACKEND={name} is no backend")))
 }
 
-/// Starts capture with the backend under test; `None`, with the reason printed, where the tests
-/// cannot run.
+/// Starts capture with the backend under test, without what existed before; `None`, with the reason
+/// printed, where the tests cannot run.
 pub fn start(builder: Builder) -> Option<ConnectionStream> {
+    start_with_existing(Builder { no_preexisting: true, ..builder })
+}
+
+fn start_with_existing(builder: Builder) -> Option<ConnectionStream> {
     let backend = builder.backend.or_else(forced);
     match (Builder { backend, ..builder }).start() {
         Ok(stream) => Some(stream),
@@ -62,10 +66,15 @@ pub fn start(builder: Builder) -> Option<ConnectionStream> {
     }
 }
 
-/// Starts capture, and collects what it sees.
+/// Starts capture, and collects what it sees, without what existed before.
 pub fn watch(builder: Builder) -> Option<Watch> {
+    watch_with_existing(Builder { no_preexisting: true, ..builder })
+}
+
+/// Starts capture, and collects what it sees and what existed before.
+pub fn watch_with_existing(builder: Builder) -> Option<Watch> {
     let serial = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut stream = start(builder)?;
+    let mut stream = start_with_existing(builder)?;
     let seen = Arc::new(Seen::default());
     let handle = stream.handle();
     let reader = std::thread::spawn({

@@ -157,7 +157,7 @@ pub fn csv(c: &Connection) -> String {
         show(c.latency_us),
         show(c.syn_retransmits),
         show(close.map(|c| c.time)),
-        show(close.map(|c| c.duration_us)),
+        show(close.and_then(|c| c.duration_us)),
         show(close.and_then(|c| c.bytes_sent)),
         show(close.and_then(|c| c.bytes_received)),
         show(close.and_then(|c| c.datagrams_sent)),
@@ -203,7 +203,7 @@ pub fn write_full(
     }
     if let Some(close) = &c.close {
         fact("Closed", format!("{}, {}", clock.full(close.time), close.reason));
-        fact("Open for", units::duration(close.duration_us));
+        fact("Open for", close.duration_us.map_or("unknown".to_owned(), units::duration));
         let bytes = |n: Option<u64>| n.map_or("unknown".to_owned(), units::bytes);
         if let (Some(n), sent) = (close.datagrams_sent, bytes(close.bytes_sent)) {
             fact("Sent", format!("{n} datagrams, {sent}"));

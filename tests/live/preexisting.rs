@@ -1,0 +1,343 @@
+//! What existed before capture began: found once, and taken over by what watches from then on.
+
+use std::collections::{HashMap, HashSet};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::process::Stdio;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use netspy::event::{Direction, Evidence, Outcome, State};
+use netspy::stream::Builder;
+use netspy::{Connection, ConnectionStream};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+
+use crate::harness::{
+    connect_nonblocking, goes_to, held, ip, observes, own_network, v4, watch_with_existing,
+};
+use crate::roles::play;
+
+fn local_of(c: &Connection) -> SocketAddr {
+    c.local.map(|local| SocketAddr::new(local.ip, local.port)).unwrap()
+}
+
+/// Keeps a thread alive until it is dropped, with what its work made.
+struct Kept<T> {
+    value: T,
+    _end: std::sync::mpsc::Sender<()>,
+}
+
+fn keep_in_own_network<T: Send + 'static, K>(
+    work: impl FnOnce() -> (T, K) + Send + 'static,
+) -> Kept<T> {
+    let (tell, told) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        own_network();
+        let (value, kept) = work();
+        tell.send(value).unwrap();
+        let _ = ended.recv();
+        drop(kept);
+    });
+    Kept { value: told.recv().unwrap(), _end: end }
+}
+
+fn own_netns() -> u32 {
+    let link = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
+    let link = link.to_string_lossy();
+    link.trim_start_matches("net:[").trim_end_matches(']').parse().unwrap()
+}
+
+#[test]
+fn connections_and_listeners_of_every_namespace_are_found_with_their_process() {
+    let mut worlds = Vec::new();
+    for address in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
+        worlds.push(keep_in_own_network(move || {
+            let listener = TcpListener::bind(address).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let at = if address.contains("::1") { "::1" } else { "127.0.0.1" };
+            let server = SocketAddr::new(at.parse().unwrap(), port);
+            let client = TcpStream::connect(server).unwrap();
+            let accepted = listener.accept().unwrap().0;
+            let half = TcpStream::connect(server).unwrap();
+            let half_accepted = listener.accept().unwrap().0;
+            half.shutdown(std::net::Shutdown::Write).unwrap();
+            ip("route add 192.0.2.0/24 dev lo");
+            let waiting = connect_nonblocking(v4([192, 0, 2, 9], 80)).0;
+            let halves = (half.local_addr().unwrap(), client.local_addr().unwrap());
+            let listens = listener.local_addr().unwrap();
+            let kept = (listener, client, accepted, half, half_accepted, waiting);
+            ((own_netns(), listens, server, halves), kept)
+        }));
+    }
+    let own = Builder { only_pid: vec![std::process::id()], ..ConnectionStream::builder() };
+    let Some(watch) = watch_with_existing(own) else { return };
+    if !observes(&watch, "preexisting") {
+        assert!(watch.records(|c| c.preexisting).is_empty());
+        println!("skipped: the report says that what existed before is not listed");
+        return;
+    }
+    watch.handle.drain();
+    for world in &worlds {
+        let (netns, listens, server, (half, whole)) = world.value;
+        let all = watch.records(|c| {
+            c.preexisting && c.process.as_ref().is_some_and(|process| process.netns == netns)
+        });
+        let own = |c: &&Connection| c.process.as_ref().unwrap().pid == std::process::id();
+        assert!(all.iter().all(|c| own(&c)));
+        assert!(all.iter().all(|c| c.latency_us.is_none() && c.syn_retransmits.is_none()));
+        let one = |what: &str, matches: &dyn Fn(&&Connection) -> bool| {
+            let found: Vec<_> = all.iter().filter(matches).collect();
+            assert_eq!(found.len(), 1, "{what} at {server} in {all:#?}");
+            found[0]
+        };
+        let listener = one("listener", &|c| c.state == State::Listening);
+        assert_eq!(listener.local.map(|l| (l.ip, l.port)), Some((listens.ip(), listens.port())));
+        assert_eq!(
+            (listener.outcome, listener.direction),
+            (Outcome::Listening, Direction::Inbound)
+        );
+        for client in [half, whole] {
+            let out = one("client", &|c| c.local.is_some() && local_of(c) == client);
+            assert_eq!((out.direction, out.state), (Direction::Outbound, State::Open));
+            assert!(goes_to(out, server));
+            let inbound = one("server", &|c| goes_to(c, client));
+            assert_eq!((inbound.direction, inbound.state), (Direction::Inbound, State::Open));
+            assert_eq!(local_of(inbound), server);
+            for c in [out, inbound] {
+                assert_eq!(c.outcome, Outcome::Established);
+                assert_eq!(c.evidence, Some(Evidence::TcpState));
+            }
+        }
+        let waiting = one("attempt", &|c| c.state == State::Connecting);
+        assert!(goes_to(waiting, v4([192, 0, 2, 9], 80)));
+        assert_eq!(
+            (waiting.outcome, waiting.direction),
+            (Outcome::InProgress, Direction::Outbound)
+        );
+        assert_eq!(all.len(), 6, "{all:#?}");
+    }
+    let books = watch.handle.accounting();
+    assert!(books.balances(), "{books:?}");
+}
+
+#[test]
+fn what_was_found_is_taken_over_without_gap_or_duplicate() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listener.local_addr().unwrap();
+    let mut client = TcpStream::connect(server).unwrap();
+    let from = client.local_addr().unwrap();
+    let (mut accepted, _) = listener.accept().unwrap();
+    client.write_all(&[1; 300]).unwrap();
+    accepted.read_exact(&mut [0; 300]).unwrap();
+    let own = Builder { only_pid: vec![std::process::id()], ..ConnectionStream::builder() };
+    let Some(watch) = watch_with_existing(own) else { return };
+    if !observes(&watch, "preexisting") {
+        println!("skipped: the report says that what existed before is not listed");
+        return;
+    }
+    let out = watch.wait("the client's end", |c| goes_to(c, server));
+    let inbound = watch.wait("the server's end", |c| goes_to(c, from));
+    assert!(out.preexisting && inbound.preexisting);
+    accepted.write_all(&[2; 200]).unwrap();
+    client.read_exact(&mut [0; 200]).unwrap();
+    drop(client);
+    assert_eq!(accepted.read(&mut [0]).unwrap(), 0);
+    drop((accepted, listener));
+    let closed = |what, id| watch.wait(what, |c| c.id == id && c.state == State::Closed);
+    let out = closed("the client's close", out.id);
+    let inbound = closed("the server's close", inbound.id);
+    let (o, i) = (out.close.unwrap(), inbound.close.unwrap());
+    // All that it ever carried.
+    assert_eq!((o.bytes_sent, o.bytes_received), (Some(300), Some(200)));
+    assert_eq!((i.bytes_sent, i.bytes_received), (Some(200), Some(300)));
+    assert_eq!((o.duration_us, i.duration_us), (None, None));
+    assert!(out.preexisting && inbound.preexisting);
+    let listening = watch.wait("the listener's close", |c| {
+        c.outcome == Outcome::Listening && c.state == State::Closed
+    });
+    assert_eq!((listening.preexisting, local_of(&listening)), (true, server));
+    let handle = watch.handle.clone();
+    watch.settle();
+    assert_eq!(held(), 0);
+    watch.stop();
+    let books = handle.accounting();
+    // The one that settled.
+    assert_eq!((books.delivered, books.pending), (1, 0), "{books:?}");
+    assert!(books.balances() && books.complete, "{books:?}");
+}
+
+#[test]
+fn an_attempt_that_was_under_way_gets_its_outcome() {
+    let world = keep_in_own_network(|| {
+        ip("route add 192.0.2.0/24 dev lo");
+        let remote = v4([192, 0, 2, 99], 80);
+        let socket = connect_nonblocking(remote).0;
+        (Mutex::new(Some(socket)), remote)
+    });
+    let own = Builder { only_pid: vec![std::process::id()], ..ConnectionStream::builder() };
+    let Some(watch) = watch_with_existing(own) else { return };
+    if !observes(&watch, "preexisting") {
+        println!("skipped: the report says that what existed before is not listed");
+        return;
+    }
+    let remote = v4([192, 0, 2, 99], 80);
+    let found = watch.wait("the attempt", |c| goes_to(c, remote));
+    assert_eq!((found.state, found.preexisting), (State::Connecting, true));
+    world.value.lock().unwrap().take();
+    let ended = watch.wait("its end", |c| goes_to(c, remote) && c.state == State::Closed);
+    assert_eq!((ended.id, ended.outcome), (found.id, Outcome::Aborted));
+    let handle = watch.handle.clone();
+    watch.stop();
+    let books = handle.accounting();
+    assert_eq!((books.delivered, books.pending), (0, 0), "{books:?}");
+}
+
+#[test]
+fn the_process_is_the_one_that_holds_the_socket() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listener.local_addr().unwrap();
+    let mut worker = play("accept from standard input and wait", server)
+        .stdin(Stdio::from(OwnedFd::from(listener)))
+        .spawn()
+        .unwrap();
+    let mut client = TcpStream::connect(server).unwrap();
+    let from = client.local_addr().unwrap();
+    // It says so when it has accepted.
+    client.read_exact(&mut [0; 1]).unwrap();
+    let Some(watch) = watch_with_existing(ConnectionStream::builder()) else {
+        drop(client);
+        worker.wait().unwrap();
+        return;
+    };
+    if observes(&watch, "preexisting") {
+        let c = watch.wait("what the worker holds", |c| goes_to(c, from));
+        let process = c.process.unwrap();
+        assert_eq!((process.pid, process.ppid), (worker.id(), std::process::id()));
+        let cmdline = process.cmdline.as_deref().unwrap();
+        assert!(cmdline.contains("a_role_is_played"), "{cmdline}");
+        let listening = watch.wait("its listener", |c| {
+            c.outcome == Outcome::Listening && c.local.is_some_and(|l| l.port == server.port())
+        });
+        assert_eq!(listening.process.unwrap().pid, worker.id());
+        let mine = watch.wait("the client's end", |c| goes_to(c, server));
+        assert_eq!(mine.process.unwrap().pid, std::process::id());
+    }
+    drop(client);
+    worker.wait().unwrap();
+}
+
+/// Where one connection of the churn came from, and when it was there, by the steps of capture.
+struct Spell {
+    from: Ipv4Addr,
+    began: u32,
+    ended: u32,
+}
+
+#[test]
+fn each_connection_occurs_once_however_it_falls_together_with_the_start() {
+    const BEFORE: u32 = 0;
+    const ATTACHED: u32 = 2;
+    const SEARCHED: u32 = 3;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listener.local_addr().unwrap();
+    let (step, stop, next) = (AtomicU32::new(BEFORE), AtomicBool::new(false), AtomicU32::new(1));
+    let spells = Mutex::new(Vec::new());
+    // One connection after the other, each from an address of its own; a few stay open.
+    let churn = |thread: usize| {
+        let mut open = std::collections::VecDeque::new();
+        while !stop.load(Ordering::SeqCst) || !open.is_empty() {
+            if !stop.load(Ordering::SeqCst) {
+                let n = next.fetch_add(1, Ordering::SeqCst).to_be_bytes();
+                let from = Ipv4Addr::new(127, 1 + n[1], n[2], n[3]);
+                let began = step.load(Ordering::SeqCst);
+                let flags = SocketFlags::CLOEXEC;
+                let socket =
+                    socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
+                rustix::net::bind(&socket, &SocketAddr::new(from.into(), 0)).unwrap();
+                rustix::net::connect(&socket, &server).unwrap();
+                open.push_back((socket, listener.accept().unwrap().0, from, began));
+            }
+            if open.len() > 20 * thread || stop.load(Ordering::SeqCst) {
+                let (socket, accepted, from, began) = open.pop_front().unwrap();
+                // Who accepted it may be the other thread: closed by both ends' owners anyway.
+                let ended = step.load(Ordering::SeqCst);
+                drop((accepted, socket));
+                spells.lock().unwrap().push(Spell { from, began, ended });
+            }
+        }
+    };
+    let all = std::thread::scope(|scope| {
+        scope.spawn(|| churn(1));
+        scope.spawn(|| churn(2));
+        while next.load(Ordering::SeqCst) < 200 {
+            std::thread::yield_now();
+        }
+        step.store(1, Ordering::SeqCst);
+        let own = Builder { only_pid: vec![std::process::id()], ..ConnectionStream::builder() };
+        let watch = watch_with_existing(own);
+        step.store(ATTACHED, Ordering::SeqCst);
+        if let Some(watch) = &watch {
+            watch.handle.drain();
+        }
+        step.store(SEARCHED, Ordering::SeqCst);
+        let now = next.load(Ordering::SeqCst);
+        while next.load(Ordering::SeqCst) < now + 200 {
+            std::thread::yield_now();
+        }
+        stop.store(true, Ordering::SeqCst);
+        watch
+    });
+    let Some(watch) = all else { return };
+    let (finds, accepts) = (observes(&watch, "preexisting"), observes(&watch, "inbound"));
+    watch.settle();
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let open = watch.records(|c| c.outcome == Outcome::Established);
+        let open: Vec<_> = open.iter().filter(|c| c.state == State::Open).collect();
+        if open.is_empty() {
+            break;
+        }
+        assert!(std::time::Instant::now() < patience, "{} did not close: {open:#?}", open.len());
+    }
+    let mut records: HashMap<(Ipv4Addr, Direction), Vec<Connection>> = HashMap::new();
+    let newest = watch.records(|c| c.outcome == Outcome::Established);
+    let ids: HashSet<_> = newest.iter().map(|c| c.id).collect();
+    assert_eq!(ids.len(), newest.len());
+    for c in newest {
+        let end = match c.direction {
+            Direction::Outbound => local_of(&c).ip(),
+            _ => c.remote.as_ref().unwrap().ip,
+        };
+        if let std::net::IpAddr::V4(from) = end {
+            records.entry((from, c.direction)).or_default().push(c);
+        }
+    }
+    let spells = std::mem::take(&mut *spells.lock().unwrap());
+    let (mut through, mut after) = (0, 0);
+    for spell in &spells {
+        for direction in [Direction::Outbound, Direction::Inbound] {
+            let found = records.remove(&(spell.from, direction)).unwrap_or_default();
+            let what =
+                format!("{} {direction} {}..{}: {found:#?}", spell.from, spell.began, spell.ended);
+            assert!(found.len() <= 1, "{what}");
+            if spell.began == BEFORE && spell.ended == SEARCHED && finds {
+                assert!(found.len() == 1 && found[0].preexisting, "{what}");
+                through += 1;
+            }
+            let seen = direction == Direction::Outbound || accepts;
+            if spell.began >= ATTACHED && seen {
+                assert_eq!(found.len(), 1, "{what}");
+                after += 1;
+            }
+            if spell.ended == BEFORE {
+                assert!(found.is_empty(), "{what}");
+            }
+        }
+    }
+    assert!(after > 100 && (through > 0 || !finds), "{through} {after}");
+    let books = watch.handle.accounting();
+    assert!(books.balances() && books.complete, "{books:?}");
+    drop(watch);
+}
