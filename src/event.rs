@@ -225,7 +225,7 @@ word_enum! {
     Evidence {
         /// The return value of connect(2).
         ConnectReturn,
-        /// The TCP state, or a change of it.
+        /// A change of the TCP state.
         TcpState,
         /// The error that the kernel left on the socket.
         SkError,
@@ -233,7 +233,7 @@ word_enum! {
         OwnerClose,
         /// It was accepted.
         Accept,
-        /// The state in which the call left the socket, where its return value is not seen.
+        /// The state of the socket, where what led to it was not seen.
         SocketState,
         /// The return value of a call that sends.
         SendReturn,

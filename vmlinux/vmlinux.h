@@ -66,7 +66,6 @@ enum bpf_func_id {
 	BPF_FUNC_sock_from_file = 162,
 	BPF_FUNC_task_pt_regs = 175,
 	BPF_FUNC_kallsyms_lookup_name = 179,
-	BPF_FUNC_skc_to_mptcp_sock = 196,
 };
 
 /* include/net/tcp_states.h */
@@ -179,6 +178,7 @@ struct sock {
 	u16 sk_protocol;
 	u16 sk_type;
 	u8 sk_shutdown;
+	u8 sk_userlocks : 4;
 	u8 sk_kern_sock : 1;
 };
 

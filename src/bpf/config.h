@@ -19,10 +19,12 @@
 #define SOCK_RAW       3
 #define SOCK_SEQPACKET 5
 
-#define IPPROTO_ICMP   1
-#define IPPROTO_TCP    6
-#define IPPROTO_ICMPV6 58
-#define IPPROTO_MPTCP  262
+#define IPPROTO_ICMP	1
+#define IPPROTO_TCP	6
+#define IPPROTO_UDP	17
+#define IPPROTO_ICMPV6	58
+#define IPPROTO_UDPLITE 136
+#define IPPROTO_MPTCP	262
 
 #define ENOENT	     2
 #define EINTR	     4

@@ -9,6 +9,8 @@
 
 #include "inbound.h"
 
+#define SOCK_BINDPORT_LOCK 8 /* include/net/sock.h */
+
 /* How many were found: makes their ids unique. */
 __u32 found_existing = 0;
 
@@ -92,6 +94,9 @@ static __always_inline void write_existing(struct seq_file *seq, __u64 key, stru
 		return;
 	}
 	found_existing++;
+	/* Their end counts as settled. */
+	if (is_datagram(c))
+		COUNT(n, waiting);
 	held->phase = phase;
 }
 
@@ -117,7 +122,7 @@ static __always_inline void existing_tcp(bool direct, struct seq_file *seq,
 	else
 		read_addresses(&c, direct, sk, READ(direct, sk, __sk_common.skc_family));
 	if (c.phase == NETSPY_PHASE_OPEN) {
-		c.evidence = NETSPY_EVIDENCE_TCP_STATE;
+		c.evidence = NETSPY_EVIDENCE_SOCKET_STATE;
 		if (is_passive(direct, tp))
 			c.flags |= NETSPY_F_INBOUND;
 	}
@@ -135,14 +140,68 @@ static __always_inline void existing_tcp(bool direct, struct seq_file *seq,
 		on_later_state(direct, sk, state, later);
 }
 
+static __always_inline bool is_udp(__u16 protocol)
+{
+	return protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE;
+}
+
+/* Whether its owner has chosen the port, rather than the kernel when something was sent. */
+static __always_inline bool has_own_port(bool direct, struct sock *sk)
+{
+	return READ_BIT(direct, sk, sk_userlocks) & SOCK_BINDPORT_LOCK;
+}
+
+/* A datagram socket that has a peer, or that others may send to. */
+static __always_inline void existing_datagram(bool direct, struct seq_file *seq,
+					      struct task_struct *task, struct sock *sk)
+{
+	struct netspy_conn c = {.kind = NETSPY_KIND_CONN};
+	__u64 key = (__u64)sk;
+
+	c.sock_type = READ(direct, sk, sk_type);
+	c.protocol = READ(direct, sk, sk_protocol);
+	if (READ(direct, sk, __sk_common.skc_state) == TCP_ESTABLISHED) {
+		c.phase = NETSPY_PHASE_OPEN;
+		c.evidence = NETSPY_EVIDENCE_SOCKET_STATE;
+		read_addresses(&c, direct, sk, READ(direct, sk, __sk_common.skc_family));
+		clear_no_ports(&c);
+	} else {
+		if (cfg_no_inbound || !is_udp(c.protocol) || !has_own_port(direct, sk))
+			return;
+		c.phase = NETSPY_PHASE_LISTENING;
+		set_listener(&c, direct, sk);
+		key = bound_key(key);
+		any_bound = true;
+	}
+	c.netns = read_netns(direct, sk);
+	read_holder(&c, task);
+	write_existing(seq, key, &c);
+}
+
 static __always_inline int existing_socket(bool direct, struct seq_file *seq,
 					   struct task_struct *task, struct sock *sk)
 {
-	if (!sk || READ(direct, sk, sk_type) != SOCK_STREAM)
+	__u16 protocol, type;
+
+	if (!sk || !is_inet(READ(direct, sk, __sk_common.skc_family)))
 		return 0;
-	sk = tcp_behind(direct, sk);
-	if (sk && READ(direct, sk, sk_protocol) == IPPROTO_TCP)
+	type = READ(direct, sk, sk_type);
+	if (may_be_datagram(type)) {
+		/* Else it would be shown as open for ever. */
+		if (cfg_hold)
+			existing_datagram(direct, seq, task, sk);
+		return 0;
+	}
+	if (type != SOCK_STREAM)
+		return 0;
+	protocol = READ(direct, sk, sk_protocol);
+	if (protocol == IPPROTO_TCP) {
 		existing_tcp(direct, seq, task, sk);
+	} else if (protocol == IPPROTO_MPTCP) {
+		sk = first_subflow(sk);
+		if (sk)
+			existing_tcp(false, seq, task, sk);
+	}
 	return 0;
 }
 

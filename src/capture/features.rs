@@ -395,7 +395,8 @@ pub const FEATURES: &[FeatureHooks] = &[
                 name: "fentry/security_sock_graft",
                 backend: Some(Backend::Fentry),
                 programs: &["graft_fentry"],
-                needs: &[Need::Function("security_sock_graft")],
+                // MPTCP is behind a pointer without a type.
+                needs: &[Need::Function("security_sock_graft"), Need::ProbeRead],
                 note: None,
             },
             Hook {
@@ -524,7 +525,11 @@ pub const FEATURES: &[FeatureHooks] = &[
             backend: None,
             programs: &["existing"],
             needs: &[],
-            note: Some("connections that no process holds any more are not found"),
+            note: Some(
+                "connections that no process holds any more are not found; nor is MPTCP where the \
+                 kernel is locked down, nor are datagram sockets where their close is not seen; of \
+                 datagram sockets that only receive, those are listed that existed before",
+            ),
         }],
         without: "what existed before capture began is not listed",
     },

@@ -11,7 +11,7 @@ use netspy::{Connection, ConnectionStream};
 use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, accept, accept_with, socket_with};
 
-use crate::harness::{Watch, goes_to, held, observes, v4, watch};
+use crate::harness::{Watch, entries, goes_to, observes, v4, watch};
 use crate::roles::play;
 
 /// Whether a record is of the server's end of a connection from this address.
@@ -250,7 +250,7 @@ fn a_port_filter_means_the_port_that_is_served() {
 
 #[test]
 fn accepted_connections_are_in_the_books_and_leave_nothing_behind() {
-    const ROUNDS: u64 = 5000;
+    const ROUNDS: u64 = 3000;
     let own = Builder { only_pid: vec![std::process::id()], ..ConnectionStream::builder() };
     let Some(watch) = watch(own) else { return };
     let sees = observes(&watch, "inbound");
@@ -258,7 +258,8 @@ fn accepted_connections_are_in_the_books_and_leave_nothing_behind() {
     let server = listener.local_addr().unwrap();
     for round in 0..ROUNDS {
         let client = TcpStream::connect(server).unwrap();
-        if round % 2 == 0 {
+        // A reset leaves no socket in TIME_WAIT, of which the kernel allows so many.
+        if round % 10 != 0 {
             set_socket_linger(&client, Some(std::time::Duration::ZERO)).unwrap();
         }
         let accepted = listener.accept().unwrap();
@@ -272,8 +273,8 @@ fn accepted_connections_are_in_the_books_and_leave_nothing_behind() {
     watch.settle();
     // Socks die a moment after their last packet.
     let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while held() > 0 {
-        assert!(std::time::Instant::now() < patience, "{} socks are still held", held());
+    while !entries(&watch, "conns").is_empty() {
+        assert!(std::time::Instant::now() < patience, "some socks are still held");
         std::thread::yield_now();
     }
     let all = watch.stop();

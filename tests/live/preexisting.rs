@@ -2,19 +2,21 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
-use netspy::event::{Direction, Evidence, Outcome, State};
+use netspy::event::{CloseReason, Direction, Evidence, Outcome, Protocol, State};
 use netspy::stream::Builder;
 use netspy::{Connection, ConnectionStream};
+use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::harness::{
-    connect_nonblocking, goes_to, held, ip, observes, own_network, v4, watch_with_existing,
+    connect_nonblocking, entries, goes_to, ip, observes, own_network, v4, watch_with_existing,
 };
 use crate::roles::play;
 
@@ -107,7 +109,7 @@ fn connections_and_listeners_of_every_namespace_are_found_with_their_process() {
             assert_eq!(local_of(inbound), server);
             for c in [out, inbound] {
                 assert_eq!(c.outcome, Outcome::Established);
-                assert_eq!(c.evidence, Some(Evidence::TcpState));
+                assert_eq!(c.evidence, Some(Evidence::SocketState));
             }
         }
         let waiting = one("attempt", &|c| c.state == State::Connecting);
@@ -160,12 +162,55 @@ fn what_was_found_is_taken_over_without_gap_or_duplicate() {
     assert_eq!((listening.preexisting, local_of(&listening)), (true, server));
     let handle = watch.handle.clone();
     watch.settle();
-    assert_eq!(held(), 0);
+    assert!(entries(&watch, "conns").is_empty());
     watch.stop();
     let books = handle.accounting();
     // The one that settled.
     assert_eq!((books.delivered, books.pending), (1, 0), "{books:?}");
     assert!(books.balances() && books.complete, "{books:?}");
+}
+
+#[test]
+fn multipath_connections_and_listeners_are_found_once() {
+    let mptcp = rustix::net::Protocol::from_raw(262.try_into().unwrap());
+    let open = || {
+        let flags = SocketFlags::CLOEXEC;
+        socket_with(AddressFamily::INET, SocketType::STREAM, flags, Some(mptcp))
+    };
+    let Ok(listener) = open() else {
+        println!("skipped: this kernel has no MPTCP");
+        return;
+    };
+    rustix::net::bind(&listener, &v4([127, 0, 0, 1], 0)).unwrap();
+    rustix::net::listen(&listener, 8).unwrap();
+    let server: SocketAddr = rustix::net::getsockname(&listener).unwrap().try_into().unwrap();
+    let client = open().unwrap();
+    rustix::net::connect(&client, &server).unwrap();
+    let from: SocketAddr = rustix::net::getsockname(&client).unwrap().try_into().unwrap();
+    let accepted = rustix::net::accept(&listener).unwrap();
+    let own = Builder { only_pid: vec![std::process::id()], ..ConnectionStream::builder() };
+    let Some(watch) = watch_with_existing(own) else { return };
+    let locked_down = std::fs::read_to_string("/sys/kernel/security/lockdown");
+    if !observes(&watch, "preexisting") || locked_down.is_ok_and(|l| l.contains("[conf")) {
+        assert!(watch.records(|c| c.preexisting && c.protocol == Protocol::Mptcp).is_empty());
+        println!("skipped: the report says that what existed before is not listed here");
+        return;
+    }
+    let found = watch.records(|c| c.preexisting);
+    assert!(found.iter().all(|c| c.protocol == Protocol::Mptcp), "{found:#?}");
+    let mut what: Vec<_> = found.iter().map(|c| (c.direction, c.state, local_of(c))).collect();
+    what.sort();
+    let expected = [
+        (Direction::Outbound, State::Open, from),
+        (Direction::Inbound, State::Open, server),
+        (Direction::Inbound, State::Listening, server),
+    ];
+    assert_eq!(what, expected, "{found:#?}");
+    drop((client, accepted, listener));
+    for c in found {
+        let end = |v: &Connection| v.id == c.id && v.state == State::Closed;
+        watch.wait("its end", end);
+    }
 }
 
 #[test]
@@ -192,6 +237,57 @@ fn an_attempt_that_was_under_way_gets_its_outcome() {
     watch.stop();
     let books = handle.accounting();
     assert_eq!((books.delivered, books.pending), (0, 0), "{books:?}");
+}
+
+#[test]
+fn datagram_sockets_are_found_where_their_end_is_seen() {
+    let world = keep_in_own_network(|| {
+        let bound = UdpSocket::bind("127.0.0.1:5353").unwrap();
+        let both = UdpSocket::bind("[::1]:5354").unwrap();
+        both.connect("[::1]:99").unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        sender.send_to(b"x", "127.0.0.1:5353").unwrap();
+        (Mutex::new(Some((bound, both))), sender)
+    });
+    let own = Builder { only_pid: vec![std::process::id()], ..ConnectionStream::builder() };
+    let Some(watch) = watch_with_existing(own) else { return };
+    let udp = |c: &Connection| c.protocol == Protocol::Udp;
+    let sees = observes(&watch, "preexisting") && observes(&watch, "datagram_close");
+    let found = watch.records(udp);
+    if !sees {
+        assert!(found.is_empty(), "{found:#?}");
+        println!("skipped: the report says that no such sockets are listed, or not their end");
+        return;
+    }
+    // What only sends has no port that others would know.
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert!(found.iter().all(|c| c.preexisting && c.latency_us.is_none()));
+    let bound = found.iter().find(|c| c.state == State::Listening).unwrap();
+    assert_eq!((bound.outcome, bound.direction), (Outcome::Listening, Direction::Inbound));
+    assert!(bound.remote.is_none() && local_of(bound) == v4([127, 0, 0, 1], 5353));
+    let peer = found.iter().find(|c| c.state == State::Open).unwrap();
+    assert_eq!((peer.outcome, peer.direction), (Outcome::Associated, Direction::Outbound));
+    assert!(goes_to(peer, "[::1]:99".parse().unwrap()));
+    assert_eq!(local_of(peer), "[::1]:5354".parse().unwrap());
+    let (bound_socket, both) = world.value.lock().unwrap().take().unwrap();
+    // It keeps its own record, and gets another for the time in which it has a peer.
+    bound_socket.connect("127.0.0.1:98").unwrap();
+    drop((bound_socket, both));
+    let new =
+        watch.wait("the peer", |c| goes_to(c, v4([127, 0, 0, 1], 98)) && c.state == State::Closed);
+    assert!(!new.preexisting);
+    for id in [bound.id, peer.id] {
+        let closed = watch.wait("its end", |c| c.id == id && c.state == State::Closed);
+        let close = closed.close.unwrap();
+        assert_eq!((close.reason, close.duration_us), (CloseReason::OwnerClose, None));
+        assert_eq!(close.bytes_received, None);
+    }
+    assert_eq!(watch.records(udp).len(), 3);
+    assert!(entries(&watch, "conns").is_empty());
+    let handle = watch.handle.clone();
+    watch.stop();
+    let books = handle.accounting();
+    assert!(books.balances() && books.pending == 0 && books.complete, "{books:?}");
 }
 
 #[test]
@@ -244,10 +340,10 @@ fn each_connection_occurs_once_however_it_falls_together_with_the_start() {
     let server = listener.local_addr().unwrap();
     let (step, stop, next) = (AtomicU32::new(BEFORE), AtomicBool::new(false), AtomicU32::new(1));
     let spells = Mutex::new(Vec::new());
-    // One connection after the other, each from an address of its own; a few stay open.
+    // One connection after the other, each from an address of its own; some stay open throughout.
     let churn = |thread: usize| {
-        let mut open = std::collections::VecDeque::new();
-        while !stop.load(Ordering::SeqCst) || !open.is_empty() {
+        let (mut open, mut staying) = (std::collections::VecDeque::new(), Vec::new());
+        while !stop.load(Ordering::SeqCst) || !open.is_empty() || !staying.is_empty() {
             if !stop.load(Ordering::SeqCst) {
                 let n = next.fetch_add(1, Ordering::SeqCst).to_be_bytes();
                 let from = Ipv4Addr::new(127, 1 + n[1], n[2], n[3]);
@@ -257,10 +353,15 @@ fn each_connection_occurs_once_however_it_falls_together_with_the_start() {
                     socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
                 rustix::net::bind(&socket, &SocketAddr::new(from.into(), 0)).unwrap();
                 rustix::net::connect(&socket, &server).unwrap();
-                open.push_back((socket, listener.accept().unwrap().0, from, began));
+                // A reset leaves no socket in TIME_WAIT, of which the kernel allows so many.
+                set_socket_linger(&socket, Some(Duration::ZERO)).unwrap();
+                let both = (socket, listener.accept().unwrap().0, from, began);
+                if staying.len() < 10 { staying.push(both) } else { open.push_back(both) }
+            } else {
+                open.extend(staying.drain(..));
             }
             if open.len() > 20 * thread || stop.load(Ordering::SeqCst) {
-                let (socket, accepted, from, began) = open.pop_front().unwrap();
+                let Some((socket, accepted, from, began)) = open.pop_front() else { continue };
                 // Who accepted it may be the other thread: closed by both ends' owners anyway.
                 let ended = step.load(Ordering::SeqCst);
                 drop((accepted, socket));
