@@ -125,8 +125,8 @@ static __always_inline bool is_left_to_ipv4(bool direct, struct sock *sk, __u16 
 }
 
 /* The destination that the system call of the current task names, where the kernel's copy is out of
- * reach; unknown where that is not to be had (io_uring, several messages in one call). Only for
- * sends that name one. */
+ * reach; unknown where it names none or that is not to be had (io_uring, several messages in one
+ * call). */
 static __always_inline void read_dest_of_caller(struct sock *sk, struct netspy_dest *to)
 {
 	__u16 family = READ(true, sk, __sk_common.skc_family);
@@ -246,8 +246,10 @@ static __always_inline int on_send_length(struct sock *sk, __s32 ret)
 	if (sk->sk_type == SOCK_RAW || protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6) {
 		if (!cfg_length_icmp)
 			return 0;
-		if (sk->__sk_common.skc_state != TCP_ESTABLISHED)
-			read_dest_of_caller(sk, &to);
+		read_dest_of_caller(sk, &to);
+		/* Most likely there is no other than the peer. */
+		if (to.unknown && sk->__sk_common.skc_state == TCP_ESTABLISHED)
+			to.family = 0;
 		on_send_return(true, true, sk, &to, ret, true);
 		return 0;
 	}
