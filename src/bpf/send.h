@@ -234,6 +234,8 @@ static __always_inline int on_sendmsg_return(__s32 ret, bool flows)
 /* tp_btf/sock_send_length: for every socket there is, so what is not of interest leaves early. */
 static __always_inline int on_send_length(struct sock *sk, __s32 ret)
 {
+	struct netspy_send send = {.sock = (__u64)sk};
+	bool flows = cfg_flows;
 	struct netspy_dest to = {};
 	__u16 family, protocol;
 
@@ -250,17 +252,14 @@ static __always_inline int on_send_length(struct sock *sk, __s32 ret)
 		/* Most likely there is no other than the peer. */
 		if (to.unknown && sk->__sk_common.skc_state == TCP_ESTABLISHED)
 			to.family = 0;
-		on_send_return(true, true, sk, &to, ret, true);
-		return 0;
-	}
-	if (cfg_stash) {
-		struct netspy_send send = {.sock = (__u64)sk};
-
-		if (leave_send(&send))
+		flows = true;
+	} else {
+		if (cfg_stash && leave_send(&send))
 			to = send.to;
+		if (!cfg_length_udp)
+			return 0;
 	}
-	if (cfg_length_udp)
-		on_send_return(true, true, sk, &to, ret, cfg_flows);
+	on_send_return(true, true, sk, &to, ret, flows);
 	return 0;
 }
 
