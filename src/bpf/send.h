@@ -206,7 +206,7 @@ static __always_inline int on_sendmsg(struct sock *sk, struct msghdr *msg, __s32
 	} else if (!read_dest(true, sk, msg, &to, kind)) {
 		return 0;
 	}
-	on_send_return(true, HAS_HELPER(get_current_task_btf), sk, &to, ret, flows);
+	on_send_return(true, true, sk, &to, ret, flows);
 	return 0;
 }
 
@@ -226,8 +226,7 @@ static __always_inline int on_sendmsg_return(__s32 ret, bool flows)
 	struct netspy_send send = {};
 
 	if (leave_send(&send))
-		on_send_return(false, HAS_HELPER(get_current_task_btf), (struct sock *)send.sock,
-			       &send.to, ret, flows);
+		on_send_return(false, true, (struct sock *)send.sock, &send.to, ret, flows);
 	return 0;
 }
 
