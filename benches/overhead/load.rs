@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
+use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use serde::{Serialize, Serializer};
 
 /// Calls whose mean is one sample: long enough to even out the clock, short enough that what
@@ -25,10 +25,15 @@ const MAX_TIME: Duration = Duration::from_secs(300);
 pub enum Kind {
     /// TCP connect() to a closed port of 127.0.0.1, a new socket each time.
     TcpRefused,
+    /// TCP connect() to a listening socket of this process, a new socket each time, then close()
+    /// with a reset, which leaves nothing behind that waits.
+    TcpEstablished,
     /// UDP connect() of one socket to the same address of 127.0.0.1 again and again.
     Udp,
     /// UDP connect() of a new socket each time, so binding a port is part of it.
     UdpNew,
+    /// sendto() of one unconnected UDP socket to a socket that takes what it gets.
+    UdpSend,
     /// getppid(): a system call that no tracer of connections has a reason to touch.
     Getppid,
 }
@@ -144,9 +149,11 @@ struct Target {
     kind: Kind,
     address: SocketAddrV4,
     /// Holds the port: bound but not listening, it refuses TCP and nobody else can open it.
-    _port: OwnedFd,
+    port: OwnedFd,
     reused: OwnedFd,
 }
+
+const DATAGRAM: &[u8] = b"netspy overhead\n";
 
 /// The times of one call.
 struct Once {
@@ -157,23 +164,36 @@ struct Once {
 
 impl Target {
     fn new(kind: Kind) -> Result<Self, Errno> {
-        let port =
-            socket(if kind == Kind::TcpRefused { SocketType::STREAM } else { SocketType::DGRAM })?;
+        let stream = matches!(kind, Kind::TcpRefused | Kind::TcpEstablished);
+        let port = socket(if stream { SocketType::STREAM } else { SocketType::DGRAM })?;
         net::bind(&port, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))?;
+        if kind == Kind::TcpEstablished {
+            net::listen(&port, 1)?;
+        }
         let SocketAddr::V4(address) = net::getsockname(&port)?.try_into()? else {
             return Err(Errno::AFNOSUPPORT);
         };
-        Ok(Target { kind, address, _port: port, reused: socket(SocketType::DGRAM)? })
+        Ok(Target { kind, address, port, reused: socket(SocketType::DGRAM)? })
     }
 
     fn call(&self, group: u64) -> Result<Once, Errno> {
         match self.kind {
             Kind::TcpRefused => Ok(self.connect_new(socket(SocketType::STREAM)?)),
+            Kind::TcpEstablished => self.connect_and_accept(),
             Kind::UdpNew => Ok(self.connect_new(socket(SocketType::DGRAM)?)),
             Kind::Udp => {
                 let start = Instant::now();
                 let result = net::connect(&self.reused, &self.address);
                 Ok(Once { call: start.elapsed(), with_close: None, error: result.err() })
+            }
+            Kind::UdpSend => {
+                let start = Instant::now();
+                let result =
+                    net::sendto(&self.reused, DATAGRAM, SendFlags::DONTWAIT, &self.address);
+                let call = start.elapsed();
+                // Taken at once, since a datagram that finds no room is dropped: another matter.
+                net::recv(&self.port, &mut [0_u8; DATAGRAM.len()], RecvFlags::DONTWAIT)?;
+                Ok(Once { call, with_close: None, error: result.err() })
             }
             Kind::Getppid => {
                 let start = Instant::now();
@@ -191,6 +211,22 @@ impl Target {
         let call = start.elapsed();
         drop(socket);
         Once { call, with_close: Some(start.elapsed()), error: result.err() }
+    }
+
+    /// The other side accepts in between, which is not in the figures. Over loopback the
+    /// handshake runs within connect(), so nobody has to wait for it.
+    fn connect_and_accept(&self) -> Result<Once, Errno> {
+        let socket = socket(SocketType::STREAM)?;
+        net::sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
+        let start = Instant::now();
+        let result = net::connect(&socket, &self.address);
+        let call = start.elapsed();
+        let accepted = net::accept(&self.port)?;
+        let start = Instant::now();
+        drop(socket);
+        let close = start.elapsed();
+        drop(accepted);
+        Ok(Once { call, with_close: Some(call + close), error: result.err() })
     }
 }
 
