@@ -229,11 +229,7 @@ fn totals(measured: &Measured, effort: &Effort, tracer: &'static str) -> Option<
         let made = |(_, outcome): (_, &Outcome)| outcome.attempted;
         cells.filter(|(cell, _)| cell.kind != Kind::Getppid).map(made).sum()
     };
-    let counted = |pass: &Pass| -> u64 {
-        let kinds = effort.kinds().into_iter().zip(&pass.counted);
-        kinds.filter(|(kind, _)| *kind != Kind::Getppid).map(|(_, (calls, _))| calls).sum()
-    };
-    let calls: u64 = passes.iter().map(|pass| timed(pass) + counted(pass)).sum();
+    let calls: u64 = passes.iter().map(|pass| timed(pass) + effort.counted_calls()).sum();
     let cpu_s = costs.iter().map(|c| c.cpu.total()).sum::<f64>();
     let mut start: Vec<f64> = costs.iter().map(|c| c.start_cpu.total()).collect();
     Some(Totals {
