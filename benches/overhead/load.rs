@@ -14,7 +14,7 @@ use serde::{Serialize, Serializer};
 
 /// Calls whose mean is one sample: long enough to even out the clock, short enough that what
 /// else happens on the machine spoils few of them.
-const BATCH: u64 = 100;
+pub const BATCH: u64 = 100;
 /// No run makes more calls than this, nor lasts longer.
 const MAX_CALLS: u64 = 10_000_000;
 const MAX_TIME: Duration = Duration::from_secs(300);
@@ -96,6 +96,12 @@ fn seconds<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
 
 /// Makes the calls, in this thread.
 pub fn run(plan: &Plan) -> Result<Outcome, Errno> {
+    run_in_batches(plan, BATCH)
+}
+
+/// The same with batches of another size: at least one call.
+pub fn run_in_batches(plan: &Plan, batch: u64) -> Result<Outcome, Errno> {
+    let batch = batch.max(1);
     let target = Target::new(plan.kind)?;
     let gap = match plan.rate {
         Rate::Max => Duration::ZERO,
@@ -103,10 +109,10 @@ pub fn run(plan: &Plan) -> Result<Outcome, Errno> {
     };
     // A getppid() is about as short as reading the clock twice: unless each call has its own
     // time to start, a whole batch is timed at once.
-    let group = if plan.kind == Kind::Getppid && gap.is_zero() { BATCH } else { 1 };
+    let group = if plan.kind == Kind::Getppid && gap.is_zero() { batch } else { 1 };
     let count = plan.count.min(MAX_CALLS);
     let mut outcome = Outcome::default();
-    let (mut calls, mut closes) = (Samples::default(), Samples::default());
+    let (mut calls, mut closes) = (Samples::of(batch), Samples::of(batch));
     let start = Instant::now();
     let mut due = start;
     while outcome.attempted < count && start.elapsed() < MAX_TIME {
@@ -236,18 +242,22 @@ fn socket(kind: SocketType) -> Result<OwnedFd, Errno> {
 
 /// Times, gathered in batches. The mean of a batch keeps what only some calls pay, such as waking
 /// a reader; the median of the batches leaves out what the machine did meanwhile.
-#[derive(Default)]
 struct Samples {
+    batch: u64,
     means: Vec<f64>,
     sum: Duration,
     calls: u64,
 }
 
 impl Samples {
+    fn of(batch: u64) -> Self {
+        Samples { batch, means: Vec::new(), sum: Duration::ZERO, calls: 0 }
+    }
+
     fn add(&mut self, time: Duration, calls: u64) {
         self.sum += time;
         self.calls += calls;
-        if self.calls >= BATCH {
+        if self.calls >= self.batch {
             self.close_batch();
         }
     }

@@ -8,7 +8,7 @@
 //!
 //! **How.** Each round starts every tracer in turn, in a process of its own on CPU 0, and makes
 //! the same calls on CPU 1: first without a tracer, then under each, and again in the next round.
-//! A cell (a call at a rate) is the median of the means of batches of 100 calls, the first batch
+//! A cell (a call at a rate) is the median of the means of batches of 100 calls (`--batch`), the first batch
 //! left out; what a tracer adds is the difference to the same cell without a tracer *in the same
 //! round*; the tables show the median of the rounds. Calls are timed one by one, so the base of a
 //! cell contains one reading of the clock, and what is added does not; only getppid() at full
@@ -75,6 +75,9 @@ struct Args {
     /// Calls in a cell at full speed, or in a load [default: 30000; of the role million, 1000000]
     #[arg(long)]
     count: Option<u64>,
+    /// Calls of which the mean is one sample
+    #[arg(long, default_value_t = load::BATCH)]
+    batch: u64,
     /// Milliseconds of a cell that has a rate
     #[arg(long, default_value_t = 500)]
     paced_ms: u64,
@@ -89,9 +92,9 @@ struct Args {
     /// none is named stays whole
     #[arg(long, value_delimiter = ',')]
     only: Vec<Choice>,
-    /// Show ratios instead of nanoseconds, which mean nothing under an emulator
+    /// The clock counts instructions, as an emulator's can: show ratios instead of nanoseconds
     #[arg(long)]
-    ratios: bool,
+    instructions: bool,
     /// Write the figures there; otherwise they follow the tables as a line of JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -205,13 +208,14 @@ fn overhead(args: &Args) -> Result<(), Box<dyn Error>> {
         cells: cells.filter(|cell| !usual_rates || *cell != dull).collect(),
         rounds: args.rounds,
         count: args.count.unwrap_or(30_000),
+        batch: args.batch,
         paced: Duration::from_millis(args.paced_ms),
         counted: args.counted,
         budget: Duration::from_secs(args.budget),
     };
     let measured = measure(&effort)?;
     let report = Report::new(&effort, &measured);
-    let unit = if args.ratios { Unit::Ratios } else { Unit::Nanoseconds };
+    let unit = if args.instructions { Unit::Instructions } else { Unit::Nanoseconds };
     println!("{}", tables::markdown(&report, unit)?);
     match &args.json {
         Some(path) => std::fs::write(path, serde_json::to_vec_pretty(&report)?)?,

@@ -42,6 +42,8 @@ pub struct Effort {
     pub rounds: u32,
     /// Calls of a cell at full speed.
     pub count: u64,
+    /// Calls of which the mean is one sample.
+    pub batch: u64,
     /// Length of a cell that has a rate.
     pub paced: Duration,
     /// Calls of each kind that are counted by the kernel.
@@ -150,7 +152,7 @@ fn pass(condition: Option<&Tracer>, effort: &Effort) -> Result<Pass, Box<dyn Err
     let running = condition.map(Running::start).transpose()?;
     let mut outcomes = Vec::new();
     for cell in &effort.cells {
-        outcomes.push(load::run(&effort.plan(*cell))?);
+        outcomes.push(load::run_in_batches(&effort.plan(*cell), effort.batch)?);
     }
     let counted = running.as_ref().map(|running| count(running, effort)).transpose()?;
     let cost = running.map(Running::stop).transpose()?;

@@ -10,11 +10,11 @@ use crate::tracers::Tracer;
 pub enum Unit {
     /// Nanoseconds of this machine.
     Nanoseconds,
-    /// The clock is an emulator's: only how they relate to one another.
-    Ratios,
+    /// The clock counts an emulator's instructions: only how they relate to one another means much.
+    Instructions,
 }
 
-/// The unit in which [`Unit::Ratios`] gives what the kernel counted.
+/// The unit in which [`Unit::Instructions`] gives what the kernel counted.
 const REFERENCE: (&str, &str) = ("record-tracepoint", "UDP connect");
 
 pub fn markdown(report: &Report, unit: Unit) -> Result<String, Error> {
@@ -75,7 +75,7 @@ fn latency(
         Unit::Nanoseconds => {
             "nanoseconds per call without a tracer, and what each adds: median (smallest .. largest)"
         }
-        Unit::Ratios => "times the call without a tracer: median (smallest .. largest)",
+        Unit::Instructions => "times the call without a tracer: median (smallest .. largest)",
     };
     writeln!(out, "At {}: {what}.\n", speed(rate))?;
     heading(out, "tracer", rows.iter().map(|row| row.call))?;
@@ -93,7 +93,7 @@ fn latency(
                 (Unit::Nanoseconds, Some(Spread { median, min, max }), _) => {
                     write!(out, " {median:+.0} ({min:+.0} .. {max:+.0}) |")?;
                 }
-                (Unit::Ratios, _, Some(Spread { median, min, max })) => {
+                (Unit::Instructions, _, Some(Spread { median, min, max })) => {
                     write!(out, " {median:.2} ({min:.2} .. {max:.2}) |")?;
                 }
                 _ => write!(out, " |")?,
@@ -155,7 +155,7 @@ fn inside(out: &mut String, report: &Report, unit: Unit) -> Result<(), Error> {
     };
     let one = match unit {
         Unit::Nanoseconds => 1.0,
-        Unit::Ratios => find(REFERENCE.0, REFERENCE.1).map_or(f64::NAN, |c| c.ns),
+        Unit::Instructions => find(REFERENCE.0, REFERENCE.1).map_or(f64::NAN, |c| c.ns),
     };
     match unit {
         Unit::Nanoseconds => writeln!(
@@ -163,7 +163,7 @@ fn inside(out: &mut String, report: &Report, unit: Unit) -> Result<(), Error> {
             "Inside the BPF programs, by the kernel's own count: nanoseconds per call (runs per \
              call).\n"
         )?,
-        Unit::Ratios => writeln!(
+        Unit::Instructions => writeln!(
             out,
             "Inside the BPF programs, by the kernel's own count: times what {} takes for one {} \
              (runs per call).\n",
@@ -178,7 +178,7 @@ fn inside(out: &mut String, report: &Report, unit: Unit) -> Result<(), Error> {
                 (Some(Counted { ns, runs, .. }), Unit::Nanoseconds) => {
                     write!(out, " {ns:.0} ({runs:.1}) |")?;
                 }
-                (Some(Counted { ns, runs, .. }), Unit::Ratios) => {
+                (Some(Counted { ns, runs, .. }), Unit::Instructions) => {
                     write!(out, " {:.2} ({runs:.1}) |", ns / one)?;
                 }
                 (None, _) => write!(out, " |")?,
@@ -209,7 +209,7 @@ fn programs(out: &mut String, report: &Report, unit: Unit) -> Result<(), Error> 
     }
     let what = match unit {
         Unit::Nanoseconds => "nanoseconds per run",
-        Unit::Ratios => "time per run in emulated nanoseconds",
+        Unit::Instructions => "instructions per run",
     };
     writeln!(out, "netspy's programs: {what} x runs per call.\n")?;
     heading(out, "tracer: program", calls.iter().copied())?;
