@@ -114,7 +114,7 @@ impl Running {
     fn last_words(&self, status: ExitStatus) -> String {
         let text = match &self.talk {
             Talk::Output { out, errors, .. } => {
-                [errors, out].map(|f| text_of(f).unwrap_or_default())
+                [out, errors].map(|f| text_of(f).unwrap_or_default())
             }
             Talk::Lines(_) => Default::default(),
         }
