@@ -198,8 +198,10 @@ static __always_inline void show(struct netspy_conn *c, struct netspy_counters *
 			COUNT(n, updates_lost);
 		else if (last)
 			COUNT(n, ring_full);
-		else
+		else {
+			COUNT(n, left);
 			return;
+		}
 	}
 	/* What follows is an update, if of a record that was lost. */
 	c->flags |= NETSPY_F_SHOWN;

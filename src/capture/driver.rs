@@ -175,7 +175,7 @@ fn own(options: &Builder, sender: Sender<Batch>, ready: &Ready) -> Result<(), Ca
         match loader::load(&mut storage, options, &support, &plan) {
             Ok(loaded) => break loaded,
             Err(LoadError::Program { name, error }) => {
-                plan.rule_out(&name, error, options.backend)?;
+                plan.rule_out(&name, error, &support, options.backend)?;
             }
             Err(LoadError::Final(error)) => return Err(error),
         }
@@ -253,12 +253,14 @@ struct Driver<'a> {
     drop_when_full: bool,
     decoder: Decoder,
     shown: Shown,
+    /// What had begun, or had been left, at the last sweep.
+    looked_at: (u64, u64),
 }
 
 impl<'a> Driver<'a> {
     fn new(shared: &'a Shared, sender: Sender<Batch>, drop_when_full: bool) -> Self {
         let (decoder, shown) = (Decoder::default(), Shown::default());
-        Driver { shared, sender, drop_when_full, decoder, shown }
+        Driver { shared, sender, drop_when_full, decoder, shown, looked_at: (0, 0) }
     }
 
     /// Until the stream is dropped or stopped; returns why.
@@ -272,11 +274,12 @@ impl<'a> Driver<'a> {
         #[allow(unsafe_code)]
         let ring_fd = unsafe { BorrowedFd::borrow_raw(ring.epoll_fd()) };
         let mut pause = DRAIN_BUSY;
-        let mut swept = Instant::now();
+        let (mut swept, mut answered) = (Instant::now(), 0);
         loop {
             let asked = self.shared.drains.lock().unwrap_or_else(PoisonError::into_inner).asked;
             let stopping = self.shared.stop.load(Ordering::Acquire);
-            if swept.elapsed() >= SWEEP {
+            // Who asks is to find in the books what is open, not what waits to be shown.
+            if stopping || asked != answered || swept.elapsed() >= SWEEP {
                 swept = Instant::now();
                 self.decoder.refresh_clock();
                 self.sweep(loaded);
@@ -284,6 +287,7 @@ impl<'a> Driver<'a> {
             let Some(count) = self.drain(ring, pending) else { return "the stream was dropped" };
             self.shown.drained();
             self.shared.drains_done(asked);
+            answered = asked;
             if stopping {
                 return "it was stopped";
             }
@@ -307,9 +311,12 @@ impl<'a> Driver<'a> {
     /// Shows what waits for an outcome, if anything does that was not shown yet.
     fn sweep(&mut self, loaded: &Loaded<'_>) {
         let kernel = self.shared.kernel();
-        if kernel.waiting == kernel.settled {
+        // What stays open once shown needs no further look.
+        let begun = (kernel.waiting, kernel.left);
+        if kernel.waiting == kernel.settled || begun == self.looked_at {
             return;
         }
+        self.looked_at = begun;
         self.shown.swept();
         let Some(link) = loaded.links.get("sweep") else { return };
         let swept = Iter::new(link)

@@ -50,6 +50,8 @@ pub enum Need {
     ProbeRead,
     /// A mounted cgroup v2 hierarchy.
     Cgroup2,
+    /// Another feature, without which this one has nothing to join its events to.
+    Feature(&'static str),
 }
 
 impl Need {
@@ -63,6 +65,8 @@ impl Need {
             Need::TaskPtRegs => support.task_pt_regs,
             Need::ProbeRead => support.probe_read,
             Need::Cgroup2 => support.cgroup2.is_some(),
+            // Known only when all have been considered.
+            Need::Feature(_) => true,
         }
     }
 
@@ -94,6 +98,7 @@ impl Need {
                     .into()
             }
             Need::Cgroup2 => "no cgroup v2 hierarchy is mounted (mount -t cgroup2 none DIR)".into(),
+            Need::Feature(name) => format!("of no use without {name}, which nothing serves"),
         }
     }
 }
@@ -142,20 +147,20 @@ fn needs(select: impl Fn(Need) -> Option<&'static str>) -> Vec<&'static str> {
 
 /// A tracepoint of the kernel, typed where the kernel allows.
 macro_rules! kernel_tracepoint {
-    ($name:literal, $btf:literal, $raw:literal) => {
+    ($name:literal, $btf:literal, $raw:literal $(, $need:expr)*) => {
         &[
             Hook {
                 name: concat!("tp_btf/", $name),
                 backend: None,
                 programs: &[$btf],
-                needs: &[Need::Tracepoint($name)],
+                needs: &[Need::Tracepoint($name) $(, $need)*],
                 note: None,
             },
             Hook {
                 name: concat!("raw_tp/", $name),
                 backend: None,
                 programs: &[$raw],
-                needs: &[Need::Tracepoint($name), Need::ProbeRead],
+                needs: &[Need::Tracepoint($name), Need::ProbeRead $(, $need)*],
                 note: None,
             },
         ]
@@ -163,10 +168,9 @@ macro_rules! kernel_tracepoint {
 }
 
 const SYSCALL_NOTE: Option<&str> = Some(
-    "system-call tracepoints do not see io_uring, 32-bit programs and fast open by sendto(): of \
-     these, TCP is seen by its states, other protocols and refusals before the first packet are \
-     not; a connect() to a UNIX socket is seen when it returns, and not at all if a signal ends it \
-     while it blocks; how long a call took that ended within itself is not known",
+    "system-call tracepoints do not see io_uring and 32-bit programs (connect_other_callers); a \
+     connect() to a UNIX socket is seen when it returns, and not at all if a signal ends it while \
+     it blocks; how long it took is not known",
 );
 
 /// Everything that connect.bpf.c observes. They are attached in this order: what only cleans up
@@ -199,6 +203,50 @@ pub const FEATURES: &[FeatureHooks] = &[
         required: true,
         hooks: kernel_tracepoint!("tcp_destroy_sock", "destroy_sock_btf", "destroy_sock_raw"),
         without: "",
+    },
+    FeatureHooks {
+        name: "datagram_close",
+        required: false,
+        hooks: &[
+            Hook {
+                name: "cgroup/sock_release",
+                backend: None,
+                programs: &["release_cgroup"],
+                needs: &[Need::Cgroup2, Need::Feature("in_progress")],
+                note: None,
+            },
+            Hook {
+                name: "fentry/inet_release",
+                backend: Some(Backend::Fentry),
+                programs: &["release_fentry"],
+                needs: &[Need::Function("inet_release"), Need::Feature("in_progress")],
+                note: None,
+            },
+            Hook {
+                name: "kprobe/inet_release",
+                backend: Some(Backend::Kprobe),
+                programs: &["release_kprobe"],
+                needs: &[
+                    Need::Function("inet_release"),
+                    Need::Kprobes,
+                    Need::ProbeRead,
+                    Need::Feature("in_progress"),
+                ],
+                note: None,
+            },
+        ],
+        without: "a datagram socket that has a peer is shown once, and stays 'open'",
+    },
+    FeatureHooks {
+        name: "datagram_errors",
+        required: false,
+        hooks: kernel_tracepoint!(
+            "inet_sk_error_report",
+            "sk_error_btf",
+            "sk_error_raw",
+            Need::Feature("datagram_close")
+        ),
+        without: "errors that come back for a datagram do not show in its record",
     },
     FeatureHooks {
         name: "tcp_outcome",
@@ -295,6 +343,39 @@ pub const FEATURES: &[FeatureHooks] = &[
             },
         ],
         without: "",
+    },
+    FeatureHooks {
+        name: "connect_other_callers",
+        required: false,
+        hooks: &[
+            Hook {
+                name: "fentry+fexit/__sys_connect_file",
+                backend: Some(Backend::Fentry),
+                programs: &["connect_fexit", "connect_fentry"],
+                needs: &[Need::Function("__sys_connect_file")],
+                note: None,
+            },
+            Hook {
+                name: "kprobe+kretprobe/__sys_connect_file",
+                backend: Some(Backend::Kprobe),
+                programs: &["connect_kretprobe", "connect_kprobe"],
+                needs: &[Need::ProbeRead, Need::Kprobes, Need::Function("__sys_connect_file")],
+                note: None,
+            },
+            Hook {
+                name: "cgroup/connect4 + connect6",
+                backend: Some(Backend::Tracepoint),
+                programs: &["connect4_cgroup", "connect6_cgroup"],
+                needs: &[Need::ProbeRead, Need::TaskPtRegs, Need::Cgroup2],
+                note: Some(
+                    "how connect() by io_uring and by 32-bit programs ended is told by TCP's \
+                     states, or by the state of the socket: then a failure is without its error \
+                     number; UNIX sockets are not seen",
+                ),
+            },
+        ],
+        without: "connect() by io_uring and by 32-bit programs is seen by TCP's states only: other \
+                  protocols and refusals before the first packet are not",
     },
     FeatureHooks {
         name: "in_progress",

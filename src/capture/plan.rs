@@ -39,7 +39,8 @@ pub fn plan(support: &KernelSupport, forced: Option<Backend>) -> Result<AttachPl
     if !support.probe_read && !support.typed_task {
         return Err(CaptureError::LockedDown { release: support.release.clone() });
     }
-    let features: Vec<_> = FEATURES.iter().map(|f| consider(f, support, forced)).collect();
+    let mut features: Vec<_> = FEATURES.iter().map(|f| consider(f, support, forced)).collect();
+    drop_dependents(&mut features, support);
     for planned in &features {
         if planned.feature.required && planned.candidates.is_empty() {
             return Err(nothing_serves(planned, forced));
@@ -70,6 +71,26 @@ fn consider(
         }
     }
     planned
+}
+
+/// Rules out what has nothing to join its events to, as long as that leaves less.
+pub(crate) fn drop_dependents(features: &mut [Planned], support: &KernelSupport) {
+    loop {
+        let served = |name: &str| {
+            features.iter().any(|p| p.feature.name == name && !p.candidates.is_empty())
+        };
+        let missing = |hook: &&'static Hook| {
+            let lacks = |need: &&Need| matches!(need, Need::Feature(name) if !served(name));
+            hook.needs.iter().find(lacks).copied()
+        };
+        let found = features.iter().enumerate().find_map(|(at, planned)| {
+            let hook = planned.candidates.iter().position(|hook| missing(hook).is_some())?;
+            Some((at, hook, missing(&planned.candidates[hook])?))
+        });
+        let Some((at, hook, need)) = found else { return };
+        let hook = features[at].candidates.remove(hook).name.to_owned();
+        features[at].ruled_out.push(NotUsed { hook, why: need.missing(support) });
+    }
 }
 
 /// Why a feature that nothing can replace has no hook left.
@@ -105,6 +126,7 @@ mod tests {
             typed_task: true,
             probe_read: true,
             cgroup2: Some("/sys/fs/cgroup".into()),
+            cgroup2_is_root: true,
         }
     }
 
@@ -153,6 +175,17 @@ mod tests {
         let locked = KernelSupport { probe_read: false, ..modern() };
         assert_eq!(candidates(&locked, None, "connect"), ["fentry+fexit/__sys_connect_file"]);
         assert_eq!(candidates(&locked, None, "tcp_outcome"), ["tp_btf/inet_sock_set_state"]);
+    }
+
+    #[test]
+    fn what_has_nothing_to_join_its_events_to_is_not_used() {
+        let errors = ["tp_btf/inet_sk_error_report", "raw_tp/inet_sk_error_report"];
+        assert_eq!(candidates(&modern(), None, "datagram_errors"), errors);
+        let blind = KernelSupport { cgroup2: None, functions: Default::default(), ..modern() };
+        let plan = plan(&blind, Some(Backend::Tracepoint)).unwrap();
+        let planned = plan.features.iter().find(|p| p.feature.name == "datagram_errors").unwrap();
+        assert!(planned.candidates.is_empty());
+        assert!(planned.ruled_out.iter().all(|not| not.why.contains("datagram_close")));
     }
 
     #[test]

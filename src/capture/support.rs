@@ -36,6 +36,8 @@ pub struct KernelSupport {
     pub probe_read: bool,
     /// Where the root of the cgroup v2 hierarchy is mounted.
     pub cgroup2: Option<PathBuf>,
+    /// Whether that is the root of the host, and not that of a cgroup namespace.
+    pub cgroup2_is_root: bool,
 }
 
 /// Bits of `CapEff`, linux/capability.h.
@@ -59,6 +61,7 @@ impl KernelSupport {
             let known = |name: &&str| kernel.as_ref().is_some_and(|btf| found(btf, name));
             names.into_iter().filter(known).collect()
         };
+        let cgroup2 = cgroup2();
         KernelSupport {
             release: read("/proc/sys/kernel/osrelease"),
             btf: kernel.is_some(),
@@ -75,7 +78,8 @@ impl KernelSupport {
             task_pt_regs: may_load && sys::has_helper(libbpf_sys::BPF_FUNC_task_pt_regs),
             typed_task: may_load && sys::has_helper(libbpf_sys::BPF_FUNC_get_current_task_btf),
             probe_read,
-            cgroup2: cgroup2(),
+            cgroup2_is_root: cgroup2.as_deref().is_some_and(is_root),
+            cgroup2,
             missing_capabilities,
         }
     }
@@ -103,6 +107,13 @@ fn cgroup2() -> Option<PathBuf> {
         let (mount, kind) = line.split_once(" - ")?;
         kind.starts_with("cgroup2 ").then(|| mount.split(' ').nth(4))?.map(PathBuf::from)
     })
+}
+
+/// The root of the hierarchy is the first that gets a number (`kernfs_create_root()` in
+/// fs/kernfs/dir.c).
+fn is_root(cgroup: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(cgroup).is_ok_and(|directory| directory.ino() == 1)
 }
 
 fn read(path: &str) -> String {

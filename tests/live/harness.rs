@@ -123,6 +123,8 @@ impl Watch {
     /// Makes an attempt that is known by its port, and waits for it: whatever was before it in
     /// this thread has come by then.
     pub fn settle(&self) {
+        // Shows what is open; the marker comes after it.
+        self.handle.drain();
         let marker = bound_port();
         let _ = connect(AddressFamily::INET, SocketType::STREAM, marker);
         self.handle.drain();
@@ -144,6 +146,20 @@ impl Drop for Watch {
             let _ = reader.join();
         }
     }
+}
+
+/// How many entries one of the kernel side's maps has.
+pub fn entries(watch: &Watch, map: &str) -> usize {
+    use libbpf_rs::MapCore;
+    use libbpf_rs::query::{ProgInfoIter, ProgInfoQueryOptions};
+    let programs = watch.handle.capabilities().programs;
+    let ours = ProgInfoIter::with_query_opts(ProgInfoQueryOptions::default().include_map_ids(true))
+        .filter(|info| programs.iter().any(|program| program.id == info.id));
+    let maps: std::collections::BTreeSet<u32> = ours.flat_map(|info| info.map_ids).collect();
+    let handles = maps.into_iter().map(|id| libbpf_rs::MapHandle::from_map_id(id).unwrap());
+    let found: Vec<_> = handles.filter(|handle| handle.name() == map).collect();
+    let [map] = &found[..] else { panic!("{} maps named {map}", found.len()) };
+    map.keys().count()
 }
 
 pub fn goes_to(c: &Connection, remote: SocketAddr) -> bool {

@@ -5,13 +5,21 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod accounting;
+mod calls;
 mod datagram;
+mod fast_open;
+mod faults;
 mod filters;
+mod flood;
 mod harness;
 mod identity;
 mod inbound;
+mod isolation;
+mod kernel;
+mod outcomes;
 mod refusals;
 mod report;
+mod ring;
 mod roles;
 mod tcp;
 mod unix;
