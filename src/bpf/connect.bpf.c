@@ -316,12 +316,13 @@ int sweep(struct bpf_iter__bpf_map_elem *ctx)
 		return 0;
 	n = this_cpu_counters();
 	if (c.phase == NETSPY_PHASE_CALLED && !cfg_locked_down) {
-		/* It takes no longer to leave the socket in its state. */
-		if (bpf_ktime_get_boot_ns() - c.start_ns < cfg_show_pending_ns) {
+		resolve_called(&c, *key);
+		/* It may not have come to its end yet. */
+		if (c.phase == NETSPY_PHASE_FAILED &&
+		    bpf_ktime_get_boot_ns() - c.start_ns < cfg_show_pending_ns) {
 			COUNT(n, left);
 			return 0;
 		}
-		resolve_called(&c, *key);
 	}
 	if (c.swept == c.start_ns + c.phase)
 		return 0;

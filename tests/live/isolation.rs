@@ -127,7 +127,7 @@ fn exchange<S: Read + Write + Send + 'static>(seen: &mut Seen, client: &mut S, m
         data.iter_mut().for_each(|byte| *byte = byte.wrapping_add(1));
         server.write_all(&data).unwrap();
     });
-    let data: Vec<u8> = (0..CARRIED).map(|n| (n * n >> 3) as u8).collect();
+    let data: Vec<u8> = (0..CARRIED).map(|n| ((n * n) >> 3) as u8).collect();
     seen.returned(client.write_all(&data));
     let mut back = Vec::new();
     seen.returned(client.read_to_end(&mut back));

@@ -11,6 +11,7 @@ mod fast_open;
 mod faults;
 mod filters;
 mod flood;
+mod group;
 mod harness;
 mod identity;
 mod inbound;

@@ -2,8 +2,6 @@
 
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::time::Instant;
 
 use libbpf_rs::libbpf_sys;
@@ -11,6 +9,7 @@ use netspy::ConnectionStream;
 use netspy::event::{CloseReason, Connection, Evidence, Family, Outcome, Protocol, State};
 use rustix::net::{AddressFamily, SocketType};
 
+use crate::group::Group;
 use crate::harness::{
     connect, connect_nonblocking, goes_to, ip, own_network, set_syn_retries, v4, watch, writable,
 };
@@ -142,56 +141,22 @@ fn running_out_of_ports_is_told_of_both_families_and_of_datagrams() {
     }
 }
 
-/// A cgroup of the test's own in which connect() is denied by a BPF program.
-struct Denying(PathBuf);
-
-impl Denying {
-    /// `None`, with the reason printed, where there is no cgroup v2 hierarchy to make one in.
-    fn new() -> Option<Self> {
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let mount = mounts.lines().find(|line| line.contains(" - cgroup2 "));
-        let Some(mount) = mount.and_then(|line| line.split(' ').nth(4)) else {
-            println!("skipped: no cgroup v2 hierarchy is mounted");
-            return None;
-        };
-        let path = PathBuf::from(mount).join(format!("netspy-live-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        let group = Denying(path);
-        let directory = std::fs::File::open(&group.0).unwrap();
-        for attach_type in
-            [libbpf_sys::BPF_CGROUP_INET4_CONNECT, libbpf_sys::BPF_CGROUP_INET6_CONNECT]
-        {
-            let program = denying_program(attach_type);
-            // SAFETY: both descriptors are open.
-            #[allow(unsafe_code)]
-            let ret = unsafe {
-                let (program, group) = (program.as_raw_fd(), directory.as_raw_fd());
-                libbpf_sys::bpf_prog_attach(program, group, attach_type, 2 /* ALLOW_MULTI */)
-            };
-            assert_eq!(ret, 0, "{}", std::io::Error::last_os_error());
-        }
-        Some(group)
-    }
-
-    /// What connect() returns to a process in the group: its errno, 0 for none.
-    fn connect(&self, role: &str, remote: SocketAddr) -> i32 {
-        let procs = std::fs::File::create(self.0.join("cgroup.procs")).unwrap();
-        let mut command = play(role, remote);
-        // SAFETY: between fork and exec only write() is called, on an open descriptor.
+/// A cgroup in which connect() is denied by a BPF program.
+fn denying_group() -> Option<Group> {
+    let group = Group::new("denying")?;
+    let directory = std::fs::File::open(&group.path).unwrap();
+    for attach_type in [libbpf_sys::BPF_CGROUP_INET4_CONNECT, libbpf_sys::BPF_CGROUP_INET6_CONNECT]
+    {
+        let program = denying_program(attach_type);
+        // SAFETY: both descriptors are open.
         #[allow(unsafe_code)]
-        unsafe {
-            command.pre_exec(move || {
-                rustix::io::write(&procs, b"0").map(drop).map_err(std::io::Error::from)
-            })
+        let ret = unsafe {
+            let (program, group) = (program.as_raw_fd(), directory.as_raw_fd());
+            libbpf_sys::bpf_prog_attach(program, group, attach_type, 2 /* ALLOW_MULTI */)
         };
-        command.status().unwrap().code().unwrap()
+        assert_eq!(ret, 0, "{}", std::io::Error::last_os_error());
     }
-}
-
-impl Drop for Denying {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir(&self.0);
-    }
+    Some(group)
 }
 
 /// r0 = 0; exit.
@@ -222,7 +187,7 @@ fn denying_program(attach_type: libbpf_sys::bpf_attach_type) -> OwnedFd {
 #[test]
 fn what_a_program_on_the_cgroup_denies_is_denied_whoever_else_is_attached() {
     let Some(watch) = watch(ConnectionStream::builder()) else { return };
-    let Some(group) = Denying::new() else { return };
+    let Some(group) = denying_group() else { return };
     let cases = [
         ("connect", v4([127, 0, 0, 61], 443), Protocol::Tcp),
         ("connect a datagram socket", v4([127, 0, 0, 62], 443), Protocol::Udp),
@@ -230,7 +195,8 @@ fn what_a_program_on_the_cgroup_denies_is_denied_whoever_else_is_attached() {
         ("connect a datagram socket", v6("::1", 4462), Protocol::Udp),
     ];
     for (role, remote, protocol) in cases {
-        assert_eq!(group.connect(role, remote), libc::EPERM, "{remote}");
+        let status = group.take(play(role, remote)).status().unwrap();
+        assert_eq!(status.code(), Some(libc::EPERM), "{remote}");
         let c = watch.only(remote);
         assert_eq!(failure(&c), (Outcome::Denied, Some(1), Some("EPERM")), "{remote}");
         assert_eq!((c.protocol, c.evidence), (protocol, Some(Evidence::ConnectReturn)));
