@@ -32,9 +32,9 @@ fn build() -> Result<(), Box<dyn Error>> {
     skeleton(&clang, &root, arch, &sources.join("connect.bpf.c"), &out.join("connect.skel.rs"))?;
     if env::var_os("CARGO_FEATURE_BENCH_PEERS").is_some() {
         // The tracers that the overhead bench compares with.
-        let peers = root.join("benches/overhead/naive.bpf.c");
+        let peers = root.join("benches/overhead/probes.bpf.c");
         println!("cargo:rerun-if-changed={}", peers.display());
-        skeleton(&clang, &root, arch, &peers, &out.join("naive.skel.rs"))?;
+        skeleton(&clang, &root, arch, &peers, &out.join("probes.skel.rs"))?;
     }
     Ok(())
 }

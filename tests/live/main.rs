@@ -13,6 +13,7 @@ mod filters;
 mod flood;
 mod group;
 mod harness;
+mod icmp_raw;
 mod identity;
 mod inbound;
 mod isolation;
