@@ -107,6 +107,9 @@ bool any_unheld = false;
 /* Whether any entry of `conns` was ever one of which only the beginning was seen. */
 bool any_called = false;
 
+/* How many socks the search for what existed before came upon: makes the ids of those unique. */
+__u32 found_existing = 0;
+
 /* Where a pointer becomes a number (key_of()). */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

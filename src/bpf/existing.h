@@ -11,9 +11,6 @@
 
 #define SOCK_BINDPORT_LOCK 8 /* include/net/sock.h */
 
-/* How many were found: makes their ids unique. */
-__u32 found_existing = 0;
-
 /* The task that holds a file, rather than the current one, which is the reader of the iterator. */
 static __always_inline void read_holder(struct netspy_conn *c, struct task_struct *task)
 {
@@ -71,9 +68,12 @@ static __always_inline void write_existing(struct seq_file *seq, __u64 key, stru
 
 	if (is_filtered(c))
 		return;
+	/* An attempt that found no room: it is in the books as lost. */
+	if (any_unheld && bpf_map_lookup_elem(&unheld, &key))
+		return;
 	/* There is no time that the kernel would know. */
-	c->start_ns = cfg_start_ns + found_existing;
-	c->outcome_ns = c->start_ns;
+	c->start_ns = cfg_start_ns + ++found_existing;
+	c->outcome_ns = bpf_ktime_get_boot_ns();
 	c->flags |= NETSPY_F_PREEXISTING | NETSPY_F_NO_START | NETSPY_F_SHOWN | NETSPY_F_SETTLED;
 	c->swept = c->start_ns + c->phase;
 	c->phase = NETSPY_PHASE_ENTERING;
@@ -93,7 +93,6 @@ static __always_inline void write_existing(struct seq_file *seq, __u64 key, stru
 		bpf_map_delete_elem(&conns, &key);
 		return;
 	}
-	found_existing++;
 	/* Their end counts as settled. */
 	if (is_datagram(c))
 		COUNT(n, waiting);

@@ -97,12 +97,28 @@ static __always_inline int on_accept_socket(bool direct, struct sock *sk)
 	return 0;
 }
 
+/* Whether the search for what existed before has found the sock behind this one meanwhile. */
+static __always_inline bool is_found_already(struct sock *sk)
+{
+	struct netspy_conn *held;
+	__u64 key = (__u64)sk;
+
+	if (READ(false, sk, sk_protocol) == IPPROTO_MPTCP)
+		key = (__u64)first_subflow(sk);
+	held = bpf_map_lookup_elem(&conns, &key);
+	return held && held->flags & NETSPY_F_PREEXISTING &&
+	       held->remote_port == bpf_ntohs(READ(false, sk, __sk_common.skc_dport));
+}
+
 /* accept() returns this file descriptor, or an error. */
 static __always_inline int on_accept_fd(long fd)
 {
 	struct sock *sk = fd < 0 ? NULL : sock_of_fd(fd);
 
-	return sk ? on_accept_socket(false, sk) : 0;
+	/* Its file was open for others to see before this. */
+	if (!sk || (found_existing && is_found_already(sk)))
+		return 0;
+	return on_accept_socket(false, sk);
 }
 
 #endif

@@ -11,7 +11,7 @@ use netspy::{Connection, ConnectionStream};
 use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, accept, accept_with, socket_with};
 
-use crate::harness::{Watch, entries, goes_to, observes, v4, watch};
+use crate::harness::{Watch, goes_to, held_in, observes, v4, watch};
 use crate::roles::play;
 
 /// Whether a record is of the server's end of a connection from this address.
@@ -273,7 +273,7 @@ fn accepted_connections_are_in_the_books_and_leave_nothing_behind() {
     watch.settle();
     // Socks die a moment after their last packet.
     let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while !entries(&watch, "conns").is_empty() {
+    while held_in(&watch, "conns") > 0 {
         assert!(std::time::Instant::now() < patience, "some socks are still held");
         std::thread::yield_now();
     }
