@@ -474,6 +474,14 @@ pub struct Connection {
     pub preexisting: bool,
 }
 
+impl Connection {
+    /// Whether it is an attempt or an accepted connection, which the books count: what listens, and
+    /// what existed before capture began, is none.
+    pub fn is_attempt(&self) -> bool {
+        !self.preexisting && self.outcome != Outcome::Listening
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -84,6 +84,14 @@ pub struct Options {
     #[arg(long, env = "NETSPY_NO_UNIX_SOCKETS")]
     pub no_unix_sockets: bool,
 
+    /// Leave out connections that are accepted, and sockets that listen.
+    #[arg(long, env = "NETSPY_NO_INBOUND")]
+    pub no_inbound: bool,
+
+    /// Leave out connections and sockets that existed before the start.
+    #[arg(long, env = "NETSPY_NO_PREEXISTING")]
+    pub no_preexisting: bool,
+
     /// The kernel hooks to use.
     #[arg(long, env = "NETSPY_BACKEND", value_enum, default_value_t = BackendChoice::Auto)]
     pub backend: BackendChoice,
@@ -151,6 +159,8 @@ impl Options {
             only_cidr: self.only_cidr.clone(),
             no_loopback: self.no_loopback,
             no_unix: self.no_unix_sockets,
+            no_inbound: self.no_inbound,
+            no_preexisting: self.no_preexisting,
             ring_bytes: Some(self.ring_size),
             max_sockets: Some(self.max_sockets),
             backend: match self.backend {

@@ -123,6 +123,10 @@ impl Row {
         self.flags & PREEXISTING != 0
     }
 
+    pub(super) fn is_attempt(&self) -> bool {
+        !self.preexisting() && self.outcome != Outcome::Listening
+    }
+
     pub(super) fn is_whole(&self) -> bool {
         self.flags & WHOLE != 0
     }

@@ -324,6 +324,15 @@ fn the_process_is_the_one_that_holds_the_socket() {
     worker.wait().unwrap();
 }
 
+/// Has the threads of a scope end, also when a test fails.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Where one connection of the churn came from, and when it was there, by the steps of capture.
 struct Spell {
     from: Ipv4Addr,
@@ -369,6 +378,7 @@ fn each_connection_occurs_once_however_it_falls_together_with_the_start() {
         }
     };
     let all = std::thread::scope(|scope| {
+        let _stop = StopAtEnd(&stop);
         scope.spawn(|| churn(1));
         scope.spawn(|| churn(2));
         while next.load(Ordering::SeqCst) < 200 {
@@ -386,7 +396,6 @@ fn each_connection_occurs_once_however_it_falls_together_with_the_start() {
         while next.load(Ordering::SeqCst) < now + 200 {
             std::thread::yield_now();
         }
-        stop.store(true, Ordering::SeqCst);
         watch
     });
     let Some(watch) = all else { return };
@@ -416,11 +425,14 @@ fn each_connection_occurs_once_however_it_falls_together_with_the_start() {
     }
     let spells = std::mem::take(&mut *spells.lock().unwrap());
     let (mut through, mut after) = (0, 0);
+    let books = watch.handle.accounting();
     for spell in &spells {
         for direction in [Direction::Outbound, Direction::Inbound] {
             let found = records.remove(&(spell.from, direction)).unwrap_or_default();
-            let what =
-                format!("{} {direction} {}..{}: {found:#?}", spell.from, spell.began, spell.ended);
+            let what = format!(
+                "{} {direction} {}..{}: {found:#?} {books:?}",
+                spell.from, spell.began, spell.ended
+            );
             assert!(found.len() <= 1, "{what}");
             if spell.began == BEFORE && spell.ended == SEARCHED && finds {
                 assert!(found.len() == 1 && found[0].preexisting, "{what}");
@@ -437,7 +449,6 @@ fn each_connection_occurs_once_however_it_falls_together_with_the_start() {
         }
     }
     assert!(after > 100 && (through > 0 || !finds), "{through} {after}");
-    let books = watch.handle.accounting();
     assert!(books.balances() && books.complete, "{books:?}");
     drop(watch);
 }
