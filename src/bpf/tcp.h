@@ -4,6 +4,7 @@
 #define NETSPY_TCP_H
 
 #include "called.h"
+#include "standin.h"
 
 #define RCV_SEND_SHUTDOWN 3 /* SHUTDOWN_MASK of net/sock.h */
 /* tcp_syn_retries at its default gives up after 127 s (ip-sysctl.rst). */
@@ -263,6 +264,20 @@ static __always_inline void forget_unheld(__u64 key)
 		bpf_map_delete_elem(&unheld, &key);
 }
 
+/* Whether what begins with this state of the sock is known. */
+static __always_inline bool has_begun(__u64 key, int newstate)
+{
+	struct netspy_conn *c;
+
+	if (newstate != TCP_SYN_SENT && newstate != TCP_LISTEN)
+		return false;
+	c = bpf_map_lookup_elem(&conns, &key);
+	if (newstate == TCP_LISTEN)
+		return c && c->phase == NETSPY_PHASE_LISTENING;
+	return (c && c->phase == NETSPY_PHASE_PENDING) ||
+	       (any_unheld && bpf_map_lookup_elem(&unheld, &key));
+}
+
 /* What comes after the beginning. */
 static __always_inline int on_later_state(bool direct, struct sock *sk, int oldstate, int newstate)
 {
@@ -315,7 +330,9 @@ static __always_inline int on_destroy_sock(bool direct, struct sock *sk)
 		return 0;
 	}
 	n = this_cpu_counters();
-	if (c->phase == NETSPY_PHASE_CALLED) {
+	/* There are none of these where the kernel is locked down, and no helper to conclude them.
+	 */
+	if (!cfg_locked_down && c->phase == NETSPY_PHASE_CALLED) {
 		conclude_called(c, key, n);
 	} else if (c->phase == NETSPY_PHASE_UNSETTLED) {
 		taken_back(c, n);

@@ -1,8 +1,10 @@
 //! The thread that owns the programs: it drains the ring, sweeps, and hands records on.
 
+mod existing;
+
 use std::cell::RefCell;
 use std::io::Read;
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, take};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -16,10 +18,11 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use super::decode::{self, Raw};
 use super::decoder::Decoder;
 use super::error::CaptureError;
-use super::loader::{self, LoadError, Loaded};
+use super::loader::{self, Links, LoadError, Loaded};
 use super::plan::plan;
 use super::report::AttachReport;
 use super::shown::{Shown, Sight};
+use super::skel::types::bss;
 use super::support::KernelSupport;
 use super::sys;
 use crate::accounting::{Counters, Lost};
@@ -41,8 +44,6 @@ const BATCHES: usize = 16;
 /// Pause between drains while events come, and the longest when none do.
 const DRAIN_BUSY: Duration = Duration::from_millis(25);
 const DRAIN_IDLE: Duration = Duration::from_millis(200);
-/// Bytes read at a time of what existed before: no less than the kernel writes at once.
-const EXISTING_BYTES: usize = 1 << 20;
 /// Time between sweeps of what waits for an outcome.
 const SWEEP: Duration = Duration::from_millis(400);
 /// Looks for flows that have become idle, in the time after which they are.
@@ -63,7 +64,7 @@ pub(crate) struct Shared {
     updates_lost: AtomicU64,
     counters: MapHandle,
     programs: Vec<OwnedFd>,
-    /// Taken away at the end: an open one keeps its program attached.
+    /// Those of return probes. Taken away at the end: an open one keeps its program attached.
     links: Mutex<Vec<OwnedFd>>,
     /// What they had missed by then.
     links_missed: AtomicU64,
@@ -144,8 +145,9 @@ impl Shared {
             .filter_map(|fd| sys::program_facts(fd.as_fd()).ok())
             .map(|facts| facts.recursion_misses)
             .sum();
-        let missed = skipped + self.links_missed();
+        // After what it is subtracted from.
         let kernel = self.kernel();
+        let missed = skipped.saturating_sub(kernel.stood_in) + self.links_missed();
         Counters {
             attempts: kernel.attempts,
             delivered,
@@ -192,7 +194,7 @@ fn own(options: &Builder, sender: Sender<Batch>, ready: &Ready) -> Result<(), Ca
     let support = KernelSupport::probe();
     let mut plan = plan(&support, options.backend, &options.left_out())?;
     let mut storage = MaybeUninit::uninit();
-    let loaded = loop {
+    let mut loaded = loop {
         match loader::load(&mut storage, options, &support, &plan) {
             Ok(loaded) => break loaded,
             Err(LoadError::Program { name, error }) => {
@@ -202,13 +204,14 @@ fn own(options: &Builder, sender: Sender<Batch>, ready: &Ready) -> Result<(), Ca
         }
     };
     let shared = Arc::new(share(&loaded)?);
+    let end = End { links: take(&mut loaded.links), data: loaded.skel.maps.bss_data.take() };
     let mut driver = Driver::new(&shared, sender, options);
     let pending = RefCell::new(Vec::with_capacity(BATCH));
     let ring = ring(&loaded, &pending)?;
     if ready.send(Ok(Arc::clone(&shared))).is_err() {
         return Ok(());
     }
-    let why = driver.run(&loaded, &ring, &pending);
+    let why = driver.run(&loaded, end, &ring, &pending);
     drop(ring);
     // Detached before the end is announced.
     shared.release_links();
@@ -225,14 +228,14 @@ fn share(loaded: &Loaded<'_>) -> Result<Shared, CaptureError> {
     let counters = MapHandle::try_from(&loaded.skel.maps.counters)
         .map_err(|e| io("cannot share the counters")(std::io::Error::other(e.to_string())))?;
     let programs = loaded
-        .programs
+        .counted
         .iter()
         .map(|fd| fd.try_clone())
         .collect::<Result<_, _>>()
         .map_err(io("cannot share the programs"))?;
     let links = loaded
         .links
-        .values()
+        .of_return_probes()
         .map(|link| link.as_fd().try_clone_to_owned())
         .collect::<Result<_, _>>()
         .map_err(io("cannot share the links"))?;
@@ -277,6 +280,25 @@ fn ring<'a>(
     builder.build().map_err(failed)
 }
 
+const DROPPED: &str = "the stream was dropped";
+
+/// What ends capture.
+struct End<'obj> {
+    links: Links,
+    data: Option<&'obj mut bss>,
+}
+
+impl End<'_> {
+    /// From here on nothing new is seen, and sweeps show all that there is.
+    fn begin(&mut self, shared: &Shared) {
+        shared.release_links();
+        self.links.detach();
+        if let Some(data) = &mut self.data {
+            data.ending = true;
+        }
+    }
+}
+
 struct Driver<'a> {
     shared: &'a Shared,
     sender: Sender<Batch>,
@@ -308,6 +330,7 @@ impl<'a> Driver<'a> {
     fn run(
         &mut self,
         loaded: &Loaded<'_>,
+        mut end: End<'_>,
         ring: &RingBuffer<'_>,
         pending: &RefCell<Vec<Result<Raw, decode::DecodeError>>>,
     ) -> &'static str {
@@ -315,69 +338,50 @@ impl<'a> Driver<'a> {
         #[allow(unsafe_code)]
         let ring_fd = unsafe { BorrowedFd::borrow_raw(ring.epoll_fd()) };
         if !self.existing(loaded, ring, pending) {
-            return "the stream was dropped";
+            return DROPPED;
         }
         let mut pause = DRAIN_BUSY;
         let (mut swept, mut answered) = (Instant::now(), 0);
         loop {
             let asked = self.shared.drains.lock().unwrap_or_else(PoisonError::into_inner).asked;
-            let stopping = self.shared.stop.load(Ordering::Acquire);
+            if self.shared.stop.load(Ordering::Acquire) {
+                end.begin(self.shared);
+                return self.finish(loaded, ring, pending);
+            }
             // Who asks is to find in the books what is open, not what waits to be shown.
-            if stopping || asked != answered || swept.elapsed() >= SWEEP {
+            if asked != answered || swept.elapsed() >= SWEEP {
                 swept = Instant::now();
                 self.decoder.refresh_clock();
                 self.sweep(loaded);
                 forget_calls(loaded);
             }
-            let Some(count) = self.drain(ring, pending) else { return "the stream was dropped" };
+            let Some(count) = self.drain(ring, pending) else { return DROPPED };
             self.shown.drained();
             self.shared.drains_done(asked);
             answered = asked;
-            if stopping {
-                return "it was stopped";
-            }
             pause = if count > 0 { DRAIN_BUSY } else { (pause * 2).min(DRAIN_IDLE) };
             self.wait(ring_fd, pause);
         }
     }
 
-    /// Hands on what existed before capture began. The ring is drained in between: what the
-    /// programs saw of a socket after it was found is in there, and comes after it. Returns
-    /// whether anybody still reads.
-    fn existing(
+    /// Hands on what is left once nothing new comes, so that every attempt is in the books.
+    fn finish(
         &mut self,
         loaded: &Loaded<'_>,
         ring: &RingBuffer<'_>,
         pending: &RefCell<Vec<Result<Raw, decode::DecodeError>>>,
-    ) -> bool {
-        let Some(link) = loaded.links.get("existing") else { return true };
-        let mut iter = match Iter::new(link) {
-            Ok(iter) => iter,
-            Err(error) => return self.existing_failed(&format!("{error:#}")),
-        };
-        let mut bytes = vec![0; EXISTING_BYTES];
-        while !self.shared.stop.load(Ordering::Acquire) {
-            match iter.read(&mut bytes) {
-                Ok(0) => break,
-                Ok(len) => {
-                    let found = decode::decode_all(bytes.get(..len).unwrap_or_default());
-                    let batch = self.batch(found.collect());
-                    if !self.send(batch) || self.drain(ring, pending).is_none() {
-                        return false;
-                    }
-                }
-                // After a million files without a socket.
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(error) => return self.existing_failed(&error.to_string()),
+    ) -> &'static str {
+        loop {
+            let left = self.shared.kernel().left;
+            self.decoder.refresh_clock();
+            self.sweep_now(loaded);
+            let Some(count) = self.drain(ring, pending) else { return DROPPED };
+            self.shown.drained();
+            // It takes several rounds where the table holds more than the ring does.
+            if count == 0 || self.shared.kernel().left == left {
+                return "it was stopped";
             }
         }
-        true
-    }
-
-    fn existing_failed(&self, why: &str) -> bool {
-        tracing::warn!("cannot list what existed before capture began: {why}");
-        self.shared.updates_lost.fetch_add(1, Ordering::AcqRel);
-        true
     }
 
     fn wait(&self, ring: BorrowedFd<'_>, pause: Duration) {
@@ -404,8 +408,12 @@ impl<'a> Driver<'a> {
         }
         self.looked_at = begun;
         self.looked_for_idle = Instant::now();
+        self.sweep_now(loaded);
+    }
+
+    fn sweep_now(&mut self, loaded: &Loaded<'_>) {
         self.shown.swept();
-        for link in ["sweep", "sweep_flows"].iter().filter_map(|name| loaded.links.get(*name)) {
+        for link in &loaded.sweeps {
             let swept = Iter::new(link)
                 .map_err(|e| format!("{e:#}"))
                 .and_then(|mut iter| iter.read_to_end(&mut Vec::new()).map_err(|e| e.to_string()));
