@@ -43,6 +43,7 @@ static __always_inline void has_run(struct sock *sk, int event)
  * same event of another sock: so the work must be such that doing it again does nothing. */
 static __always_inline bool must_stand_in(struct sock *sk, int event)
 {
+	struct netspy_counters *n;
 	__u64 *run = run_of(event);
 
 	if (!run)
@@ -51,7 +52,8 @@ static __always_inline bool must_stand_in(struct sock *sk, int event)
 		*run = 0;
 		return false;
 	}
-	COUNT(this_cpu_counters(), stood_in);
+	n = this_cpu_counters();
+	COUNT(n, stood_in);
 	return true;
 }
 

@@ -7,7 +7,7 @@ use netspy::stream::Builder;
 use netspy::{Connection, ConnectionStream};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use crate::harness::{observes, v4, watch};
+use crate::harness::{observes, own_network, v4, watch};
 
 fn listens_at(c: &Connection, at: SocketAddr) -> bool {
     c.outcome == Outcome::Listening
@@ -96,4 +96,23 @@ fn what_comes_in_can_be_left_out() {
     let _server = listener.accept().unwrap();
     assert!(watch.records(|c| c.direction == Direction::Inbound).is_empty());
     assert_eq!(watch.records(|c| c.outcome == Outcome::Established).len(), 1);
+}
+
+#[test]
+fn a_listener_of_another_network_namespace_is_seen_as_such() {
+    let own = Builder { only_pid: vec![std::process::id()], ..ConnectionStream::builder() };
+    let Some(watch) = watch(own) else { return };
+    let at = std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            own_network();
+            TcpListener::bind("127.0.0.1:8443").unwrap().local_addr().unwrap()
+        });
+        other.join().unwrap()
+    });
+    let here = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let netns = |at| {
+        let c = watch.wait("its end", |c| listens_at(c, at) && c.state == State::Closed);
+        c.process.unwrap().netns
+    };
+    assert_ne!(netns(at), netns(here));
 }

@@ -26,5 +26,6 @@ mod report;
 mod ring;
 mod roles;
 mod send;
+mod takeover;
 mod tcp;
 mod unix;

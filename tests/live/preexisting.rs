@@ -1,18 +1,14 @@
 //! What existed before capture began: found once, and taken over by what watches from then on.
 
-use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
 
 use netspy::event::{CloseReason, Direction, Evidence, Outcome, Protocol, State};
 use netspy::stream::Builder;
 use netspy::{Connection, ConnectionStream};
-use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::harness::{
@@ -322,133 +318,4 @@ fn the_process_is_the_one_that_holds_the_socket() {
     }
     drop(client);
     worker.wait().unwrap();
-}
-
-/// Has the threads of a scope end, also when a test fails.
-struct StopAtEnd<'a>(&'a AtomicBool);
-
-impl Drop for StopAtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
-/// Where one connection of the churn came from, and when it was there, by the steps of capture.
-struct Spell {
-    from: Ipv4Addr,
-    began: u32,
-    ended: u32,
-}
-
-#[test]
-fn each_connection_occurs_once_however_it_falls_together_with_the_start() {
-    const BEFORE: u32 = 0;
-    const ATTACHED: u32 = 2;
-    const SEARCHED: u32 = 3;
-    let (step, stop, next) = (AtomicU32::new(BEFORE), AtomicBool::new(false), AtomicU32::new(1));
-    let spells = Mutex::new(Vec::new());
-    // One connection after the other, each from an address of its own; some stay open throughout.
-    let churn = |thread: usize| {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = listener.local_addr().unwrap();
-        let (mut open, mut staying) = (std::collections::VecDeque::new(), Vec::new());
-        while !stop.load(Ordering::SeqCst) || !open.is_empty() || !staying.is_empty() {
-            if !stop.load(Ordering::SeqCst) {
-                let n = next.fetch_add(1, Ordering::SeqCst).to_be_bytes();
-                let from = Ipv4Addr::new(127, 1 + n[1], n[2], n[3]);
-                let began = step.load(Ordering::SeqCst);
-                let flags = SocketFlags::CLOEXEC;
-                let socket =
-                    socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
-                rustix::net::bind(&socket, &SocketAddr::new(from.into(), 0)).unwrap();
-                rustix::net::connect(&socket, &server).unwrap();
-                // A reset leaves no socket in TIME_WAIT, of which the kernel allows so many.
-                set_socket_linger(&socket, Some(Duration::ZERO)).unwrap();
-                let both = (socket, listener.accept().unwrap().0, from, began);
-                if staying.len() < 10 { staying.push(both) } else { open.push_back(both) }
-            } else {
-                open.extend(staying.drain(..));
-            }
-            if open.len() > 20 * thread || stop.load(Ordering::SeqCst) {
-                let Some((socket, accepted, from, began)) = open.pop_front() else { continue };
-                let ended = step.load(Ordering::SeqCst);
-                drop((accepted, socket));
-                spells.lock().unwrap().push(Spell { from, began, ended });
-            }
-        }
-    };
-    let all = std::thread::scope(|scope| {
-        let _stop = StopAtEnd(&stop);
-        scope.spawn(|| churn(1));
-        scope.spawn(|| churn(2));
-        while next.load(Ordering::SeqCst) < 200 {
-            std::thread::yield_now();
-        }
-        step.store(1, Ordering::SeqCst);
-        let own = Builder { only_pid: vec![std::process::id()], ..ConnectionStream::builder() };
-        let watch = watch_with_existing(own);
-        step.store(ATTACHED, Ordering::SeqCst);
-        if let Some(watch) = &watch {
-            watch.handle.drain();
-        }
-        step.store(SEARCHED, Ordering::SeqCst);
-        let now = next.load(Ordering::SeqCst);
-        while next.load(Ordering::SeqCst) < now + 200 {
-            std::thread::yield_now();
-        }
-        watch
-    });
-    let Some(watch) = all else { return };
-    let (finds, accepts) = (observes(&watch, "preexisting"), observes(&watch, "inbound"));
-    watch.settle();
-    let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    loop {
-        let open = watch.records(|c| c.outcome == Outcome::Established);
-        let open: Vec<_> = open.iter().filter(|c| c.state == State::Open).collect();
-        if open.is_empty() {
-            break;
-        }
-        assert!(std::time::Instant::now() < patience, "{} did not close: {open:#?}", open.len());
-    }
-    let mut records: HashMap<(Ipv4Addr, Direction), Vec<Connection>> = HashMap::new();
-    let newest = watch.records(|c| c.outcome == Outcome::Established);
-    let ids: HashSet<_> = newest.iter().map(|c| c.id).collect();
-    assert_eq!(ids.len(), newest.len());
-    for c in newest {
-        let end = match c.direction {
-            Direction::Outbound => local_of(&c).ip(),
-            _ => c.remote.as_ref().unwrap().ip,
-        };
-        if let std::net::IpAddr::V4(from) = end {
-            records.entry((from, c.direction)).or_default().push(c);
-        }
-    }
-    let spells = std::mem::take(&mut *spells.lock().unwrap());
-    let (mut through, mut after) = (0, 0);
-    let books = watch.handle.accounting();
-    for spell in &spells {
-        for direction in [Direction::Outbound, Direction::Inbound] {
-            let found = records.remove(&(spell.from, direction)).unwrap_or_default();
-            let what = format!(
-                "{} {direction} {}..{}: {found:#?} {books:?}",
-                spell.from, spell.began, spell.ended
-            );
-            assert!(found.len() <= 1, "{what}");
-            if spell.began == BEFORE && spell.ended == SEARCHED && finds {
-                assert!(found.len() == 1 && found[0].preexisting, "{what}");
-                through += 1;
-            }
-            let seen = direction == Direction::Outbound || accepts;
-            if spell.began >= ATTACHED && seen {
-                assert_eq!(found.len(), 1, "{what}");
-                after += 1;
-            }
-            if spell.ended == BEFORE {
-                assert!(found.is_empty(), "{what}");
-            }
-        }
-    }
-    assert!(after > 100 && (through > 0 || !finds), "{through} {after}");
-    assert!(books.balances() && books.complete, "{books:?}");
-    drop(watch);
 }
