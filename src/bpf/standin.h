@@ -43,8 +43,8 @@ static __always_inline void has_run(struct sock *sk, int event)
  * same event of another sock: so the work must be such that doing it again does nothing. */
 static __always_inline bool must_stand_in(struct sock *sk, int event)
 {
-	struct netspy_counters *n;
 	__u64 *run = run_of(event);
+	struct netspy_counters *n;
 
 	if (!run)
 		return false;
