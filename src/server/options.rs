@@ -68,15 +68,15 @@ pub struct Options {
     #[arg(long, env = "NETSPY_ONLY_UID", value_name = "UID", value_delimiter = ',')]
     pub only_uid: Vec<u32>,
 
-    /// Capture only these remote ports.
+    /// Capture only these remote ports; of what comes in, local ports.
     #[arg(long, env = "NETSPY_ONLY_PORT", value_name = "PORT", value_delimiter = ',')]
     pub only_port: Vec<u16>,
 
-    /// Capture only these remote networks.
+    /// Capture only these remote networks; what listens has none.
     #[arg(long, env = "NETSPY_ONLY_CIDR", value_name = "NETWORK", value_delimiter = ',')]
     pub only_cidr: Vec<IpNet>,
 
-    /// Leave out connections to loopback addresses.
+    /// Leave out connections to and from loopback addresses, and what listens there.
     #[arg(long, env = "NETSPY_NO_LOOPBACK")]
     pub no_loopback: bool,
 

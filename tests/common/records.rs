@@ -124,6 +124,21 @@ pub fn udp(n: u64, info: &Arc<ProcessInfo>) -> Connection {
     }
 }
 
+/// A socket that listens at port 443.
+pub fn listening(n: u64, info: &Arc<ProcessInfo>) -> Connection {
+    Connection {
+        direction: Direction::Inbound,
+        local: Some(Endpoint { ip: Ipv4Addr::UNSPECIFIED.into(), port: 443 }),
+        remote: None,
+        state: State::Listening,
+        outcome: Outcome::Listening,
+        evidence: None,
+        latency_us: None,
+        syn_retransmits: None,
+        ..established(n, info)
+    }
+}
+
 pub fn unix(n: u64, info: &Arc<ProcessInfo>, path: &str) -> Connection {
     Connection {
         protocol: Protocol::Unix,
