@@ -9,6 +9,9 @@ use rustix::net::{AddressFamily, SocketType};
 
 use crate::harness::{bound_port, connect, free_port, observes, v4, watch_with_existing};
 
+/// Which records are meant: their direction, and the socket's own end.
+type Places = Vec<(Direction, SocketAddr)>;
+
 /// Runs attempts under a filter, and returns what came through and how much was left out.
 fn under(builder: Builder, attempts: impl FnOnce()) -> Option<(Vec<Connection>, u64)> {
     let watch = crate::harness::watch(builder)?;
@@ -113,7 +116,7 @@ fn filters_hold_for_what_listens_and_for_what_existed_before() {
     let connection = [(out, client_at), (inbound, near_at)];
     let listeners = [(inbound, near_at), (inbound, wide_at)];
     // Which of those pass, and whether listeners that come later do: near ones, and wide ones.
-    let cases: [(Builder, Vec<(Direction, SocketAddr)>, [bool; 2]); 9] = [
+    let cases: [(Builder, Places, [bool; 2]); 9] = [
         (mine(), [connection, listeners].concat(), [true, true]),
         (
             Builder { only_port: vec![near_at.port()], ..mine() },
