@@ -13,6 +13,7 @@ use netspy::{Connection, ConnectionStream};
 use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
+use crate::faults::tells_missed_probes;
 use crate::harness::{Watch, observes, watch_with_existing};
 
 const BEFORE: u32 = 0;
@@ -105,8 +106,15 @@ impl Churn {
     /// is.
     fn check(&self, watch: &Watch, found: impl Fn(Ipv4Addr) -> Vec<Connection>, finds: bool) {
         let books = watch.handle.accounting();
-        assert!(books.balances() && books.complete, "{books:?}");
-        let (mut through, mut after) = (0, 0);
+        assert!(books.balances(), "{books:?}");
+        // The kernel runs no program while one of the same kind is preempted, nor a return probe
+        // beyond so many; it may not even say so.
+        let report = watch.handle.capabilities();
+        let hook = report.features["connect"].hook.as_deref().unwrap();
+        let is_told = !hook.starts_with("kprobe") || tells_missed_probes();
+        let may_miss = if is_told { books.missed } else { u64::MAX };
+        assert!(books.complete || may_miss > 0, "{books:?}");
+        let (mut through, mut after, mut missing) = (0, 0, 0);
         for Spell { address, began, ended } in &*self.spells.lock().unwrap() {
             let found = found(*address);
             let what = format!("{address} {began}..{ended}: {found:#?}");
@@ -117,7 +125,8 @@ impl Churn {
                 through += 1;
             }
             if *began >= ATTACHED {
-                assert_eq!(found.len(), 1, "{what}");
+                assert!(found.len() == 1 || may_miss > 0, "{what}");
+                missing += u64::from(found.is_empty());
                 after += 1;
             }
             if *ended == BEFORE {
@@ -125,6 +134,7 @@ impl Churn {
             }
         }
         assert!(after > 100 && (through > 0 || !finds), "{through} {after}");
+        assert!(missing <= may_miss && missing * 5 < after, "{missing} of {after}: {books:?}");
     }
 }
 
