@@ -454,11 +454,30 @@ pub const FEATURES: &[FeatureHooks] = &[
     FeatureHooks {
         name: "listeners",
         required: false,
-        hooks: kernel_tracepoint!(
-            "inet_sock_set_state",
-            &["set_state_btf", "set_state_btf_standin"],
-            &["set_state_raw", "set_state_raw_standin"]
-        ),
+        // By the programs of tcp_outcome.
+        hooks: &[
+            Hook {
+                name: "tp_btf/inet_sock_set_state",
+                backend: None,
+                programs: &["set_state_btf", "set_state_btf_standin"],
+                needs: &[Need::Tracepoint("inet_sock_set_state"), Need::ProbeRead],
+                note: None,
+            },
+            Hook {
+                name: "raw_tp/inet_sock_set_state",
+                backend: None,
+                programs: &["set_state_raw", "set_state_raw_standin"],
+                needs: &[Need::Tracepoint("inet_sock_set_state"), Need::ProbeRead],
+                note: None,
+            },
+            Hook {
+                name: "tp_btf/inet_sock_set_state",
+                backend: None,
+                programs: &["set_state_btf", "set_state_btf_standin"],
+                needs: &[Need::Tracepoint("inet_sock_set_state")],
+                note: Some("the port of a socket that listens without bind() is known at its end"),
+            },
+        ],
         without: "TCP sockets that begin to listen are not seen",
     },
     FeatureHooks {

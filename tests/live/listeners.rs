@@ -58,6 +58,15 @@ fn a_socket_that_listens_again_is_another_listener() {
     rustix::net::listen(&listener, 8).unwrap();
     // shutdown() gave the port back.
     let later = listener.local_addr().unwrap();
+    let report = watch.handle.capabilities();
+    if report.features["listeners"].note.is_some() {
+        let closed = |c: &Connection| listens_at(c, at) && c.state == State::Closed;
+        watch.wait("the first time", closed);
+        drop(listener);
+        watch.wait("the end", |c| listens_at(c, later) && c.state == State::Closed);
+        println!("skipped: the report says that this port is not known before");
+        return;
+    }
     watch.wait("the second time", |c| listens_at(c, later) && c.state == State::Listening);
     let mut all = watch.records(|c| listens_at(c, at) || listens_at(c, later));
     all.sort_by_key(|c| c.id);
