@@ -255,7 +255,6 @@ const NOT_OBSERVED: &[(&str, &str)] = &[
     ("datagrams_without_connect", "this version does not see datagrams sent without connect()"),
     ("inbound", "this version does not see accepted connections and listening sockets"),
     ("preexisting", "this version does not list connections that existed before it started"),
-    ("drops", "this version does not see dropped packets"),
     ("dns_names", "this version does not see DNS answers"),
 ];
 
@@ -274,16 +273,16 @@ fn refused(error: &libbpf_rs::Error, log: &VerifierLog) -> CaptureError {
 }
 
 /// What libbpf says while an object is loaded; shown only when loading fails.
-struct VerifierLog {
+pub(super) struct VerifierLog {
     previous: Option<(PrintLevel, libbpf_rs::PrintCallback)>,
 }
 
 static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
 /// Lines kept of it.
-const LOG_LINES: usize = 30;
+const LOG_LINES: usize = 60;
 
 impl VerifierLog {
-    fn collect() -> Self {
+    pub(super) fn collect() -> Self {
         LOG.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let previous = libbpf_rs::set_print(Some((PrintLevel::Warn, |_, message| {
             let mut log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
@@ -294,7 +293,7 @@ impl VerifierLog {
         VerifierLog { previous }
     }
 
-    fn tail(&self) -> String {
+    pub(super) fn tail(&self) -> String {
         LOG.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
     }
 }

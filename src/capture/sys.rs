@@ -43,3 +43,15 @@ pub(crate) fn has_helper(helper: u32) -> bool {
     };
     ret == 1
 }
+
+/// Waits until every BPF program that runs now has ended: they run in read-side sections of RCU,
+/// for the end of which the kernel waits here (kernel/sched/membarrier.c).
+pub(crate) fn programs_have_ended() -> io::Result<()> {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: takes integers.
+    let ret = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if ret != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}

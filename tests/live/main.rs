@@ -6,6 +6,7 @@
 
 mod accounting;
 mod datagram;
+mod drops;
 mod filters;
 mod harness;
 mod identity;

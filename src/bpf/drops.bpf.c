@@ -1,0 +1,451 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * Packets that the kernel drops, counted by reason and flow.
+ *
+ * The reader is never woken, and no drop makes an event: it takes a table every so often, while
+ * drops go to the other one. A flood costs a bounded number of entries; what finds no room is
+ * counted by its reason.
+ *
+ * The programs only read.
+ */
+#include "vmlinux.h"
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include "drops.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define AF_UNIX	   1
+#define AF_INET	   2
+#define AF_INET6   10
+#define AF_NETLINK 16
+
+#define ETH_P_IP   0x0800
+#define ETH_P_IPV6 0x86dd
+
+#define IPPROTO_TCP	 6
+#define IPPROTO_UDP	 17
+#define IPPROTO_DCCP	 33
+#define IPPROTO_SCTP	 132
+#define IPPROTO_UDPLITE	 136
+#define IPPROTO_HOPOPTS	 0
+#define IPPROTO_ROUTING	 43
+#define IPPROTO_FRAGMENT 44
+#define IPPROTO_AH	 51
+#define IPPROTO_DSTOPTS	 60
+#define IPPROTO_MPTCP	 262
+
+/* Extension headers of IPv6 that are looked through for the ports. */
+#define EXTENSIONS 4
+
+extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
+
+/* Options; constants to the verifier. */
+const volatile __u32 cfg_headers = NETSPY_HEADERS_PROBE;
+const volatile bool cfg_rx_sk = false; /* the fourth argument is there (Linux 6.11) */
+
+/* Which table takes drops; the reader has the other one. */
+volatile __u32 active = 0;
+/* Whether anything was counted since the reader looked: written only when it changes, so that
+ * processors that drop do not share a line of cache for it. */
+volatile __u32 dirty = 0;
+/* A table had no room for a flow: not tried again, which keeps a flood cheap. */
+volatile __u32 full[2] = {};
+/* Places of `rest` in use. */
+volatile __u8 rest_used[NETSPY_REST_PLACES] = {};
+
+/* Names the type of values in the BTF of this object, for the skeleton. */
+const volatile struct netspy_drop_rest type_of_rest = {};
+
+/* Preallocated: packets are freed in contexts in which an allocation may fail. */
+struct flows {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, NETSPY_DROP_FLOWS);
+	__type(key, struct netspy_drop_key);
+	__type(value, struct netspy_drop);
+};
+
+struct flows flows_a SEC(".maps");
+struct flows flows_b SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, NETSPY_REST_PLACES);
+	__type(key, __u32);
+	__type(value, struct netspy_drop_rest);
+} rest SEC(".maps");
+
+/* Every drop that was seen, whatever became of it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} seen SEC(".maps");
+
+/* Atomic although per processor: a softirq may interrupt a program between its load and store. */
+#define ADD(to, n) __sync_fetch_and_add(&(to), n)
+
+#define READ(direct, src, member)                                                                  \
+	({                                                                                         \
+		typeof((src)->member) __value;                                                     \
+		if (direct)                                                                        \
+			__value = (src)->member;                                                   \
+		else                                                                               \
+			bpf_core_read(&__value, sizeof(__value), &(src)->member);                  \
+		__value;                                                                           \
+	})
+
+/* Numbers differ between kernels, hence the relocations. */
+static __always_inline bool is_reason(__u32 reason, bool exists, __u64 value)
+{
+	return exists && reason == value;
+}
+
+#define IS(reason, name)                                                                           \
+	is_reason(reason, bpf_core_enum_value_exists(enum skb_drop_reason, name),                  \
+		  bpf_core_enum_value(enum skb_drop_reason, name))
+
+/* Whether the packet came to its end in order, whatever the function that freed it is called. */
+static __always_inline bool is_no_drop(__u32 reason)
+{
+	return IS(reason, SKB_NOT_DROPPED_YET) || IS(reason, SKB_CONSUMED);
+}
+
+/* The FIN of the peer waits in the receive queue until the socket is gone, and is not freed as what
+ * was consumed: every connection that is closed in order would show a drop
+ * (sk_stream_kill_queues() in net/core/stream.c). */
+static __always_inline bool is_end_of_tcp(bool direct, struct sock *sk, __u32 reason)
+{
+	__u16 protocol;
+	__u8 state;
+
+	if (!IS(reason, SKB_DROP_REASON_NOT_SPECIFIED) && !IS(reason, SKB_DROP_REASON_QUEUE_PURGE))
+		return false;
+	if (direct)
+		state = sk->__sk_common.skc_state;
+	else
+		bpf_core_read(&state, sizeof(state), &sk->__sk_common.skc_state);
+	/* In this state it is no smaller kind of sock, which would lack the protocol. */
+	if (state != TCP_CLOSE)
+		return false;
+	protocol = READ(direct, sk, sk_protocol);
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP;
+}
+
+static __always_inline __u32 place_of(__u32 reason)
+{
+	__u32 subsystem = reason >> 16, number = reason & 0xffff;
+
+	if (subsystem == 0 && number < NETSPY_REST_CORE)
+		return number;
+	if (subsystem >= 1 && subsystem <= 3 && number < NETSPY_REST_SUBSYSTEM)
+		return NETSPY_REST_CORE + (subsystem - 1) * NETSPY_REST_SUBSYSTEM + number;
+	return NETSPY_REST_OTHER;
+}
+
+static __always_inline struct netspy_drop_rest *rest_of(__u32 reason)
+{
+	__u32 place = place_of(reason);
+
+	/* For the verifier, which the compiler must not second-guess. */
+	barrier_var(place);
+	place &= NETSPY_REST_PLACES - 1;
+	if (!rest_used[place])
+		rest_used[place] = 1;
+	return bpf_map_lookup_elem(&rest, &place);
+}
+
+/* Copies words out of a packet, which no type describes. */
+static __always_inline bool load(__u32 *to, __u64 from, const int words)
+{
+	if (cfg_headers == NETSPY_HEADERS_CAST) {
+		struct in6_addr *at;
+
+		if (!bpf_ksym_exists(bpf_rdonly_cast))
+			return false;
+		/* Any structure whose members are words would do. */
+#pragma unroll
+		for (int i = 0; i < words; i++) {
+			at = bpf_rdonly_cast((void *)(from + i * 4),
+					     bpf_core_type_id_kernel(struct in6_addr));
+			to[i] = at->in6_u.u6_addr32[0];
+		}
+		return true;
+	}
+	if (cfg_headers == NETSPY_HEADERS_PROBE)
+		return bpf_probe_read_kernel(to, words * 4, (void *)from) == 0;
+	return false;
+}
+
+static __always_inline bool has_ports(__u8 protocol)
+{
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE ||
+	       protocol == IPPROTO_SCTP || protocol == IPPROTO_DCCP;
+}
+
+/* Both ports, which all of these protocols have in their first word. */
+static __always_inline void load_ports(struct netspy_drop_key *key, __u64 at, __u64 end)
+{
+	__u32 word;
+
+	if (!has_ports(key->protocol) || at + 4 > end || !load(&word, at, 1))
+		return;
+	key->source_port = bpf_ntohl(word) >> 16;
+	key->destination_port = bpf_ntohl(word) & 0xffff;
+}
+
+static __always_inline bool load_ipv4(struct netspy_drop_key *key, __u64 at, __u64 end)
+{
+	__u32 words[5], first;
+
+	if (at + sizeof(words) > end || !load(words, at, 5))
+		return false;
+	first = bpf_ntohl(words[0]);
+	if (first >> 28 != 4)
+		return false;
+	key->family = AF_INET;
+	key->protocol = bpf_ntohl(words[2]) >> 16 & 0xff;
+	__builtin_memcpy(key->source, &words[3], 4);
+	__builtin_memcpy(key->destination, &words[4], 4);
+	/* The ports are in the first fragment alone. */
+	if ((bpf_ntohl(words[1]) & 0x1fff) == 0)
+		load_ports(key, at + (first >> 24 & 0xf) * 4, end);
+	return true;
+}
+
+static __always_inline bool load_ipv6(struct netspy_drop_key *key, __u64 at, __u64 end)
+{
+	__u32 words[10], word;
+	__u8 next;
+
+	if (at + sizeof(words) > end || !load(words, at, 10))
+		return false;
+	if (bpf_ntohl(words[0]) >> 28 != 6)
+		return false;
+	key->family = AF_INET6;
+	__builtin_memcpy(key->source, &words[2], 16);
+	__builtin_memcpy(key->destination, &words[6], 16);
+	next = bpf_ntohl(words[1]) >> 8 & 0xff;
+	at += sizeof(words);
+#pragma unroll
+	for (int i = 0; i < EXTENSIONS; i++) {
+		__u32 length;
+
+		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS &&
+		    next != IPPROTO_FRAGMENT && next != IPPROTO_AH)
+			break;
+		key->protocol = next;
+		if (at + 8 > end || !load(&word, at, 1))
+			return true;
+		word = bpf_ntohl(word);
+		length = word >> 16 & 0xff;
+		if (next == IPPROTO_FRAGMENT && (word & 0xfff8)) {
+			key->protocol = word >> 24;
+			return true;
+		}
+		at += next == IPPROTO_FRAGMENT ? 8
+		      : next == IPPROTO_AH     ? (length + 2) * 4
+					       : (length + 1) * 8;
+		next = word >> 24;
+	}
+	key->protocol = next;
+	load_ports(key, at, end);
+	return true;
+}
+
+/* What is needed of a socket. */
+struct owner {
+	__u64 address;
+	__u32 netns;
+	__u16 family;
+};
+
+/* Of the two sockets that are asked, the verifier trusts one and not the other: the mark keeps the
+ * compiler from using the same instructions for both, which some kernels refuse. */
+#define READ_OWNER(owner, direct, sk, mark)                                                        \
+	do {                                                                                       \
+		struct net *__net = READ(direct, sk, __sk_common.skc_net.net);                     \
+                                                                                                   \
+		(owner)->address = (__u64)(sk);                                                    \
+		(owner)->family = READ(direct, sk, __sk_common.skc_family);                        \
+		(owner)->netns = READ(direct, __net, ns.inum);                                     \
+		asm volatile("/* " mark " */" ::: "memory");                                       \
+	} while (0)
+
+/* What the socket of an outgoing packet knows, where the packet has no headers yet. */
+static __always_inline bool load_sock(struct netspy_drop_key *key, bool direct, struct sock *sk)
+{
+	__u32 *source = (__u32 *)key->source, *destination = (__u32 *)key->destination;
+	__u16 family = READ(direct, sk, __sk_common.skc_family);
+
+	if (family == AF_INET) {
+		source[0] = READ(direct, sk, __sk_common.skc_rcv_saddr);
+		destination[0] = READ(direct, sk, __sk_common.skc_daddr);
+	} else if (family == AF_INET6) {
+		source[0] = READ(direct, sk, __sk_common.skc_v6_rcv_saddr.in6_u.u6_addr32[0]);
+		source[1] = READ(direct, sk, __sk_common.skc_v6_rcv_saddr.in6_u.u6_addr32[1]);
+		source[2] = READ(direct, sk, __sk_common.skc_v6_rcv_saddr.in6_u.u6_addr32[2]);
+		source[3] = READ(direct, sk, __sk_common.skc_v6_rcv_saddr.in6_u.u6_addr32[3]);
+		destination[0] = READ(direct, sk, __sk_common.skc_v6_daddr.in6_u.u6_addr32[0]);
+		destination[1] = READ(direct, sk, __sk_common.skc_v6_daddr.in6_u.u6_addr32[1]);
+		destination[2] = READ(direct, sk, __sk_common.skc_v6_daddr.in6_u.u6_addr32[2]);
+		destination[3] = READ(direct, sk, __sk_common.skc_v6_daddr.in6_u.u6_addr32[3]);
+	} else {
+		return false;
+	}
+	/* IPv4-mapped (RFC 4291, 2.5.5.2). */
+	if (family == AF_INET6 && !destination[0] && !destination[1] &&
+	    destination[2] == bpf_htonl(0x0000ffff)) {
+		family = AF_INET;
+		source[0] = source[3];
+		destination[0] = destination[3];
+		source[1] = source[2] = source[3] = 0;
+		destination[1] = destination[2] = destination[3] = 0;
+	}
+	key->family = family;
+	key->protocol = READ(direct, sk, sk_protocol);
+	key->source_port = READ(direct, sk, __sk_common.skc_num);
+	key->destination_port = bpf_ntohs(READ(direct, sk, __sk_common.skc_dport));
+	return true;
+}
+
+static __always_inline void add(struct netspy_drop *entry, __u64 bytes, __u64 now, __u64 sock)
+{
+	ADD(entry->count, 1);
+	ADD(entry->bytes, bytes);
+	entry->last_ns = now;
+	if (sock)
+		entry->sock = sock;
+}
+
+/* Whether there is room for the flow. */
+static __always_inline bool count_flow(void *table, __u32 number, struct netspy_drop_key *key,
+				       __u64 bytes, __u64 sock)
+{
+	__u64 now = bpf_ktime_get_boot_ns();
+	struct netspy_drop *entry = bpf_map_lookup_elem(table, key);
+	struct netspy_drop first = {.count = 1, .bytes = bytes, .sock = sock};
+	int err;
+
+	if (entry) {
+		add(entry, bytes, now, sock);
+		return true;
+	}
+	if (full[number & 1])
+		return false;
+	first.first_ns = now;
+	first.last_ns = now;
+	/* An int: before 6.4 the function behind the helper returns one, called without the
+	 * wrapper that would extend its sign. */
+	err = bpf_map_update_elem(table, key, &first, BPF_NOEXIST);
+	if (!err)
+		return true;
+	/* Another processor was first, or there is no room. */
+	entry = bpf_map_lookup_elem(table, key);
+	if (entry) {
+		add(entry, bytes, now, sock);
+		return true;
+	}
+	full[number & 1] = 1;
+	return false;
+}
+
+static __always_inline int on_drop(bool direct, struct sk_buff *skb, __u32 reason,
+				   struct sock *rx_sk)
+{
+	struct netspy_drop_key key = {.reason = reason};
+	__u64 head, at, bytes, *count;
+	struct netspy_drop_rest *others;
+	struct owner owner = {};
+	__u32 zero = 0, offset;
+	struct sock *skb_sk;
+	bool known = false;
+	__u16 ethertype;
+
+	if (is_no_drop(reason))
+		return 0;
+	skb_sk = READ(direct, skb, sk);
+	if (rx_sk) {
+		READ_OWNER(&owner, direct, rx_sk, "rx_sk");
+	} else if (skb_sk) {
+		READ_OWNER(&owner, direct, skb_sk, "skb->sk");
+		/* No packets: what processes send each other, or the kernel. */
+		if (owner.family == AF_UNIX || owner.family == AF_NETLINK)
+			return 0;
+		if ((owner.family == AF_INET || owner.family == AF_INET6) &&
+		    is_end_of_tcp(direct, skb_sk, reason))
+			return 0;
+	}
+	count = bpf_map_lookup_elem(&seen, &zero);
+	if (count)
+		ADD(*count, 1);
+
+	head = (__u64)READ(direct, skb, head);
+	offset = READ(direct, skb, network_header);
+	at = head + offset;
+	/* From the IP header on, on whichever layer the packet is. */
+	bytes = READ(direct, skb, len);
+	ethertype = bpf_ntohs(READ(direct, skb, protocol));
+	/* A socket of another family has the packet for itself: a capture that could not keep up
+	 * drops its copy, not the packet. */
+	if (!owner.family || owner.family == AF_INET || owner.family == AF_INET6) {
+		__u64 end = head + READ(direct, skb, tail);
+
+		if (ethertype == ETH_P_IP)
+			known = load_ipv4(&key, at, end);
+		else if (ethertype == ETH_P_IPV6)
+			known = load_ipv6(&key, at, end);
+		if (known)
+			bytes += (__u64)READ(direct, skb, data) - at;
+		else if (!rx_sk && skb_sk)
+			known = load_sock(&key, direct, skb_sk);
+	}
+	if (owner.netns) {
+		/* The place of the device has other uses while a socket holds the packet. */
+		key.netns = owner.netns;
+	} else {
+		struct net_device *dev = READ(direct, skb, dev);
+		struct net *net = READ(direct, dev, nd_net.net);
+
+		key.netns = READ(direct, net, ns.inum);
+	}
+	if (known) {
+		if (active & 1)
+			known = count_flow(&flows_b, 1, &key, bytes, owner.address);
+		else
+			known = count_flow(&flows_a, 0, &key, bytes, owner.address);
+		if (!known) {
+			others = rest_of(reason);
+			if (others) {
+				ADD(others->no_room, 1);
+				ADD(others->no_room_bytes, bytes);
+			}
+		}
+	} else {
+		others = rest_of(reason);
+		if (others) {
+			ADD(others->no_address, 1);
+			ADD(others->no_address_bytes, bytes);
+		}
+	}
+	if (!dirty)
+		dirty = 1;
+	return 0;
+}
+
+SEC("tp_btf/kfree_skb")
+int drop_btf(__u64 *ctx)
+{
+	/* An argument that this kernel has not is never read: the verifier knows the constant. */
+	return on_drop(true, (struct sk_buff *)ctx[0], (__u32)ctx[2],
+		       cfg_rx_sk ? (struct sock *)ctx[3] : NULL);
+}
+
+SEC("raw_tp/kfree_skb")
+int drop_raw(__u64 *ctx)
+{
+	return on_drop(false, (struct sk_buff *)ctx[0], (__u32)ctx[2],
+		       cfg_rx_sk ? (struct sock *)ctx[3] : NULL);
+}

@@ -1,0 +1,358 @@
+//! Dropped packets, as the kernel side counts them: loading, attaching, and taking the counts.
+
+use std::collections::HashMap;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, OpenObject, ProgramMut};
+
+use super::decode;
+use super::drops_skel::types::{bss, netspy_drop, netspy_drop_key, netspy_drop_rest};
+use super::drops_skel::{DropsSkel, DropsSkelBuilder};
+use super::reasons::{DropFacts, Names};
+use super::report::{Feature, ProgramReport};
+use super::{clock, loader, sys};
+
+/// Arguments of the tracepoint from which on there is a reason, and the receiving socket.
+const WITH_REASON: usize = 3;
+const WITH_RX_SK: usize = 4;
+
+/// How the header of a packet is read (`enum netspy_drop_headers`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Headers {
+    None = 0,
+    Cast = 1,
+    Probe = 2,
+}
+
+/// One way to load the programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Variant {
+    btf: bool,
+    headers: Headers,
+}
+
+impl Variant {
+    fn hook(self) -> &'static str {
+        if self.btf { "tp_btf/kfree_skb" } else { "raw_tp/kfree_skb" }
+    }
+}
+
+/// Ways that are tried at most.
+pub(super) const VARIANTS: usize = 4;
+
+/// Places to load into.
+pub(super) type Storage = [MaybeUninit<OpenObject>; VARIANTS];
+
+/// The ways to try, best first; none if the kernel does not tell why packets are dropped.
+fn variants(facts: &DropFacts) -> Vec<Variant> {
+    if facts.arguments < WITH_REASON {
+        return Vec::new();
+    }
+    let all = [
+        Variant { btf: true, headers: Headers::Cast },
+        Variant { btf: true, headers: Headers::Probe },
+        // Where the kernel is locked down, the helper that reads any memory is refused.
+        Variant { btf: true, headers: Headers::None },
+        Variant { btf: false, headers: Headers::Probe },
+    ];
+    all.into_iter().filter(|v| v.headers != Headers::Cast || facts.rdonly_cast).collect()
+}
+
+/// Drops of one flow for one reason.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Flow {
+    pub key: netspy_drop_key,
+    pub drop: netspy_drop,
+}
+
+/// Drops of one reason that are of no flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rest {
+    pub reason: u32,
+    pub no_room: bool,
+    pub count: u64,
+    pub bytes: u64,
+}
+
+/// What was dropped since the time before.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    pub flows: Vec<Flow>,
+    pub rest: Vec<Rest>,
+    /// When, in nanoseconds since boot.
+    pub since_ns: u64,
+    pub until_ns: u64,
+}
+
+/// The programs, loaded and attached. Dropping it detaches them.
+pub(super) struct Drops<'obj> {
+    skel: DropsSkel<'obj>,
+    _link: Link,
+    pub names: Names,
+    pub program: ProgramReport,
+    /// For the count of skipped runs.
+    pub fd: OwnedFd,
+    /// For the count of all drops.
+    pub seen: MapHandle,
+    /// What was known of the rest, by its place.
+    rest: HashMap<usize, netspy_drop_rest>,
+    taken_ns: u64,
+}
+
+/// What became of the attempt to see drops.
+pub(super) struct Started<'obj> {
+    pub drops: Option<Drops<'obj>>,
+    pub feature: Feature,
+}
+
+impl Started<'_> {
+    /// Nobody wants to see drops.
+    pub(super) fn off() -> Self {
+        let note = Some("left out, as the options say".to_owned());
+        Started { drops: None, feature: Feature { hook: None, ok: false, note } }
+    }
+}
+
+/// Loads and attaches, in the best way that the kernel takes.
+pub(super) fn start(storage: &mut Storage) -> Started<'_> {
+    let missing = |note: String| {
+        let feature = Feature { hook: None, ok: false, note: Some(note) };
+        Started { drops: None, feature }
+    };
+    let facts = match DropFacts::probe() {
+        Ok(facts) => facts,
+        Err(error) => return missing(format!("the kernel's types cannot be read: {error:#}")),
+    };
+    let mut why = "Linux 5.17 tells why packets are dropped, this kernel does not".to_owned();
+    for (variant, place) in variants(&facts).into_iter().zip(storage) {
+        match load(place, &facts, variant) {
+            Ok(drops) => {
+                let note = (variant.headers == Headers::None).then(|| {
+                    "packets cannot be read, as where the kernel is locked down: addresses are \
+                     known only where the packet's socket tells them"
+                        .to_owned()
+                });
+                let feature = Feature { hook: Some(variant.hook().to_owned()), ok: true, note };
+                return Started { drops: Some(drops), feature };
+            }
+            Err(error) => {
+                tracing::debug!("drops by {variant:?}: {error}");
+                // The first way is the one that ought to work: its error says most.
+                if variant.btf && variant.headers != Headers::None {
+                    why = error;
+                }
+            }
+        }
+    }
+    missing(why)
+}
+
+fn load<'obj>(
+    place: &'obj mut MaybeUninit<OpenObject>,
+    facts: &DropFacts,
+    variant: Variant,
+) -> Result<Drops<'obj>, String> {
+    let log = loader::VerifierLog::collect();
+    let told = |error: libbpf_rs::Error| format!("{error:#}");
+    let mut open = DropsSkelBuilder::default().open(place).map_err(told)?;
+    let rodata = open.maps.rodata_data.as_deref_mut().ok_or("the object has no options")?;
+    rodata.cfg_headers = variant.headers as u32;
+    rodata.cfg_rx_sk = facts.arguments >= WITH_RX_SK;
+    open.progs.drop_btf.set_autoload(variant.btf);
+    open.progs.drop_raw.set_autoload(!variant.btf);
+    let skel = open.load().map_err(|e| {
+        eprintln!("DEBUG {}", log.tail());
+        told(e)
+    })?;
+    let program = if variant.btf { &skel.progs.drop_btf } else { &skel.progs.drop_raw };
+    let hook = variant.hook();
+    let link = program.attach().map_err(|e| format!("cannot attach to {hook}: {e:#}"))?;
+    let duplicate = |e: std::io::Error| format!("cannot share the program: {e}");
+    let fd = program.as_fd().try_clone_to_owned().map_err(duplicate)?;
+    let program = describe(program, hook);
+    let seen = MapHandle::try_from(&skel.maps.seen).map_err(told)?;
+    let (names, taken_ns) = (facts.names.clone(), clock::boot_ns());
+    Ok(Drops { skel, _link: link, names, program, fd, seen, rest: HashMap::new(), taken_ns })
+}
+
+fn describe(program: &ProgramMut<'_>, hook: &str) -> ProgramReport {
+    ProgramReport {
+        name: program.name().to_string_lossy().into_owned(),
+        kind: hook.split('/').next().unwrap_or_default().to_owned(),
+        hook: hook.to_owned(),
+        attached: true,
+        id: sys::program_facts(program.as_fd()).map(|facts| facts.id).unwrap_or_default(),
+    }
+}
+
+/// Flows taken by one system call.
+const BATCH: u32 = 1024;
+/// Where the kernel cannot be asked to wait for its programs. They run for microseconds.
+const GRACE: Duration = Duration::from_millis(20);
+
+impl Drops<'_> {
+    /// Whether there is anything to take. Costs nothing to ask.
+    pub(super) fn is_dirty(&mut self) -> bool {
+        self.shared(|bss| read(&raw const bss.dirty)).is_some_and(|dirty| dirty != 0)
+    }
+
+    /// Takes what was counted since the time before. Drops go to the other table from here on; what
+    /// runs already is waited for, so that nothing is counted in a table that was taken.
+    pub(super) fn take(&mut self) -> Taken {
+        let until_ns = clock::boot_ns();
+        let since_ns = std::mem::replace(&mut self.taken_ns, until_ns);
+        let old = self.shared(|bss| {
+            let old = read(&raw const bss.active) & 1;
+            write(&raw mut bss.dirty, 0);
+            write(&raw mut bss.active, old ^ 1);
+            old
+        });
+        let Some(old) = old else { return Taken::default() };
+        if let Err(error) = sys::programs_have_ended() {
+            tracing::debug!("membarrier: {error}");
+            std::thread::sleep(GRACE);
+        }
+        let maps = &self.skel.maps;
+        let table = if old == 0 { &maps.flows_a } else { &maps.flows_b };
+        let flows = match table.lookup_and_delete_batch(BATCH, MapFlags::ANY, MapFlags::ANY) {
+            Ok(entries) => entries.filter_map(|(key, drop)| flow(&key, &drop)).collect(),
+            Err(error) => {
+                tracing::warn!("cannot take the drops: {error:#}");
+                Vec::new()
+            }
+        };
+        let used = self.shared(|bss| {
+            if let Some(full) = bss.full.get_mut(old as usize) {
+                write(full, 0);
+            }
+            let used = bss.rest_used.iter().enumerate();
+            used.filter(|(_, used)| read(&raw const **used) != 0).map(|(place, _)| place).collect()
+        });
+        let rest = used.map(|used: Vec<usize>| self.rest(&used)).unwrap_or_default();
+        Taken { flows, rest, since_ns, until_ns }
+    }
+
+    /// What the programs and this side share, which they may change at any time.
+    fn shared<T>(&mut self, with: impl FnOnce(&mut bss) -> T) -> Option<T> {
+        self.skel.maps.bss_data.as_deref_mut().map(with)
+    }
+
+    fn rest(&mut self, used: &[usize]) -> Vec<Rest> {
+        let mut news = Vec::new();
+        for place in used {
+            let key = u32::try_from(*place).unwrap_or(0).to_ne_bytes();
+            let per_cpu = self.skel.maps.rest.lookup_percpu(&key, MapFlags::ANY);
+            let now = sum(&per_cpu.ok().flatten().unwrap_or_default());
+            let before = self.rest.insert(*place, now).unwrap_or_default();
+            let reason = reason_at(*place);
+            let figures = [
+                (true, now.no_room, before.no_room, now.no_room_bytes, before.no_room_bytes),
+                (
+                    false,
+                    now.no_address,
+                    before.no_address,
+                    now.no_address_bytes,
+                    before.no_address_bytes,
+                ),
+            ];
+            for (no_room, now, before, now_bytes, before_bytes) in figures {
+                let count = now.saturating_sub(before);
+                let bytes = now_bytes.saturating_sub(before_bytes);
+                if count > 0 {
+                    news.push(Rest { reason, no_room, count, bytes });
+                }
+            }
+        }
+        news
+    }
+}
+
+fn flow(key: &[u8], drop: &[u8]) -> Option<Flow> {
+    Some(Flow { key: decode::read(key).ok()?, drop: decode::read(drop).ok()? })
+}
+
+fn sum(per_cpu: &[Vec<u8>]) -> netspy_drop_rest {
+    let mut sum = netspy_drop_rest::default();
+    for one in per_cpu.iter().filter_map(|bytes| decode::read::<netspy_drop_rest>(bytes).ok()) {
+        sum.no_room += one.no_room;
+        sum.no_room_bytes += one.no_room_bytes;
+        sum.no_address += one.no_address;
+        sum.no_address_bytes += one.no_address_bytes;
+    }
+    sum
+}
+
+/// `NETSPY_REST_CORE` and `NETSPY_REST_SUBSYSTEM` of drops.h.
+const REST_CORE: usize = 256;
+const REST_SUBSYSTEM: usize = 64;
+
+/// The reason that has this place in the array of the rest.
+fn reason_at(place: usize) -> u32 {
+    let reason = match place.checked_sub(REST_CORE) {
+        None => Some(place),
+        Some(beyond) if beyond < 3 * REST_SUBSYSTEM => {
+            Some((beyond / REST_SUBSYSTEM + 1) << 16 | beyond % REST_SUBSYSTEM)
+        }
+        Some(_) => None,
+    };
+    reason.and_then(|reason| reason.try_into().ok()).unwrap_or(Names::OTHER)
+}
+
+/// Reads what another side writes.
+fn read<T: Copy>(from: *const T) -> T {
+    // SAFETY: callers pass a pointer made from a reference, to memory that is mapped for as long as
+    // the skeleton lives; any pattern of its bytes is a value.
+    #[allow(unsafe_code)]
+    unsafe {
+        from.read_volatile()
+    }
+}
+
+/// Writes what another side reads.
+fn write<T: Copy>(to: *mut T, value: T) {
+    // SAFETY: as above.
+    #[allow(unsafe_code)]
+    unsafe {
+        to.write_volatile(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_gives_no_reason_is_not_tried_and_one_that_is_locked_down_is_served() {
+        let facts = |arguments, rdonly_cast| DropFacts { arguments, rdonly_cast, ..<_>::default() };
+        assert_eq!(variants(&facts(2, false)), []);
+        let old = variants(&facts(3, false));
+        assert_eq!(old[0], Variant { btf: true, headers: Headers::Probe });
+        let new = variants(&facts(4, true));
+        assert_eq!(new[0], Variant { btf: true, headers: Headers::Cast });
+        for ways in [old, new] {
+            assert!(ways.len() <= VARIANTS);
+            let last: Vec<_> = ways.iter().rev().map(|way| (way.btf, way.headers)).collect();
+            assert_eq!(last[0], (false, Headers::Probe));
+            assert_eq!(last[1..3], [(true, Headers::None), (true, Headers::Probe)]);
+        }
+    }
+
+    #[test]
+    fn every_place_of_the_rest_leads_back_to_its_reason() {
+        for (place, reason) in [
+            (0, 0),
+            (3, 3),
+            (255, 255),
+            (256, 0x1_0000),
+            (256 + 64 + 5, 0x2_0005),
+            (256 + 191, 0x3_003f),
+            (448, Names::OTHER),
+            (511, Names::OTHER),
+        ] {
+            assert_eq!(reason_at(place), reason, "{place}");
+        }
+    }
+}
