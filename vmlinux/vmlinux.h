@@ -63,7 +63,9 @@ enum {
 /* Helpers that not every kernel has: their presence is a relocation too. */
 enum bpf_func_id {
 	BPF_FUNC_get_current_task_btf = 158,
+	BPF_FUNC_sock_from_file = 162,
 	BPF_FUNC_task_pt_regs = 175,
+	BPF_FUNC_kallsyms_lookup_name = 179,
 };
 
 /* include/net/dropreason-core.h; of these only the names count. */
@@ -199,8 +201,18 @@ struct inode {
 };
 
 struct file {
+	unsigned int f_flags;
 	void *private_data;
 	struct inode *f_inode;
+};
+
+struct __kernel_sockaddr_storage {
+	union {
+		struct {
+			unsigned short ss_family;
+			char __data[126];
+		};
+	};
 };
 
 struct fdtable {

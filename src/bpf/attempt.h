@@ -5,36 +5,62 @@
 
 #include "config.h"
 
-static __always_inline struct task_struct *current_task(void)
+#define PF_EXITING   0x4 /* include/linux/sched.h */
+#define PF_IO_WORKER 0x10
+#define PF_KTHREAD   0x200000
+
+/* The name of a task. Before 5.16, which is also when this helper came, remains of a longer name
+ * may follow the closing zero, which would make names that are keys differ. */
+static __always_inline void read_comm(__u8 *to, bool direct, struct task_struct *task)
 {
-	/* Since 5.11; before, the same pointer without its type. */
-	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf))
-		return bpf_get_current_task_btf();
-	return (struct task_struct *)bpf_get_current_task();
+	if (direct && HAS_HELPER(kallsyms_lookup_name))
+		copy_bytes(to, &task->comm, NETSPY_COMM_LEN);
+	else
+		bpf_core_read_str(to, NETSPY_COMM_LEN, &task->comm);
+}
+
+static __always_inline void read_task(struct netspy_conn *c, bool direct, struct task_struct *task)
+{
+	struct task_struct *leader = READ(direct, task, group_leader);
+	struct task_struct *parent = READ(direct, leader, real_parent);
+
+	/* A worker of io_uring acts for its process: of which thread it cannot be told. */
+	if (READ(direct, task, flags) & PF_IO_WORKER)
+		c->tid = c->pid;
+	if (c->pid == c->tid)
+		read_comm(c->thread, direct, leader);
+	else
+		bpf_get_current_comm(c->thread, sizeof(c->thread));
+	if (c->pid == c->tid)
+		__builtin_memcpy(c->comm, c->thread, sizeof(c->comm));
+	else
+		read_comm(c->comm, direct, leader);
+	c->task_start_ns = READ(direct, leader, start_boottime);
+	c->ppid = READ(direct, parent, tgid);
+	read_comm(c->parent, direct, parent);
 }
 
 /* Whose attempt it is. Only meaningful in process context. */
 static __always_inline void read_identity(struct netspy_conn *c)
 {
-	struct task_struct *task = current_task();
-	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
-	struct task_struct *parent = BPF_CORE_READ(leader, real_parent);
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 
 	c->pid = pid_tgid >> 32;
 	c->tid = (__u32)pid_tgid;
 	c->uid = (__u32)bpf_get_current_uid_gid();
 	c->cgroup_id = bpf_get_current_cgroup_id();
-	/* As strings: older kernels leave remains of a longer name behind the closing zero, which
-	 * would make names that are keys differ. */
-	bpf_get_current_comm(c->thread, sizeof(c->thread));
-	if (c->pid == c->tid)
-		__builtin_memcpy(c->comm, c->thread, sizeof(c->comm));
+	/* Since 5.11; before, the same pointer without its type. */
+	if (HAS_HELPER(get_current_task_btf))
+		read_task(c, true, bpf_get_current_task_btf());
 	else
-		BPF_CORE_READ_STR_INTO(&c->comm, leader, comm);
-	c->task_start_ns = BPF_CORE_READ(leader, start_boottime);
-	c->ppid = BPF_CORE_READ(parent, tgid);
-	BPF_CORE_READ_STR_INTO(&c->parent, parent, comm);
+		read_task(c, false, (struct task_struct *)bpf_get_current_task());
+}
+
+static __always_inline __u32 read_netns(bool direct, struct sock *sk)
+{
+	struct net *net = READ(direct, sk, __sk_common.skc_net.net);
+
+	return READ(direct, net, ns.inum);
 }
 
 /* IPv4-mapped: ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). */
@@ -57,34 +83,35 @@ static __always_inline void set_remote_v6(struct netspy_conn *c, const __u8 *add
 }
 
 /* This side's address as the socket has it. */
-static __always_inline void read_local(struct netspy_conn *c, struct sock *sk)
+static __always_inline void read_local(struct netspy_conn *c, bool direct, struct sock *sk)
 {
 	if (c->family == AF_INET) {
-		__be32 addr = BPF_CORE_READ((struct inet_sock *)sk, inet_saddr);
+		__be32 addr = READ(direct, sk, __sk_common.skc_rcv_saddr);
 
 		__builtin_memcpy(c->local, &addr, 4);
 	} else {
-		BPF_CORE_READ_INTO(&c->local, sk, __sk_common.skc_v6_rcv_saddr);
+		copy_in6(c->local, direct, &sk->__sk_common.skc_v6_rcv_saddr);
 	}
-	c->local_port = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));
+	c->local_port = READ(direct, sk, __sk_common.skc_num);
 }
 
 /* Both addresses as the socket has them: what it uses, whatever the caller asked for. */
-static __always_inline void read_addresses(struct netspy_conn *c, struct sock *sk, __u16 family)
+static __always_inline void read_addresses(struct netspy_conn *c, bool direct, struct sock *sk,
+					   __u16 family)
 {
-	c->remote_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	c->remote_port = bpf_ntohs(READ(direct, sk, __sk_common.skc_dport));
 	if (family == AF_INET) {
-		__be32 addr = BPF_CORE_READ(sk, __sk_common.skc_daddr);
+		__be32 addr = READ(direct, sk, __sk_common.skc_daddr);
 
 		c->family = AF_INET;
 		__builtin_memcpy(c->remote, &addr, 4);
 	} else {
 		__u8 addr[16];
 
-		BPF_CORE_READ_INTO(&addr, sk, __sk_common.skc_v6_daddr);
+		copy_in6(addr, direct, &sk->__sk_common.skc_v6_daddr);
 		set_remote_v6(c, addr);
 	}
-	read_local(c, sk);
+	read_local(c, direct, sk);
 }
 
 static __always_inline bool is_loopback(const struct netspy_conn *c)

@@ -3,17 +3,16 @@
 #ifndef NETSPY_CONFIG_H
 #define NETSPY_CONFIG_H
 
-#include "vmlinux.h"
-#include <bpf/bpf_core_read.h>
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
-#include <bpf/bpf_tracing.h>
+#include "read.h"
+
 #include "connect.h"
 
 #define AF_UNSPEC 0
 #define AF_UNIX	  1
 #define AF_INET	  2
 #define AF_INET6  10
+
+#define O_NONBLOCK 04000 /* x86 and arm64 */
 
 #define SOCK_STREAM    1
 #define SOCK_DGRAM     2
@@ -23,8 +22,8 @@
 #define IPPROTO_TCP   6
 #define IPPROTO_MPTCP 262
 
-#define EINTR	     4
 #define EBADF	     9
+#define EAGAIN	     11
 #define EFAULT	     14
 #define ENOTSOCK     88
 #define EPIPE	     32
@@ -39,7 +38,8 @@
 #define EEXIST	     17
 
 /* Options; constants to the verifier, so that what is off costs nothing. */
-const volatile bool cfg_enter_args = false; /* arguments come from sys_enter_connect */
+const volatile bool cfg_calls = false;	     /* an entry hook keeps `calls` */
+const volatile bool cfg_locked_down = false; /* no helper may read kernel memory */
 const volatile bool cfg_only_pid = false;
 const volatile bool cfg_only_comm = false;
 const volatile bool cfg_only_uid = false;
@@ -88,19 +88,23 @@ struct {
 	__type(value, struct netspy_counters);
 } counters SEC(".maps");
 
-/* Arguments of the connect() that a thread is in; only where the kernel cannot tell at exit. */
-struct netspy_args {
-	__u64 addr;
-	__s32 fd;
+/* The connect() that a thread is in, where something at its end must be known from its start. */
+struct netspy_call {
+	__u64 start_ns;
+	__u64 addr; /* of the caller (tracepoint) or of the kernel (kprobe) */
+	__u64 file; /* kprobe */
+	__s32 fd;   /* tracepoint */
 	__u32 len;
+	__u32 file_flags; /* kprobe */
+	__u32 reserved;
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
 	__type(key, __u32);
-	__type(value, struct netspy_args);
-} enter_args SEC(".maps");
+	__type(value, struct netspy_call);
+} calls SEC(".maps");
 
 #define FILTER_ENTRIES 1024
 

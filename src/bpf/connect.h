@@ -36,21 +36,25 @@ enum netspy_evidence {
 };
 
 /* netspy_conn.flags */
-#define NETSPY_F_SHOWN	   0x01 /* an earlier version went into the ring, or was lost before it */
-#define NETSPY_F_FILTERED  0x02 /* held only so that its later events are recognised */
-#define NETSPY_F_NO_REMOTE 0x04 /* the address could not be read */
-#define NETSPY_F_SETTLED   0x08 /* counted as settled */
-#define NETSPY_F_OWN_CLOSE 0x10 /* the state before CLOSE says that this side gave up */
-#define NETSPY_F_SWEPT	   0x20 /* only in the ring: this version was put there by a sweep */
-#define NETSPY_F_RETURNED  0x40 /* connect() has returned the error */
+#define NETSPY_F_SHOWN	     0x0001 /* an earlier version went into the ring, or was lost before it */
+#define NETSPY_F_FILTERED    0x0002 /* held only so that its later events are recognised */
+#define NETSPY_F_NO_REMOTE   0x0004 /* the address could not be read */
+#define NETSPY_F_SETTLED     0x0008 /* counted as settled */
+#define NETSPY_F_OWN_CLOSE   0x0010 /* the state before CLOSE says that this side gave up */
+#define NETSPY_F_SWEPT	     0x0020 /* only in the ring: this version was put there by a sweep */
+#define NETSPY_F_RETURNED    0x0040 /* connect() has returned the error */
+#define NETSPY_F_PREEXISTING 0x0080 /* there before capture; counted nowhere */
+#define NETSPY_F_INBOUND     0x0100 /* accepted */
+#define NETSPY_F_LISTENER    0x0200 /* a socket that listens, no attempt; counted nowhere */
+#define NETSPY_F_SENT	     0x0400 /* a datagram is known to have left */
+#define NETSPY_F_NO_START    0x0800 /* start_ns is the time of the outcome: the start was not seen */
 
 /* One attempt: the value kept per socket, and the record in the ring. */
 struct netspy_conn {
 	__u32 kind;
-	__u8 flags;
+	__u16 flags;
 	__u8 phase;
 	__u8 evidence;
-	__u8 reserved;
 	/* nanoseconds since boot, 0 while unknown */
 	__u64 start_ns;
 	__u64 outcome_ns;

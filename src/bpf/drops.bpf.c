@@ -8,10 +8,7 @@
  *
  * The programs only read.
  */
-#include "vmlinux.h"
-#include <bpf/bpf_core_read.h>
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
+#include "read.h"
 #include "drops.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -86,16 +83,6 @@ struct {
 
 /* Atomic although per processor: a softirq may interrupt a program between its load and store. */
 #define ADD(to, n) __sync_fetch_and_add(&(to), n)
-
-#define READ(direct, src, member)                                                                  \
-	({                                                                                         \
-		typeof((src)->member) __value;                                                     \
-		if (direct)                                                                        \
-			__value = (src)->member;                                                   \
-		else                                                                               \
-			bpf_core_read(&__value, sizeof(__value), &(src)->member);                  \
-		__value;                                                                           \
-	})
 
 /* Numbers differ between kernels, hence the relocations. */
 static __always_inline bool is_reason(__u32 reason, bool exists, __u64 value)
@@ -284,14 +271,8 @@ static __always_inline bool load_sock(struct netspy_drop_key *key, bool direct, 
 		source[0] = READ(direct, sk, __sk_common.skc_rcv_saddr);
 		destination[0] = READ(direct, sk, __sk_common.skc_daddr);
 	} else if (family == AF_INET6) {
-		source[0] = READ(direct, sk, __sk_common.skc_v6_rcv_saddr.in6_u.u6_addr32[0]);
-		source[1] = READ(direct, sk, __sk_common.skc_v6_rcv_saddr.in6_u.u6_addr32[1]);
-		source[2] = READ(direct, sk, __sk_common.skc_v6_rcv_saddr.in6_u.u6_addr32[2]);
-		source[3] = READ(direct, sk, __sk_common.skc_v6_rcv_saddr.in6_u.u6_addr32[3]);
-		destination[0] = READ(direct, sk, __sk_common.skc_v6_daddr.in6_u.u6_addr32[0]);
-		destination[1] = READ(direct, sk, __sk_common.skc_v6_daddr.in6_u.u6_addr32[1]);
-		destination[2] = READ(direct, sk, __sk_common.skc_v6_daddr.in6_u.u6_addr32[2]);
-		destination[3] = READ(direct, sk, __sk_common.skc_v6_daddr.in6_u.u6_addr32[3]);
+		copy_in6(key->source, direct, &sk->__sk_common.skc_v6_rcv_saddr);
+		copy_in6(key->destination, direct, &sk->__sk_common.skc_v6_daddr);
 	} else {
 		return false;
 	}

@@ -13,12 +13,14 @@ struct {
 	__type(value, struct netspy_exec);
 } exec_scratch SEC(".maps");
 
-static __always_inline int on_exec(struct task_struct *task, struct linux_binprm *bprm)
+static __always_inline int on_exec(bool direct, struct task_struct *task, struct linux_binprm *bprm)
 {
 	struct netspy_exec *e;
 	__u64 start, total;
 	__u32 zero = 0;
-	long len;
+	struct task_struct *leader;
+	struct mm_struct *mm;
+	long len = 0;
 
 	e = bpf_map_lookup_elem(&exec_scratch, &zero);
 	if (!e)
@@ -26,12 +28,16 @@ static __always_inline int on_exec(struct task_struct *task, struct linux_binprm
 	e->kind = NETSPY_KIND_EXEC;
 	e->pid = bpf_get_current_pid_tgid() >> 32;
 	e->time_ns = bpf_ktime_get_boot_ns();
-	e->task_start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+	leader = READ(direct, task, group_leader);
+	e->task_start_ns = READ(direct, leader, start_boottime);
 	/* The binary that runs; of a script that is its interpreter. */
-	len = bpf_probe_read_kernel_str(e->file, sizeof(e->file), BPF_CORE_READ(bprm, interp));
+	if (!cfg_locked_down)
+		len =
+		    bpf_probe_read_kernel_str(e->file, sizeof(e->file), READ(direct, bprm, interp));
 	e->file_len = len > 0 ? len - 1 : 0;
-	start = BPF_CORE_READ(task, mm, arg_start);
-	total = BPF_CORE_READ(task, mm, arg_end) - start;
+	mm = READ(direct, task, mm);
+	start = READ(direct, mm, arg_start);
+	total = READ(direct, mm, arg_end) - start;
 	e->args_total = total;
 	if (total > sizeof(e->args))
 		total = sizeof(e->args);

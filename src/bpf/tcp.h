@@ -8,8 +8,7 @@
 #define RCV_SEND_SHUTDOWN 3 /* SHUTDOWN_MASK of net/sock.h */
 /* tcp_syn_retries at its default gives up after 127 s (ip-sysctl.rst). */
 #define LONGEST_CONNECT_NS (200ULL * 1000 * 1000 * 1000)
-#define PF_EXITING	   0x4 /* include/linux/sched.h */
-#define SOCK_DONE_BIT	   1   /* enum sock_flags: set by tcp_fin() alone */
+#define SOCK_DONE_BIT	   1 /* enum sock_flags: set by tcp_fin() alone */
 
 static __always_inline void settle(struct netspy_conn *c, __u8 phase, __s32 error, __u8 evidence)
 {
@@ -33,23 +32,25 @@ static __always_inline void taken_back(struct netspy_conn *c, struct netspy_coun
 /* The call that the current task is in, or 0 where that cannot be told. */
 static __always_inline long current_syscall(void)
 {
-	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs)) {
+	if (HAS_HELPER(task_pt_regs)) {
 		struct task_struct *task = bpf_get_current_task_btf();
+		struct pt_regs *regs;
 
 		/* The registers of a dying task are still those of its last call. */
-		if (BPF_CORE_READ(task, flags) & PF_EXITING)
+		if (READ(true, task, flags) & PF_EXITING)
 			return 0;
-		return SYSCALL_NR((struct pt_regs *)bpf_task_pt_regs(task));
+		regs = (struct pt_regs *)bpf_task_pt_regs(task);
+		return SYSCALL_NR(regs);
 	}
 	return 0;
 }
 
 static __always_inline bool in_connect(void)
 {
-	if (cfg_enter_args) {
+	if (cfg_calls) {
 		__u32 tid = bpf_get_current_pid_tgid();
 
-		return bpf_map_lookup_elem(&enter_args, &tid) != NULL;
+		return bpf_map_lookup_elem(&calls, &tid) != NULL;
 	}
 	return current_syscall() == NR_connect;
 }
@@ -58,7 +59,7 @@ static __always_inline bool in_connect(void)
  * BPF_FUNC_task_pt_regs the owner is taken to have done it. */
 static __always_inline bool in_shutdown(void)
 {
-	return cfg_enter_args || current_syscall() == NR_shutdown;
+	return !HAS_HELPER(task_pt_regs) || current_syscall() == NR_shutdown;
 }
 
 /* Puts the entry of a sock in place. An older one is left from an earlier attempt on the sock. */
@@ -82,43 +83,56 @@ static __always_inline int hold(__u64 key, struct netspy_conn *c, struct netspy_
 	return bpf_map_update_elem(&conns, &key, c, BPF_ANY);
 }
 
+/* Whether the sock carries a part of an MPTCP connection. */
+static __always_inline bool is_subflow(bool direct, struct tcp_sock *tp)
+{
+	/* Only there with CONFIG_MPTCP. */
+	return bpf_core_field_exists(tp->is_mptcp) && READ(direct, tp, is_mptcp);
+}
+
 /* The first subflow of an MPTCP socket stands for it; those that join later are no attempts of
  * anybody: the kernel makes them (MP_JOIN, RFC 8684). */
-static __always_inline bool is_join(struct sock *sk)
+static __always_inline bool is_join(bool direct, struct tcp_sock *tp)
 {
-	struct inet_connection_sock *icsk = (struct inet_connection_sock *)sk;
 	struct mptcp_subflow_context *subflow;
 
+	/* Behind a pointer without a type. The kernel connects them from a worker. */
+	if (cfg_locked_down)
+		return READ(true, bpf_get_current_task_btf(), flags) & PF_KTHREAD;
 	if (!bpf_core_type_exists(struct mptcp_subflow_context))
 		return false;
-	subflow = BPF_CORE_READ(icsk, icsk_ulp_data);
+	subflow = READ(direct, tp, inet_conn.icsk_ulp_data);
 	return subflow && BPF_CORE_READ_BITFIELD_PROBED(subflow, request_join);
 }
 
-static __always_inline bool is_subflow(struct sock *sk)
+/* The sock's own port, which it still knows when it has already given it back. */
+static __always_inline void read_local_tcp(struct netspy_conn *c, bool direct, struct sock *sk,
+					   struct tcp_sock *tp)
 {
-	struct tcp_sock *tp = (struct tcp_sock *)sk;
-
-	/* Only there with CONFIG_MPTCP. */
-	return bpf_core_field_exists(tp->is_mptcp) && BPF_CORE_READ(tp, is_mptcp);
+	read_local(c, direct, sk);
+	c->local_port = bpf_ntohs(READ(direct, tp, inet_conn.icsk_inet.inet_sport));
 }
 
-static __always_inline void tcp_begin(struct sock *sk, __u64 key, struct netspy_counters *n)
+static __always_inline void tcp_begin(bool direct, struct sock *sk, __u64 key,
+				      struct netspy_counters *n)
 {
 	struct netspy_conn c = {.kind = NETSPY_KIND_CONN};
+	struct tcp_sock *tp = tcp_of(direct, sk);
 	__u8 one = 1;
 
+	if (!tp)
+		return;
 	c.start_ns = bpf_ktime_get_boot_ns();
 	c.sock_type = SOCK_STREAM;
 	c.protocol = IPPROTO_TCP;
-	if (is_subflow(sk)) {
-		if (is_join(sk))
+	if (is_subflow(direct, tp)) {
+		if (is_join(direct, tp))
 			return;
 		c.protocol = IPPROTO_MPTCP;
 	}
 	read_identity(&c);
-	c.netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
-	read_addresses(&c, sk, BPF_CORE_READ(sk, __sk_common.skc_family));
+	c.netns = read_netns(direct, sk);
+	read_addresses(&c, direct, sk, READ(direct, sk, __sk_common.skc_family));
 
 	COUNT(n, attempts);
 	if (is_filtered(&c)) {
@@ -137,25 +151,31 @@ static __always_inline void tcp_begin(struct sock *sk, __u64 key, struct netspy_
 	bpf_map_update_elem(&unheld, &key, &one, BPF_ANY);
 }
 
-static __always_inline void tcp_established(struct sock *sk, struct netspy_conn *c,
+static __always_inline void tcp_established(bool direct, struct sock *sk, struct netspy_conn *c,
 					    struct netspy_counters *n)
 {
+	struct tcp_sock *tp = tcp_of(direct, sk);
+
+	if (!tp)
+		return;
 	settle(c, NETSPY_PHASE_OPEN, 0, NETSPY_EVIDENCE_TCP_STATE);
-	c->syn_retransmits = BPF_CORE_READ((struct tcp_sock *)sk, total_retrans);
-	read_local(c, sk);
+	c->syn_retransmits = READ(direct, tp, total_retrans);
+	read_local_tcp(c, direct, sk, tp);
 	/* Not the last chance: should the ring be full, a sweep shows it later. */
 	show(c, n, false);
 }
 
-static __always_inline void tcp_failed(struct sock *sk, __u64 key, struct netspy_conn *c,
-				       struct netspy_counters *n)
+static __always_inline void tcp_failed(bool direct, struct sock *sk, __u64 key,
+				       struct netspy_conn *c, struct netspy_counters *n)
 {
-	struct tcp_sock *tp = (struct tcp_sock *)sk;
-	__s32 error = BPF_CORE_READ(sk, sk_err);
+	struct tcp_sock *tp = tcp_of(direct, sk);
+	__s32 error = READ(direct, sk, sk_err);
 
-	c->syn_retransmits = BPF_CORE_READ(tp, total_retrans);
+	if (!tp)
+		return;
+	c->syn_retransmits = READ(direct, tp, total_retrans);
 	/* The sock still knows its port here; the destination is wiped right after. */
-	read_local(c, sk);
+	read_local_tcp(c, direct, sk, tp);
 	if (error) {
 		settle(c, NETSPY_PHASE_FAILED, error, NETSPY_EVIDENCE_SK_ERROR);
 		show(c, n, true);
@@ -164,7 +184,7 @@ static __always_inline void tcp_failed(struct sock *sk, __u64 key, struct netspy
 		/* It gave up (no free port, no route for the SYN, ...) and is about to return the
 		 * reason, or it disconnects and will return 0. */
 		settle(c, NETSPY_PHASE_UNSETTLED, 0, NETSPY_EVIDENCE_NONE);
-	} else if (BPF_CORE_READ(sk, sk_shutdown) == RCV_SEND_SHUTDOWN) {
+	} else if (READ(direct, sk, sk_shutdown) == RCV_SEND_SHUTDOWN) {
 		/* tcp_close() shuts both ways before it changes the state. */
 		settle(c, NETSPY_PHASE_FAILED, 0, NETSPY_EVIDENCE_OWNER_CLOSE);
 		show(c, n, true);
@@ -180,25 +200,28 @@ static __always_inline void tcp_failed(struct sock *sk, __u64 key, struct netspy
 	}
 }
 
-static __always_inline void tcp_closed(struct sock *sk, __u64 key, struct netspy_conn *c,
-				       int oldstate, struct netspy_counters *n)
+static __always_inline void tcp_closed(bool direct, struct sock *sk, __u64 key,
+				       struct netspy_conn *c, int oldstate,
+				       struct netspy_counters *n)
 {
-	struct tcp_sock *tp = (struct tcp_sock *)sk;
-	__u64 retransmitted = BPF_CORE_READ(tp, bytes_retrans);
-	__u64 received = BPF_CORE_READ(tp, bytes_received);
+	struct tcp_sock *tp = tcp_of(direct, sk);
+	__u64 received;
 	bool got_fin, is_orphan;
 
+	if (!tp)
+		return;
 	c->close_ns = bpf_ktime_get_boot_ns();
-	c->close_error = BPF_CORE_READ(sk, sk_err);
-	c->bytes_sent = BPF_CORE_READ(tp, bytes_sent) - retransmitted;
-	c->retransmits = BPF_CORE_READ(tp, total_retrans);
-	c->srtt_us = BPF_CORE_READ(tp, srtt_us) >> 3;
-	got_fin = (BPF_CORE_READ(sk, __sk_common.skc_flags) >> SOCK_DONE_BIT) & 1;
+	c->close_error = READ(direct, sk, sk_err);
+	c->bytes_sent = READ(direct, tp, bytes_sent) - READ(direct, tp, bytes_retrans);
+	c->retransmits = READ(direct, tp, total_retrans);
+	c->srtt_us = READ(direct, tp, srtt_us) >> 3;
+	received = READ(direct, tp, bytes_received);
+	got_fin = (READ(direct, sk, __sk_common.skc_flags) >> SOCK_DONE_BIT) & 1;
 	/* The peer's FIN takes a sequence number, and is counted as a byte. */
 	if (got_fin)
 		received -= received > 0;
 	c->bytes_received = received;
-	is_orphan = !BPF_CORE_READ(sk, sk_socket);
+	is_orphan = !READ(direct, sk, sk_socket);
 	/* In FIN_WAIT2 without a FIN: closed with unread data or linger 0, when tcp_close() has not
 	 * orphaned the sock yet; or the orphan's time is up, which is in order. */
 	if (oldstate == TCP_ESTABLISHED || oldstate == TCP_FIN_WAIT1 ||
@@ -217,17 +240,17 @@ static __always_inline void forget_unheld(__u64 key)
 		bpf_map_delete_elem(&unheld, &key);
 }
 
-static __always_inline int on_set_state(struct sock *sk, int oldstate, int newstate)
+static __always_inline int on_set_state(bool direct, struct sock *sk, int oldstate, int newstate)
 {
 	__u64 key = (__u64)sk;
 	struct netspy_counters *n;
 	struct netspy_conn *c;
 
 	if (oldstate == TCP_CLOSE && newstate == TCP_SYN_SENT) {
-		if (BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP)
+		if (READ(direct, sk, sk_protocol) != IPPROTO_TCP)
 			return 0;
 		n = this_cpu_counters();
-		tcp_begin(sk, key, n);
+		tcp_begin(direct, sk, key, n);
 		return 0;
 	}
 	if (newstate != TCP_ESTABLISHED && newstate != TCP_CLOSE)
@@ -244,18 +267,18 @@ static __always_inline int on_set_state(struct sock *sk, int oldstate, int newst
 		if (c->flags & NETSPY_F_FILTERED)
 			bpf_map_delete_elem(&conns, &key);
 		else if (c->phase == NETSPY_PHASE_PENDING)
-			tcp_established(sk, c, n);
+			tcp_established(direct, sk, c, n);
 	} else if (c->phase == NETSPY_PHASE_PENDING) {
-		tcp_failed(sk, key, c, n);
+		tcp_failed(direct, sk, key, c, n);
 	} else if (c->phase == NETSPY_PHASE_OPEN) {
-		tcp_closed(sk, key, c, oldstate, n);
+		tcp_closed(direct, sk, key, c, oldstate, n);
 	}
 	return 0;
 }
 
 /* Whatever was not concluded before the sock goes away is concluded here, so that no entry outlives
  * its sock. */
-static __always_inline int on_destroy_sock(struct sock *sk)
+static __always_inline int on_destroy_sock(bool direct, struct sock *sk)
 {
 	__u64 key = (__u64)sk;
 	struct netspy_counters *n;
@@ -270,13 +293,13 @@ static __always_inline int on_destroy_sock(struct sock *sk)
 		taken_back(c, n);
 	} else if (c->phase == NETSPY_PHASE_PENDING) {
 		/* The run at its change of state was skipped. */
-		__s32 error = BPF_CORE_READ(sk, sk_err);
+		__s32 error = READ(direct, sk, sk_err);
 
 		settle(c, NETSPY_PHASE_FAILED, error,
 		       error ? NETSPY_EVIDENCE_SK_ERROR : NETSPY_EVIDENCE_OWNER_CLOSE);
 		show(c, n, true);
 	} else if (c->phase == NETSPY_PHASE_OPEN) {
-		tcp_closed(sk, key, c, TCP_CLOSE, n);
+		tcp_closed(direct, sk, key, c, TCP_CLOSE, n);
 	}
 	bpf_map_delete_elem(&conns, &key);
 	return 0;

@@ -84,8 +84,8 @@ mod tests {
     fn refused() -> Vec<u8> {
         let mut bytes = vec![0; size_of::<netspy_conn>()];
         bytes[0] = KIND_CONN as u8;
-        bytes[5] = 2; // failed
-        bytes[6] = 3; // sk_error
+        bytes[6] = 2; // failed
+        bytes[7] = 3; // sk_error
         bytes[8..16].copy_from_slice(&1_000_u64.to_ne_bytes());
         bytes[72..76].copy_from_slice(&4242_u32.to_ne_bytes());
         bytes[92..96].copy_from_slice(&111_i32.to_ne_bytes());

@@ -54,7 +54,7 @@ impl Decoder {
         };
         let connection = self.enricher.connection(&conn, path.as_deref());
         let connection = connection.ok_or(DecodeError::UnknownValue)?;
-        let has = |flag: u8| conn.flags & flag != 0;
+        let has = |flag: u16| conn.flags & flag != 0;
         Ok(Some(Decoded { connection, is_update: has(FLAG_SHOWN), is_swept: has(FLAG_SWEPT) }))
     }
 

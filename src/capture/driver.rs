@@ -17,9 +17,9 @@ use super::decode::{self, Raw};
 use super::decoder::Decoder;
 use super::drops;
 use super::error::CaptureError;
-use super::loader::{self, Loaded};
+use super::loader::{self, LoadError, Loaded};
 use super::packets::{DropDesk, Look, Packets};
-use super::plan::{Twin, plan};
+use super::plan::plan;
 use super::report::AttachReport;
 use super::shown::{Shown, Sight};
 use super::support::{KernelSupport, tracefs_has};
@@ -174,23 +174,20 @@ type Ready = std::sync::mpsc::SyncSender<Result<Arc<Shared>, CaptureError>>;
 
 fn own(options: &Builder, sender: Sender<Batch>, ready: &Ready) -> Result<(), CaptureError> {
     find_tracefs();
-    let plan = plan(&KernelSupport::probe(), options.backend)?;
-    let (mut first, mut second) = (MaybeUninit::uninit(), MaybeUninit::uninit());
-    let mut twins = plan.twins.iter().copied();
-    let preferred = twins.next().unwrap_or(Twin::Btf);
-    let mut loaded = match (loader::load(&mut first, options, &plan, preferred), twins.next()) {
-        (Err(CaptureError::NoPrivilege { missing }), _) => {
-            return Err(CaptureError::NoPrivilege { missing });
+    let support = KernelSupport::probe();
+    let mut plan = plan(&support, options.backend)?;
+    let mut storage = MaybeUninit::uninit();
+    let mut loaded = loop {
+        match loader::load(&mut storage, options, &support, &plan) {
+            Ok(loaded) => break loaded,
+            Err(LoadError::Program { name, error }) => {
+                plan.rule_out(&name, error, options.backend)?;
+            }
+            Err(LoadError::Final(error)) => return Err(error),
         }
-        (Err(error), Some(other)) => {
-            // The first error says more: the other twin is the lesser one.
-            tracing::debug!("falling back from {preferred:?} to {other:?}: {error}");
-            loader::load(&mut second, options, &plan, other).map_err(|_| error)?
-        }
-        (result, _) => result?,
     };
-    let mut storage = [const { MaybeUninit::uninit() }; drops::VARIANTS];
-    let packets = watch_drops(&mut storage, options, &mut loaded.report);
+    let mut places = [const { MaybeUninit::uninit() }; drops::VARIANTS];
+    let packets = watch_drops(&mut places, options, &mut loaded.report);
     let shared = Arc::new(share(&loaded, packets.as_ref())?);
     let mut driver = Driver::new(&shared, sender, options.drop_when_full, packets);
     let pending = RefCell::new(Vec::with_capacity(BATCH));
@@ -353,7 +350,7 @@ impl<'a> Driver<'a> {
             return;
         }
         self.shown.swept();
-        let Some(link) = &loaded.sweep else { return };
+        let Some(link) = loaded.links.get("sweep") else { return };
         let swept = Iter::new(link)
             .map_err(|e| format!("{e:#}"))
             .and_then(|mut iter| iter.read_to_end(&mut Vec::new()).map_err(|e| e.to_string()));

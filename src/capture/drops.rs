@@ -12,7 +12,7 @@ use super::decode;
 use super::drops_skel::types::{bss, netspy_drop, netspy_drop_key, netspy_drop_rest};
 use super::drops_skel::{DropsSkel, DropsSkelBuilder};
 use super::reasons::{DropFacts, Names};
-use super::report::{Feature, ProgramReport};
+use super::report::{Feature, NotUsed, ProgramReport};
 use super::{clock, loader, sys};
 
 /// Arguments of the tracepoint from which on there is a reason, and the receiving socket.
@@ -38,7 +38,18 @@ impl Variant {
     fn hook(self) -> &'static str {
         if self.btf { "tp_btf/kfree_skb" } else { "raw_tp/kfree_skb" }
     }
+
+    fn reads(self) -> &'static str {
+        match self.headers {
+            Headers::None => "packets are not read",
+            Headers::Cast => "packets read by bpf_rdonly_cast",
+            Headers::Probe => "packets read by bpf_probe_read_kernel",
+        }
+    }
 }
+
+const NO_HEADERS: &str = "packets cannot be read, as where the kernel is locked down: addresses \
+                          are known only where the packet's socket tells them";
 
 /// Ways that are tried at most.
 pub(super) const VARIANTS: usize = 4;
@@ -111,43 +122,39 @@ pub(super) struct Started<'obj> {
 impl Started<'_> {
     /// Nobody wants to see drops.
     pub(super) fn off() -> Self {
-        let note = Some("left out, as the options say".to_owned());
-        Started { drops: None, feature: Feature { hook: None, ok: false, note } }
+        Started { drops: None, feature: Feature::missing("left out, as the options say") }
     }
 }
 
 /// Loads and attaches, in the best way that the kernel takes.
 pub(super) fn start(storage: &mut Storage) -> Started<'_> {
-    let missing = |note: String| {
-        let feature = Feature { hook: None, ok: false, note: Some(note) };
-        Started { drops: None, feature }
-    };
+    let missing = |why: &str| Started { drops: None, feature: Feature::missing(why) };
     let facts = match DropFacts::probe() {
         Ok(facts) => facts,
-        Err(error) => return missing(format!("the kernel's types cannot be read: {error:#}")),
+        Err(error) => return missing(&format!("the kernel's types cannot be read: {error:#}")),
     };
-    let mut why = "Linux 5.17 tells why packets are dropped, this kernel does not".to_owned();
-    for (variant, place) in variants(&facts).into_iter().zip(storage) {
+    let ways = variants(&facts);
+    if ways.is_empty() {
+        return missing("Linux 5.17 tells why packets are dropped, this kernel does not");
+    }
+    let mut not_used: Vec<NotUsed> = Vec::new();
+    for (variant, place) in ways.into_iter().zip(storage) {
+        let hook = variant.hook().to_owned();
         match load(place, &facts, variant) {
             Ok(drops) => {
-                let note = (variant.headers == Headers::None).then(|| {
-                    "packets cannot be read, as where the kernel is locked down: addresses are \
-                     known only where the packet's socket tells them"
-                        .to_owned()
-                });
-                let feature = Feature { hook: Some(variant.hook().to_owned()), ok: true, note };
+                let note = (variant.headers == Headers::None).then(|| NO_HEADERS.to_owned());
+                let feature = Feature { hook: Some(hook), ok: true, note, not_used };
                 return Started { drops: Some(drops), feature };
             }
-            Err(error) => {
-                tracing::debug!("drops by {variant:?}: {error}");
-                // The first way is the one that ought to work: its error says most.
-                if variant.btf && variant.headers != Headers::None {
-                    why = error;
-                }
+            Err(why) => {
+                tracing::debug!("drops by {variant:?}: {why}");
+                let hook = format!("{hook} ({})", variant.reads());
+                not_used.push(NotUsed { hook, why });
             }
         }
     }
-    missing(why)
+    let feature = Feature { not_used, ..Feature::missing("packets that are dropped are not seen") };
+    Started { drops: None, feature }
 }
 
 fn load<'obj>(
@@ -179,12 +186,14 @@ fn load<'obj>(
 }
 
 fn describe(program: &ProgramMut<'_>, hook: &str) -> ProgramReport {
+    let facts = sys::program_facts(program.as_fd()).unwrap_or_default();
     ProgramReport {
         name: program.name().to_string_lossy().into_owned(),
         kind: hook.split('/').next().unwrap_or_default().to_owned(),
         hook: hook.to_owned(),
         attached: true,
-        id: sys::program_facts(program.as_fd()).map(|facts| facts.id).unwrap_or_default(),
+        id: facts.id,
+        verified_insns: facts.verified_insns,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Why capture cannot start, and what to do about it.
 
+use super::report::Backend;
+
 /// Capture could not start or had to stop.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -53,6 +55,17 @@ pub enum CaptureError {
         /// What happened.
         why: String,
     },
+    /// The family of hooks that was asked for does not work here.
+    #[error(
+        "the backend '{backend}' cannot be used here: {why}; without a choice of backend, netspy \
+         takes the best that works"
+    )]
+    BackendUnavailable {
+        /// Which one.
+        backend: Backend,
+        /// What was tried, and what happened.
+        why: String,
+    },
     /// An option of the builder is wrong.
     #[error("{option}: {problem}")]
     InvalidOption {
@@ -69,4 +82,16 @@ pub enum CaptureError {
         /// The system's error.
         source: std::io::Error,
     },
+}
+
+impl CaptureError {
+    /// What happened, without what the verifier said.
+    pub(crate) fn in_short(&self) -> String {
+        match self {
+            CaptureError::Refused { why, .. } => format!("the kernel refused it: {why}"),
+            CaptureError::NoPrivilege { missing } => missing.clone(),
+            CaptureError::Attach { why, .. } => why.clone(),
+            error => error.to_string(),
+        }
+    }
 }

@@ -5,12 +5,14 @@
 //! ```
 
 pub(crate) mod clock;
+mod configure;
 pub mod decode;
 pub mod decoder;
 pub(crate) mod driver;
 mod drops;
 pub(crate) mod drops_skel;
 pub mod error;
+pub mod features;
 mod join;
 mod loader;
 mod packets;
@@ -23,10 +25,12 @@ pub mod support;
 mod sys;
 
 /// `NETSPY_F_SHOWN` of connect.h: an earlier version of the record went into the ring.
-pub(crate) const FLAG_SHOWN: u8 = 0x01;
+pub(crate) const FLAG_SHOWN: u16 = 0x0001;
 /// `NETSPY_F_NO_REMOTE`.
-pub(crate) const FLAG_NO_REMOTE: u8 = 0x04;
+pub(crate) const FLAG_NO_REMOTE: u16 = 0x0004;
 /// `NETSPY_F_SWEPT`: this version was put into the ring by a sweep.
-pub(crate) const FLAG_SWEPT: u8 = 0x20;
+pub(crate) const FLAG_SWEPT: u16 = 0x0020;
 /// `NETSPY_F_OWN_CLOSE`.
-pub(crate) const FLAG_OWN_CLOSE: u8 = 0x10;
+pub(crate) const FLAG_OWN_CLOSE: u16 = 0x0010;
+/// `NETSPY_F_NO_START`.
+pub(crate) const FLAG_NO_START: u16 = 0x0800;

@@ -1,30 +1,33 @@
 //! Which programs to load for which feature: a pure function of the facts.
 
 use super::error::CaptureError;
-use super::report::Backend;
+use super::features::{FEATURES, FeatureHooks, Hook};
+use super::report::{Backend, NotUsed};
 use super::support::KernelSupport;
 
-/// How the programs on kernel tracepoints get their arguments.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Twin {
-    /// Typed by BTF (`tp_btf`).
-    Btf,
-    /// Untyped (`raw_tp`).
-    Raw,
+/// What may serve one feature on this kernel.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// The feature.
+    pub feature: &'static FeatureHooks,
+    /// What the kernel should take, best first.
+    pub candidates: Vec<&'static Hook>,
+    /// What is ruled out before anything is loaded, and why.
+    pub ruled_out: Vec<NotUsed>,
 }
 
-/// What to load and attach.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What to load and attach: of each feature the first candidate that the kernel takes.
+#[derive(Debug, Clone)]
 pub struct AttachPlan {
-    /// The family of hooks on connect(2).
-    pub backend: Backend,
-    /// Take the arguments of connect(2) at its entry, since they are lost at its exit.
-    pub enter_args: bool,
-    /// Tried in this order, until one loads and attaches.
-    pub twins: Vec<Twin>,
+    /// In the order in which to attach.
+    pub features: Vec<Planned>,
 }
 
 /// Chooses from the facts, or says what stands in the way.
+///
+/// # Errors
+///
+/// A privilege, or something that capture cannot do without, is missing.
 pub fn plan(support: &KernelSupport, forced: Option<Backend>) -> Result<AttachPlan, CaptureError> {
     if !support.missing_capabilities.is_empty() {
         let missing = format!("this process lacks {}", support.missing_capabilities.join(" and "));
@@ -33,18 +36,49 @@ pub fn plan(support: &KernelSupport, forced: Option<Backend>) -> Result<AttachPl
     if !support.btf {
         return Err(CaptureError::NoBtf);
     }
-    if !support.tracefs {
-        return Err(CaptureError::NoTracefs {
-            why: "events/syscalls/sys_exit_connect is not there; \
-                  if it is mounted, the kernel lacks CONFIG_FTRACE_SYSCALLS"
-                .to_owned(),
-        });
+    let features: Vec<_> = FEATURES.iter().map(|f| consider(f, support, forced)).collect();
+    for planned in &features {
+        if planned.feature.required && planned.candidates.is_empty() {
+            return Err(nothing_serves(planned, forced));
+        }
     }
-    Ok(AttachPlan {
-        backend: forced.unwrap_or(Backend::Tracepoint),
-        enter_args: !support.task_pt_regs,
-        twins: vec![Twin::Btf, Twin::Raw],
-    })
+    Ok(AttachPlan { features })
+}
+
+fn consider(
+    feature: &'static FeatureHooks,
+    support: &KernelSupport,
+    forced: Option<Backend>,
+) -> Planned {
+    let mut planned = Planned { feature, candidates: Vec::new(), ruled_out: Vec::new() };
+    for hook in feature.hooks {
+        // Another family's, and nobody asked for it to be tried.
+        if forced.is_some() && hook.backend.is_some() && hook.backend != forced {
+            continue;
+        }
+        let missing = hook.needs.iter().find(|need| !need.is_met(support));
+        match missing {
+            None => planned.candidates.push(hook),
+            Some(need) => planned
+                .ruled_out
+                .push(NotUsed { hook: hook.name.to_owned(), why: need.missing(support) }),
+        }
+    }
+    planned
+}
+
+/// Why a feature that nothing can replace has no hook left.
+pub(crate) fn nothing_serves(planned: &Planned, forced: Option<Backend>) -> CaptureError {
+    let reasons: Vec<_> =
+        planned.ruled_out.iter().map(|not| format!("{}: {}", not.hook, not.why)).collect();
+    let why = match reasons.as_slice() {
+        [] => "it has no hook for this".to_owned(),
+        reasons => reasons.join("; "),
+    };
+    match forced {
+        Some(backend) => CaptureError::BackendUnavailable { backend, why },
+        None => CaptureError::Attach { hook: planned.feature.name.to_owned(), why },
+    }
 }
 
 #[cfg(test)]
@@ -52,31 +86,90 @@ mod tests {
     use super::*;
 
     fn modern() -> KernelSupport {
+        let all = |names: &[&'static str]| names.iter().copied().collect();
         KernelSupport {
             release: "6.12".into(),
             missing_capabilities: Vec::new(),
             btf: true,
-            tracefs: true,
+            functions: all(&super::super::features::functions()),
+            tracepoints: all(&super::super::features::tracepoints()),
+            syscall_events: true,
+            kprobes: true,
             task_pt_regs: true,
+            probe_read: true,
+            cgroup2: Some("/sys/fs/cgroup".into()),
+        }
+    }
+
+    /// The hooks that may serve a feature, in their order.
+    fn candidates(
+        support: &KernelSupport,
+        forced: Option<Backend>,
+        name: &str,
+    ) -> Vec<&'static str> {
+        let plan = plan(support, forced).unwrap();
+        let planned = plan.features.iter().find(|p| p.feature.name == name).unwrap();
+        planned.candidates.iter().map(|hook| hook.name).collect()
+    }
+
+    #[test]
+    fn the_best_hook_comes_first_and_the_others_remain_to_fall_back_to() {
+        let hooks = candidates(&modern(), None, "connect");
+        let families: Vec<_> = hooks.iter().map(|h| h.split('/').next().unwrap()).collect();
+        assert_eq!(families, ["fentry+fexit", "kprobe+kretprobe", "tracepoint", "tracepoint"]);
+    }
+
+    #[test]
+    fn a_forced_backend_leaves_only_its_own_hooks() {
+        for (backend, prefix) in [
+            (Backend::Fentry, "fentry"),
+            (Backend::Kprobe, "kprobe"),
+            (Backend::Tracepoint, "tracepoint"),
+        ] {
+            let hooks = candidates(&modern(), Some(backend), "connect");
+            assert!(!hooks.is_empty() && hooks.iter().all(|h| h.starts_with(prefix)), "{hooks:?}");
+            // What belongs to no family serves all.
+            assert!(!candidates(&modern(), Some(backend), "tcp_outcome").is_empty());
         }
     }
 
     #[test]
-    fn the_entry_is_hooked_only_where_the_exit_does_not_tell_the_arguments() {
-        assert!(!plan(&modern(), None).unwrap().enter_args);
+    fn the_entry_of_the_call_is_hooked_only_where_the_exit_does_not_tell_the_arguments() {
         let old = KernelSupport { task_pt_regs: false, ..modern() };
-        assert!(plan(&old, None).unwrap().enter_args);
+        let exit_alone = "tracepoint/syscalls/sys_exit_connect";
+        assert!(candidates(&modern(), None, "connect").contains(&exit_alone));
+        assert!(!candidates(&old, None, "connect").contains(&exit_alone));
+    }
+
+    #[test]
+    fn a_kernel_that_is_locked_down_has_only_what_reads_through_typed_pointers() {
+        let locked = KernelSupport { probe_read: false, ..modern() };
+        assert_eq!(candidates(&locked, None, "connect"), ["fentry+fexit/__sys_connect_file"]);
+        assert_eq!(candidates(&locked, None, "tcp_outcome"), ["tp_btf/inet_sock_set_state"]);
+    }
+
+    #[test]
+    fn a_backend_that_the_kernel_lacks_is_an_error_that_says_what_would_bring_it() {
+        let without = KernelSupport { kprobes: false, ..modern() };
+        let error = plan(&without, Some(Backend::Kprobe)).unwrap_err().to_string();
+        assert!(error.contains("kprobe") && error.contains("CONFIG_KPROBE_EVENTS"), "{error}");
     }
 
     #[test]
     fn what_is_missing_is_named_with_what_to_do() {
+        let no_hook = KernelSupport {
+            syscall_events: false,
+            kprobes: false,
+            functions: Default::default(),
+            ..modern()
+        };
         let cases = [
             (
                 KernelSupport { missing_capabilities: vec!["CAP_BPF"], ..modern() },
                 ["CAP_BPF", "sudo"],
             ),
             (KernelSupport { btf: false, ..modern() }, ["BTF", "CONFIG_DEBUG_INFO_BTF"]),
-            (KernelSupport { tracefs: false, ..modern() }, ["tracing file system", "mount -t"]),
+            (no_hook, ["tracing file system", "mount -t tracefs"]),
         ];
         for (support, words) in cases {
             let error = plan(&support, None).unwrap_err().to_string();

@@ -21,6 +21,10 @@ use serde::{Deserialize, Serialize};
 #[strum(serialize_all = "snake_case")]
 #[non_exhaustive]
 pub enum Backend {
+    /// Trampolines at the entry and exit of kernel functions.
+    Fentry,
+    /// Probes at the entry and return of kernel functions.
+    Kprobe,
     /// System-call tracepoints.
     Tracepoint,
 }
@@ -32,8 +36,27 @@ pub struct Feature {
     pub hook: Option<String>,
     /// Whether it works.
     pub ok: bool,
-    /// What is limited, why, and what would bring it.
+    /// What is not seen.
     pub note: Option<String>,
+    /// Better hooks that are not in use, why, and what would bring them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_used: Vec<NotUsed>,
+}
+
+impl Feature {
+    /// One that is not observed.
+    pub(crate) fn missing(why: &str) -> Self {
+        Feature { hook: None, ok: false, note: Some(why.to_owned()), not_used: Vec::new() }
+    }
+}
+
+/// A hook that is not in use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotUsed {
+    /// The hook.
+    pub hook: String,
+    /// Why not, and what would bring it.
+    pub why: String,
 }
 
 /// A BPF program that is loaded.
@@ -49,6 +72,8 @@ pub struct ProgramReport {
     pub attached: bool,
     /// The kernel's id of the program.
     pub id: u32,
+    /// Instructions that the verifier went through (Linux 5.16).
+    pub verified_insns: Option<u32>,
 }
 
 /// What is observed, by which hooks.
@@ -65,8 +90,8 @@ pub struct AttachReport {
 impl AttachReport {
     /// The report of a source that does not capture, such as a recorded file.
     pub fn replay(path: &str) -> Self {
-        let feature =
-            Feature { hook: None, ok: true, note: Some(format!("events come from {path}")) };
+        let note = Some(format!("events come from {path}"));
+        let feature = Feature { hook: None, ok: true, note, not_used: Vec::new() };
         AttachReport {
             backend: None,
             features: BTreeMap::from([("replay".to_owned(), feature)]),

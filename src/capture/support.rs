@@ -1,10 +1,13 @@
 //! What this kernel and this process can do: facts, without judgement.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
+use libbpf_rs::btf::Btf;
+use libbpf_rs::btf::types::{Func, Typedef};
 use libbpf_rs::libbpf_sys;
 
-use super::sys;
+use super::{features, sys};
 
 /// Facts about the kernel and the privileges of this process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,10 +18,20 @@ pub struct KernelSupport {
     pub missing_capabilities: Vec<&'static str>,
     /// Whether the kernel describes its types.
     pub btf: bool,
+    /// Functions that hooks need and the kernel describes.
+    pub functions: BTreeSet<&'static str>,
+    /// Tracepoints that hooks need and the kernel describes.
+    pub tracepoints: BTreeSet<&'static str>,
     /// Whether the system-call tracepoints are to be seen in a tracing file system.
-    pub tracefs: bool,
+    pub syscall_events: bool,
+    /// Whether the kernel has kprobes.
+    pub kprobes: bool,
     /// Whether a program can read the arguments of a system call at its exit (Linux 5.15).
     pub task_pt_regs: bool,
+    /// Whether helpers may read kernel memory.
+    pub probe_read: bool,
+    /// Where the root of the cgroup v2 hierarchy is mounted.
+    pub cgroup2: Option<PathBuf>,
 }
 
 /// Bits of `CapEff`, linux/capability.h.
@@ -30,15 +43,44 @@ impl KernelSupport {
     pub fn probe() -> Self {
         let missing_capabilities = missing_capabilities();
         // The probe of a helper loads a small program.
+        // The probe of a helper loads a small program.
         let may_load = missing_capabilities.is_empty();
+        let kernel = Btf::from_vmlinux().ok();
+        let known = |found: &dyn Fn(&Btf<'_>, &str) -> bool, names: Vec<&'static str>| {
+            let known = |name: &&str| kernel.as_ref().is_some_and(|btf| found(btf, name));
+            names.into_iter().filter(known).collect()
+        };
         KernelSupport {
             release: read("/proc/sys/kernel/osrelease"),
-            btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
-            tracefs: tracefs_has("events/syscalls/sys_exit_connect/id"),
+            btf: kernel.is_some(),
+            functions: known(&has_function, features::functions()),
+            tracepoints: known(&has_tracepoint, features::tracepoints()),
+            syscall_events: tracefs_has("events/syscalls/sys_exit_connect/id"),
+            kprobes: Path::new("/sys/bus/event_source/devices/kprobe").exists(),
             task_pt_regs: may_load && sys::has_helper(libbpf_sys::BPF_FUNC_task_pt_regs),
+            probe_read: may_load && sys::has_helper(libbpf_sys::BPF_FUNC_probe_read_kernel),
+            cgroup2: cgroup2(),
             missing_capabilities,
         }
     }
+}
+
+fn has_function(btf: &Btf<'_>, name: &str) -> bool {
+    btf.type_by_name::<Func<'_>>(name).is_some()
+}
+
+/// The kernel keeps the prototype of each tracepoint under such a name (trace/bpf_probe.h).
+fn has_tracepoint(btf: &Btf<'_>, name: &str) -> bool {
+    btf.type_by_name::<Typedef<'_>>(&format!("btf_trace_{name}")).is_some()
+}
+
+/// The first mount of the cgroup v2 hierarchy (proc_pid_mountinfo(5)).
+fn cgroup2() -> Option<PathBuf> {
+    let mounts = read("/proc/self/mountinfo");
+    mounts.lines().find_map(|line| {
+        let (mount, kind) = line.split_once(" - ")?;
+        kind.starts_with("cgroup2 ").then(|| mount.split(' ').nth(4))?.map(PathBuf::from)
+    })
 }
 
 fn read(path: &str) -> String {

@@ -14,6 +14,8 @@ pub(crate) struct ProgramFacts {
     pub id: u32,
     /// Runs that were skipped because the program was interrupted by itself.
     pub recursion_misses: u64,
+    /// Instructions that the verifier went through; since Linux 5.16.
+    pub verified_insns: Option<u32>,
 }
 
 /// Asks the kernel for its facts about a program.
@@ -28,7 +30,11 @@ pub(crate) fn program_facts(fd: BorrowedFd<'_>) -> io::Result<ProgramFacts> {
     if ret != 0 {
         return Err(io::Error::from_raw_os_error(-ret));
     }
-    Ok(ProgramFacts { id: info.id, recursion_misses: info.recursion_misses })
+    Ok(ProgramFacts {
+        id: info.id,
+        recursion_misses: info.recursion_misses,
+        verified_insns: (info.verified_insns != 0).then_some(info.verified_insns),
+    })
 }
 
 /// Whether the kernel lets a tracing program call a helper. Needs the right to load programs.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::errno;
 use crate::capture::clock::Clock;
 use crate::capture::skel::types::netspy_conn;
-use crate::capture::{FLAG_NO_REMOTE, FLAG_OWN_CLOSE};
+use crate::capture::{FLAG_NO_REMOTE, FLAG_NO_START, FLAG_OWN_CLOSE};
 use crate::event::{
     Close, CloseReason, Connection, ConnectionId, Direction, Endpoint, Evidence, Family, Outcome,
     Process, Protocol, Remote, SocketType, State,
@@ -69,8 +69,7 @@ pub(super) fn build(
         errno,
         error: errno.and_then(errno::name).map(Cow::Borrowed),
         evidence,
-        // A UNIX connect() may block, and is seen when it returns.
-        latency_us: (phase != Phase::Pending && family != Family::Unix)
+        latency_us: (phase != Phase::Pending && raw.flags & FLAG_NO_START == 0)
             .then(|| raw.outcome_ns.saturating_sub(raw.start_ns) / 1_000),
         syn_retransmits: (is_tcp && phase != Phase::Pending).then_some(raw.syn_retransmits),
         drop: None,

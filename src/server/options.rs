@@ -114,6 +114,10 @@ pub struct Options {
 pub enum BackendChoice {
     /// The best that works here.
     Auto,
+    /// Trampolines at the entry and exit of kernel functions.
+    Fentry,
+    /// Probes at the entry and return of kernel functions.
+    Kprobe,
     /// System-call tracepoints.
     Tracepoint,
 }
@@ -151,6 +155,8 @@ impl Options {
             max_sockets: Some(self.max_sockets),
             backend: match self.backend {
                 BackendChoice::Auto => None,
+                BackendChoice::Fentry => Some(Backend::Fentry),
+                BackendChoice::Kprobe => Some(Backend::Kprobe),
                 BackendChoice::Tracepoint => Some(Backend::Tracepoint),
             },
             ..ConnectionStream::builder()

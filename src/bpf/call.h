@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* connect() returns: what never sent a SYN, and what is not TCP, has its outcome there. */
+#ifndef NETSPY_CALL_H
+#define NETSPY_CALL_H
+
+#include "tcp.h"
+
+/* Where the address that a call was given lies, which decides how it is read. */
+enum address_space {
+	OF_CALLER, /* user memory */
+	OF_KERNEL, /* the kernel's copy, */
+	OF_TYPED,  /* by a pointer whose type the verifier knows */
+};
+
+/* A call that returned. */
+struct connect_return {
+	struct sock *sk;
+	const void *addr;
+	__u32 len;
+	__s32 ret;
+	__u64 start_ns; /* 0 if the entry was not seen */
+};
+
+/* sockaddr_in and sockaddr_in6. */
+struct any_sockaddr {
+	__u16 family;
+	__be16 port;
+	__u32 addr4; /* of IPv6: flow label */
+	__u8 addr6[16];
+};
+
+#define SOCKADDR_IN_LEN	 8 /* without the padding */
+#define SOCKADDR_IN6_LEN 24
+
+static __always_inline bool read_sockaddr(struct any_sockaddr *sa, enum address_space space,
+					  const void *addr, __u32 len)
+{
+	if (space == OF_CALLER) {
+		if (len >= SOCKADDR_IN6_LEN)
+			return bpf_probe_read_user(sa, SOCKADDR_IN6_LEN, addr) == 0;
+		if (len >= SOCKADDR_IN_LEN)
+			return bpf_probe_read_user(sa, SOCKADDR_IN_LEN, addr) == 0;
+		return len >= 2 && bpf_probe_read_user(sa, 2, addr) == 0;
+	}
+	/* A sockaddr_storage, whatever the length of what is in it. */
+	if (space == OF_TYPED && cfg_locked_down) {
+		copy_bytes((__u8 *)sa, addr, SOCKADDR_IN6_LEN);
+		return true;
+	}
+	return bpf_probe_read_kernel(sa, SOCKADDR_IN6_LEN, addr) == 0;
+}
+
+/* The address that the call was given: the only one there is when it failed. */
+static __always_inline void set_asked_address(struct netspy_conn *c, const struct any_sockaddr *sa,
+					      __u32 len)
+{
+	/* Else the compiler computes addresses on the stack by bitwise operations, which the
+	 * verifier refuses for pointers. */
+	barrier_var(sa);
+	if (sa->family == AF_INET && len >= SOCKADDR_IN_LEN) {
+		c->family = AF_INET;
+		__builtin_memcpy(c->remote, &sa->addr4, 4);
+	} else if (sa->family == AF_INET6 && len >= SOCKADDR_IN6_LEN) {
+		set_remote_v6(c, sa->addr6);
+	} else {
+		c->flags |= NETSPY_F_NO_REMOTE;
+		return;
+	}
+	c->remote_port = bpf_ntohs(sa->port);
+}
+
+static __always_inline bool read_path(__u8 *path, enum address_space space, const void *addr,
+				      __u32 len)
+{
+	if (space == OF_CALLER)
+		return bpf_probe_read_user(path, len, addr + 2) == 0;
+	if (space == OF_TYPED && cfg_locked_down) {
+		copy_bytes(path, addr + 2, NETSPY_PATH_LEN);
+		return true;
+	}
+	return bpf_probe_read_kernel(path, len, addr + 2) == 0;
+}
+
+static __always_inline void unix_attempt(const struct netspy_conn *c, enum address_space space,
+					 const void *addr, __u32 len, struct netspy_counters *n)
+{
+	/* Built in the ring: together with the record it would not fit the stack. */
+	struct netspy_unix *u = bpf_ringbuf_reserve(&events, sizeof(*u), 0);
+	__u32 path_len = 0;
+
+	if (!u) {
+		COUNT(n, ring_full);
+		return;
+	}
+	__builtin_memcpy(&u->conn, c, sizeof(*c));
+	u->conn.kind = NETSPY_KIND_UNIX;
+	if (len > 2)
+		path_len = len - 2;
+	if (path_len > NETSPY_PATH_LEN)
+		path_len = NETSPY_PATH_LEN;
+	if (path_len && !read_path(u->path, space, addr, path_len)) {
+		path_len = 0;
+		u->conn.flags |= NETSPY_F_NO_REMOTE;
+		COUNT(n, address_unread);
+	}
+	u->path_len = path_len;
+	bpf_ringbuf_submit(u, wakeup_flags());
+}
+
+/* An attempt that is over as soon as it is known: not TCP, or TCP that never sent a SYN. */
+static __always_inline void finished_attempt(bool direct, enum address_space space,
+					     const struct connect_return *call, __u16 family,
+					     __u16 protocol, const struct any_sockaddr *asked,
+					     struct netspy_counters *n)
+{
+	struct netspy_conn c = {.kind = NETSPY_KIND_CONN};
+	struct sock *sk = call->sk;
+
+	c.outcome_ns = bpf_ktime_get_boot_ns();
+	c.start_ns = call->start_ns;
+	if (!c.start_ns) {
+		c.start_ns = c.outcome_ns;
+		c.flags |= NETSPY_F_NO_START;
+	}
+	c.phase = call->ret ? NETSPY_PHASE_FAILED : NETSPY_PHASE_OPEN;
+	c.error = -call->ret;
+	c.evidence = NETSPY_EVIDENCE_CONNECT_RETURN;
+	c.family = family;
+	c.protocol = protocol;
+	c.sock_type = READ(direct, sk, sk_type);
+	c.netns = read_netns(direct, sk);
+	read_identity(&c);
+	if (family != AF_UNIX) {
+		if (!call->ret) {
+			read_addresses(&c, direct, sk, family);
+		} else if (asked) {
+			set_asked_address(&c, asked, call->len);
+		} else {
+			c.flags |= NETSPY_F_NO_REMOTE;
+			COUNT(n, address_unread);
+		}
+	}
+	COUNT(n, attempts);
+	if (is_filtered(&c)) {
+		COUNT(n, filtered);
+		return;
+	}
+	if (family == AF_UNIX)
+		unix_attempt(&c, space, call->addr, call->len, n);
+	else if (output(&c, sizeof(c)))
+		COUNT(n, ring_full);
+}
+
+/* Errors that come from the network, or from an error that came from there before. */
+static __always_inline bool is_of_network(__s32 ret)
+{
+	return ret == -ECONNREFUSED || ret == -ETIMEDOUT || ret == -ECONNRESET ||
+	       ret == -ECONNABORTED || ret == -EPIPE;
+}
+
+/* connect() on a TCP sock returned an error. Returns whether that is the end of an attempt that the
+ * state hooks have seen, rather than one that never sent a SYN. */
+static __always_inline bool tcp_return_is_known(__u64 key, __s32 ret, struct netspy_counters *n)
+{
+	struct netspy_conn *c = bpf_map_lookup_elem(&conns, &key);
+	__s32 error;
+
+	if (!c) {
+		if (any_unheld && bpf_map_delete_elem(&unheld, &key) == 0)
+			return true;
+		/* A SYN was sent, and when none was seen, that was before capture. A program of
+		 * somebody else on the cgroup may return anything, hence the limit in time. */
+		return is_of_network(ret) &&
+		       bpf_ktime_get_boot_ns() - cfg_start_ns < LONGEST_CONNECT_NS;
+	}
+	if (c->phase == NETSPY_PHASE_PENDING || c->phase == NETSPY_PHASE_OPEN)
+		/* Interrupted, or a further connect() on a sock that has its attempt. */
+		return true;
+	if (c->phase == NETSPY_PHASE_UNSETTLED) {
+		c->phase = NETSPY_PHASE_FAILED;
+		c->error = -ret;
+		c->evidence = NETSPY_EVIDENCE_CONNECT_RETURN;
+		show(c, n, true);
+		c->flags |= NETSPY_F_RETURNED;
+		return true;
+	}
+	/* Several threads may be in connect() on one sock: the first gets the error, the others one
+	 * that it left. The error itself a second time is of another attempt. */
+	error = c->phase == NETSPY_PHASE_CLOSED ? c->close_error : c->error;
+	if (c->flags & NETSPY_F_RETURNED)
+		return is_of_network(ret);
+	c->flags |= NETSPY_F_RETURNED;
+	/* ECONNABORTED: the error was fetched by SO_ERROR before. */
+	return error == -ret || ret == -ECONNABORTED;
+}
+
+/* connect() on a TCP sock returned 0: the state hooks tell, unless it was to AF_UNSPEC, which takes
+ * back what there was and leaves a sock as new. */
+static __always_inline void tcp_returned_0(__u64 key, struct netspy_counters *n)
+{
+	struct netspy_conn *c = bpf_map_lookup_elem(&conns, &key);
+
+	if (!c || c->phase == NETSPY_PHASE_PENDING || c->phase == NETSPY_PHASE_OPEN)
+		return;
+	if (c->phase == NETSPY_PHASE_UNSETTLED)
+		taken_back(c, n);
+	bpf_map_delete_elem(&conns, &key);
+}
+
+/* Return values that say nothing about an attempt. */
+static __always_inline bool is_no_outcome(__s32 ret)
+{
+	switch (-ret) {
+	case EBADF: /* never reached a socket */
+	case ENOTSOCK:
+	case EFAULT:
+	case EISCONN: /* no new attempt */
+	case EALREADY:
+	case EINPROGRESS: /* no outcome */
+	case ERESTARTSYS: /* will be called again */
+	case ERESTARTSYS + 1:
+	case ERESTARTSYS + 2:
+	case ERESTARTSYS + 4:
+		return true;
+	}
+	return false;
+}
+
+static __always_inline void on_connect_return(bool direct, enum address_space space,
+					      const struct connect_return *call)
+{
+	struct any_sockaddr sa = {}, *asked = NULL;
+	struct netspy_counters *n;
+	struct sock *sk = call->sk;
+	__u16 family, protocol;
+
+	family = READ(direct, sk, __sk_common.skc_family);
+	if (family != AF_INET && family != AF_INET6 && family != AF_UNIX)
+		return;
+	protocol = READ(direct, sk, sk_protocol);
+	n = this_cpu_counters();
+	if (family != AF_UNIX && READ(direct, sk, sk_type) == SOCK_STREAM &&
+	    (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP)) {
+		__u64 key = (__u64)sk;
+
+		if (protocol == IPPROTO_MPTCP && bpf_core_type_exists(struct mptcp_sock)) {
+			/* Which subflow stands for it cannot be told. */
+			if (cfg_locked_down)
+				return;
+			key = (__u64)READ(false, (struct mptcp_sock *)sk, first);
+		}
+		if (!call->ret) {
+			tcp_returned_0(key, n);
+			return;
+		}
+		if (tcp_return_is_known(key, call->ret, n))
+			return;
+	}
+	if (read_sockaddr(&sa, space, call->addr, call->len))
+		asked = &sa;
+	/* AF_UNSPEC takes the peer away. */
+	if (asked && call->len >= 2 && sa.family == AF_UNSPEC)
+		return;
+	finished_attempt(direct, space, call, family, protocol, asked, n);
+}
+
+static __always_inline void enter_call(const struct netspy_call *call)
+{
+	__u32 tid = bpf_get_current_pid_tgid();
+
+	bpf_map_update_elem(&calls, &tid, call, BPF_ANY);
+}
+
+/* Takes what the entry left; false if that was not seen. */
+static __always_inline bool leave_call(struct netspy_call *call)
+{
+	__u32 tid = bpf_get_current_pid_tgid();
+	struct netspy_call *found = bpf_map_lookup_elem(&calls, &tid);
+
+	if (!found)
+		return false;
+	*call = *found;
+	bpf_map_delete_elem(&calls, &tid);
+	return true;
+}
+
+/* The socket of an open file; NULL if it is none. */
+static __always_inline struct sock *sock_of_file(struct file *file)
+{
+	struct socket *socket;
+
+	/* Only a socket has one in private_data (S_IFMT, S_IFSOCK). */
+	if ((BPF_CORE_READ(file, f_inode, i_mode) & 0170000) != 0140000)
+		return NULL;
+	socket = BPF_CORE_READ(file, private_data);
+	return BPF_CORE_READ(socket, sk);
+}
+
+static __always_inline struct sock *sock_in(bool direct, struct task_struct *task, int fd)
+{
+	struct files_struct *files = READ(direct, task, files);
+	struct fdtable *fdt = READ(direct, files, fdt);
+	struct file **slot, *file = NULL;
+
+	if (fd < 0 || (__u32)fd >= READ(direct, fdt, max_fds))
+		return NULL;
+	slot = READ(direct, fdt, fd) + fd;
+	bpf_probe_read_kernel(&file, sizeof(file), slot);
+	return file ? sock_of_file(file) : NULL;
+}
+
+/* The sock behind a file descriptor of the current task; NULL if it is no socket. */
+static __always_inline struct sock *sock_of_fd(int fd)
+{
+	if (HAS_HELPER(get_current_task_btf))
+		return sock_in(true, bpf_get_current_task_btf(), fd);
+	return sock_in(false, (struct task_struct *)bpf_get_current_task(), fd);
+}
+
+/* A call of io_uring that it will make again when the socket is ready: it asks not to wait, though
+ * the file's owner did not. */
+static __always_inline bool is_first_try(__s32 ret, __u32 call_flags, __u32 file_flags)
+{
+	return ret == -EAGAIN && call_flags & O_NONBLOCK && !(file_flags & O_NONBLOCK);
+}
+
+#endif

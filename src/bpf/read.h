@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Reading the kernel's structures. Where the verifier knows the type of a pointer (tp_btf, fentry),
+ * members are plain loads, which cost an instruction and are allowed even where the kernel is
+ * locked down; elsewhere a helper is called for each. Handlers take `direct`, a constant to the
+ * compiler, so that both kinds share their code.
+ */
+#ifndef NETSPY_READ_H
+#define NETSPY_READ_H
+
+#include "vmlinux.h"
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#define READ(direct, src, member)                                                                  \
+	({                                                                                         \
+		typeof((src)->member) __value;                                                     \
+		if (direct)                                                                        \
+			__value = (src)->member;                                                   \
+		else                                                                               \
+			bpf_core_read(&__value, sizeof(__value), &(src)->member);                  \
+		__value;                                                                           \
+	})
+
+#define HAS_HELPER(name) bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_##name)
+
+/* Byte by byte: the verifier refuses a wider load from an array of characters, and the alignment
+ * keeps the compiler from making one. */
+static __always_inline void copy_bytes(__u8 *to, const void *from, int len)
+{
+	const volatile __u8 *bytes = from;
+
+#pragma unroll
+	for (int i = 0; i < len; i++)
+		to[i] = bytes[i];
+}
+
+static __always_inline void copy_in6(__u8 *to, bool direct, struct in6_addr *from)
+{
+	__u32 *word = (__u32 *)to;
+
+	word[0] = READ(direct, from, in6_u.u6_addr32[0]);
+	word[1] = READ(direct, from, in6_u.u6_addr32[1]);
+	word[2] = READ(direct, from, in6_u.u6_addr32[2]);
+	word[3] = READ(direct, from, in6_u.u6_addr32[3]);
+}
+
+/* A TCP sock as such; never NULL without `direct`. */
+static __always_inline struct tcp_sock *tcp_of(bool direct, struct sock *sk)
+{
+	return direct ? bpf_skc_to_tcp_sock(sk) : (struct tcp_sock *)sk;
+}
+
+#endif

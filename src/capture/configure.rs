@@ -1,0 +1,102 @@
+//! The options of the programs: constants and sizes before they are loaded, filters after.
+
+use ipnet::IpNet;
+use libbpf_rs::{MapCore, MapFlags, MapImpl, Mut};
+
+use super::clock;
+use super::error::CaptureError;
+use super::loader::io_error;
+use super::skel::{ConnectSkel, OpenConnectSkel};
+use crate::stream::Builder;
+
+/// What the choice of hooks, or the kernel, asks of the programs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Modes {
+    /// A hook at the entry of the call leaves something for the one at its exit.
+    pub calls: bool,
+    /// No helper may read kernel memory.
+    pub locked_down: bool,
+}
+
+/// Sets the constants and the sizes of the maps.
+pub(super) fn configure(
+    open: &mut OpenConnectSkel<'_>,
+    options: &Builder,
+    modes: Modes,
+) -> Result<(), CaptureError> {
+    let ring = options.ring_bytes();
+    let size = |map: &mut libbpf_rs::OpenMapMut<'_>, entries: u32| {
+        map.set_max_entries(entries).map_err(|e| CaptureError::Io {
+            what: format!("cannot size a map to {entries}"),
+            source: io_error(&e),
+        })
+    };
+    size(&mut open.maps.events, ring)?;
+    size(&mut open.maps.conns, options.max_sockets())?;
+    if !modes.calls {
+        size(&mut open.maps.calls, 1)?;
+    }
+    let Some(rodata) = open.maps.rodata_data.as_deref_mut() else {
+        return Err(CaptureError::Attach {
+            hook: "the options of the programs".into(),
+            why: "the object file has none".into(),
+        });
+    };
+    rodata.cfg_calls = modes.calls;
+    rodata.cfg_locked_down = modes.locked_down;
+    rodata.cfg_only_pid = !options.only_pid.is_empty();
+    rodata.cfg_only_comm = !options.only_process.is_empty();
+    rodata.cfg_only_uid = !options.only_uid.is_empty();
+    rodata.cfg_only_port = !options.only_port.is_empty();
+    rodata.cfg_only_cgroup = !options.only_cgroup.is_empty();
+    rodata.cfg_only_cidr = !options.only_cidr.is_empty();
+    rodata.cfg_no_loopback = options.no_loopback;
+    rodata.cfg_no_unix = options.no_unix;
+    // A quarter of the ring leaves the reader the time in which the rest fills.
+    rodata.cfg_wake_bytes = u64::from(ring / 4);
+    rodata.cfg_start_ns = clock::boot_ns();
+    Ok(())
+}
+
+/// Puts the values of the filters into their maps.
+pub(super) fn fill_filters(skel: &ConnectSkel<'_>, options: &Builder) -> Result<(), CaptureError> {
+    let maps = &skel.maps;
+    for pid in &options.only_pid {
+        insert(&maps.only_pid, &pid.to_ne_bytes())?;
+    }
+    for uid in &options.only_uid {
+        insert(&maps.only_uid, &uid.to_ne_bytes())?;
+    }
+    for port in &options.only_port {
+        insert(&maps.only_port, &u32::from(*port).to_ne_bytes())?;
+    }
+    for cgroup in &options.only_cgroup {
+        insert(&maps.only_cgroup, &cgroup.to_ne_bytes())?;
+    }
+    for name in &options.only_process {
+        let mut key = [0_u8; 16];
+        for (slot, byte) in key.iter_mut().take(15).zip(name.bytes()) {
+            *slot = byte;
+        }
+        insert(&maps.only_comm, &key)?;
+    }
+    for net in &options.only_cidr {
+        let prefix = u32::from(net.prefix_len()).to_ne_bytes();
+        match net {
+            IpNet::V4(v4) => {
+                insert(&maps.only_cidr4, &[&prefix[..], &v4.network().octets()].concat())?;
+            }
+            IpNet::V6(v6) => {
+                insert(&maps.only_cidr6, &[&prefix[..], &v6.network().octets()].concat())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn insert(map: &MapImpl<'_, Mut>, key: &[u8]) -> Result<(), CaptureError> {
+    map.update(key, &[1], MapFlags::ANY).map_err(|e| CaptureError::Io {
+        what: "cannot set an in-kernel filter (at most 1,024 values of a kind)".into(),
+        source: io_error(&e),
+    })
+}

@@ -1,0 +1,234 @@
+//! What capture observes, and by which programs: data, from which the plan chooses.
+
+use super::report::Backend;
+use super::support::KernelSupport;
+
+/// One thing to observe, and the ways to do so.
+#[derive(Debug)]
+pub struct FeatureHooks {
+    /// Name in the report.
+    pub name: &'static str,
+    /// Whether capture makes no sense without it.
+    pub required: bool,
+    /// The ways, best first.
+    pub hooks: &'static [Hook],
+    /// What is not seen where no way is open.
+    pub without: &'static str,
+}
+
+/// One way to observe a feature.
+#[derive(Debug)]
+pub struct Hook {
+    /// Name in the report, such as `tp_btf/inet_sock_set_state`.
+    pub name: &'static str,
+    /// The family that it belongs to, if it has siblings in others.
+    pub backend: Option<Backend>,
+    /// Its programs, in the order in which to attach them.
+    pub programs: &'static [&'static str],
+    /// What the kernel must have.
+    pub needs: &'static [Need],
+    /// What it does not see.
+    pub note: Option<&'static str>,
+}
+
+/// Something that a hook needs of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// A function by this name that is not inlined everywhere.
+    Function(&'static str),
+    /// A tracepoint by this name.
+    Tracepoint(&'static str),
+    /// The tracepoints of system calls, in a tracing file system.
+    SyscallEvents,
+    /// kprobes.
+    Kprobes,
+    /// A helper that tells the registers of the current system call.
+    TaskPtRegs,
+    /// Helpers that read kernel memory.
+    ProbeRead,
+    /// A mounted cgroup v2 hierarchy.
+    Cgroup2,
+}
+
+impl Need {
+    pub(crate) fn is_met(self, support: &KernelSupport) -> bool {
+        match self {
+            Need::Function(name) => support.functions.contains(name),
+            Need::Tracepoint(name) => support.tracepoints.contains(name),
+            Need::SyscallEvents => support.syscall_events,
+            Need::Kprobes => support.kprobes,
+            Need::TaskPtRegs => support.task_pt_regs,
+            Need::ProbeRead => support.probe_read,
+            Need::Cgroup2 => support.cgroup2.is_some(),
+        }
+    }
+
+    /// What is missing, and what would bring it.
+    pub(crate) fn missing(self, support: &KernelSupport) -> String {
+        let release = &support.release;
+        match self {
+            Need::Function(name) => {
+                format!(
+                    "kernel {release} has no function {name} (renamed, or inlined by its build)"
+                )
+            }
+            Need::Tracepoint(name) => match tracepoint_since(name) {
+                Some(since) => format!("Linux {since} brings the tracepoint {name}"),
+                None => format!("kernel {release} has no tracepoint {name}"),
+            },
+            Need::SyscallEvents => "events/syscalls is not in the tracing file system; mount it \
+                with 'mount -t tracefs tracefs /sys/kernel/tracing'; if it is mounted, the kernel \
+                lacks CONFIG_FTRACE_SYSCALLS"
+                .into(),
+            Need::Kprobes => "the kernel lacks CONFIG_KPROBE_EVENTS".into(),
+            Need::TaskPtRegs => "Linux 5.15 brings bpf_task_pt_regs()".into(),
+            Need::ProbeRead => {
+                "the kernel is locked down (lockdown=confidentiality): helpers may not read its \
+                 memory"
+                    .into()
+            }
+            Need::Cgroup2 => "no cgroup v2 hierarchy is mounted (mount -t cgroup2 none DIR)".into(),
+        }
+    }
+}
+
+/// The release that brought a tracepoint, where some supported kernel lacks it.
+fn tracepoint_since(name: &str) -> Option<&'static str> {
+    match name {
+        "inet_sk_error_report" => Some("5.15"),
+        "sock_send_length" => Some("6.3"),
+        _ => None,
+    }
+}
+
+/// Functions that some hook needs.
+pub(crate) fn functions() -> Vec<&'static str> {
+    needs(|need| match need {
+        Need::Function(name) => Some(name),
+        _ => None,
+    })
+}
+
+/// Tracepoints that some hook needs.
+pub(crate) fn tracepoints() -> Vec<&'static str> {
+    needs(|need| match need {
+        Need::Tracepoint(name) => Some(name),
+        _ => None,
+    })
+}
+
+fn needs(select: impl Fn(Need) -> Option<&'static str>) -> Vec<&'static str> {
+    let hooks = FEATURES.iter().flat_map(|feature| feature.hooks);
+    hooks.flat_map(|hook| hook.needs).filter_map(|need| select(*need)).collect()
+}
+
+/// A tracepoint of the kernel, typed where the kernel allows.
+macro_rules! kernel_tracepoint {
+    ($name:literal, $btf:literal, $raw:literal) => {
+        &[
+            Hook {
+                name: concat!("tp_btf/", $name),
+                backend: None,
+                programs: &[$btf],
+                needs: &[Need::Tracepoint($name)],
+                note: None,
+            },
+            Hook {
+                name: concat!("raw_tp/", $name),
+                backend: None,
+                programs: &[$raw],
+                needs: &[Need::Tracepoint($name), Need::ProbeRead],
+                note: None,
+            },
+        ]
+    };
+}
+
+const SYSCALL_NOTE: Option<&str> = Some(
+    "system-call tracepoints do not see io_uring, 32-bit programs and fast open by sendto(): of \
+     these, TCP is seen by its states, other protocols and refusals before the first packet are \
+     not; a connect() to a UNIX socket is seen when it returns, and not at all if a signal ends it \
+     while it blocks; how long a call took that ended within itself is not known",
+);
+
+/// Everything that connect.bpf.c observes. They are attached in this order: what only cleans up
+/// comes first and what begins attempts last, so that nothing that begins is without its end.
+pub const FEATURES: &[FeatureHooks] = &[
+    FeatureHooks {
+        name: "process_start",
+        required: false,
+        hooks: kernel_tracepoint!("sched_process_exec", "exec_btf", "exec_raw"),
+        without: "programs that end at once may be without path and arguments",
+    },
+    FeatureHooks {
+        name: "tcp_close",
+        required: true,
+        hooks: kernel_tracepoint!("tcp_destroy_sock", "destroy_sock_btf", "destroy_sock_raw"),
+        without: "",
+    },
+    FeatureHooks {
+        name: "tcp_outcome",
+        required: true,
+        hooks: kernel_tracepoint!("inet_sock_set_state", "set_state_btf", "set_state_raw"),
+        without: "",
+    },
+    FeatureHooks {
+        name: "connect",
+        required: true,
+        hooks: &[
+            Hook {
+                name: "fentry+fexit/__sys_connect_file",
+                backend: Some(Backend::Fentry),
+                programs: &["connect_fexit", "connect_fentry"],
+                needs: &[Need::Function("__sys_connect_file")],
+                note: None,
+            },
+            Hook {
+                name: "kprobe+kretprobe/__sys_connect_file",
+                backend: Some(Backend::Kprobe),
+                programs: &["connect_kretprobe", "connect_kprobe"],
+                needs: &[Need::Function("__sys_connect_file"), Need::Kprobes, Need::ProbeRead],
+                note: None,
+            },
+            Hook {
+                name: "tracepoint/syscalls/sys_exit_connect",
+                backend: Some(Backend::Tracepoint),
+                programs: &["exit_connect"],
+                needs: &[Need::SyscallEvents, Need::TaskPtRegs, Need::ProbeRead],
+                note: SYSCALL_NOTE,
+            },
+            Hook {
+                name: "tracepoint/syscalls/sys_enter_connect + sys_exit_connect",
+                backend: Some(Backend::Tracepoint),
+                programs: &["exit_connect", "enter_connect"],
+                needs: &[Need::SyscallEvents, Need::ProbeRead],
+                note: SYSCALL_NOTE,
+            },
+        ],
+        without: "",
+    },
+    FeatureHooks {
+        name: "in_progress",
+        required: false,
+        hooks: &[Hook {
+            name: "iter/bpf_map_elem",
+            backend: None,
+            programs: &["sweep"],
+            needs: &[],
+            note: None,
+        }],
+        without: "attempts show only at their outcome",
+    },
+];
+
+/// What this version does not look at, so that nobody takes its absence for an answer.
+pub(crate) const NOT_OBSERVED: &[(&str, &str)] = &[
+    (
+        "datagram_sent",
+        "this version does not see datagrams leave: a connected datagram socket stays 'associated'",
+    ),
+    ("datagrams_without_connect", "this version does not see datagrams sent without connect()"),
+    ("inbound", "this version does not see accepted connections and listening sockets"),
+    ("preexisting", "this version does not list connections that existed before it started"),
+    ("dns_names", "this version does not see DNS answers"),
+];
