@@ -166,6 +166,13 @@ static __always_inline bool load(__u32 *to, __u64 from, const int words)
 	return false;
 }
 
+/* Where the transport header of a packet begins, and where the packet ends. */
+struct packet {
+	__u64 at;
+	__u64 transport;
+	__u64 end; /* of what lies in one piece */
+};
+
 static __always_inline bool has_ports(__u8 protocol)
 {
 	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE ||
@@ -173,21 +180,22 @@ static __always_inline bool has_ports(__u8 protocol)
 }
 
 /* Both ports, which all of these protocols have in their first word. */
-static __always_inline void load_ports(struct netspy_drop_key *key, __u64 at, __u64 end)
+static __always_inline void load_ports(struct netspy_drop_key *key, struct packet *p, __u64 at)
 {
 	__u32 word;
 
-	if (!has_ports(key->protocol) || at + 4 > end || !load(&word, at, 1))
+	if (!has_ports(key->protocol) || at + 4 > p->end || !load(&word, at, 1))
 		return;
+	p->transport = at;
 	key->source_port = bpf_ntohl(word) >> 16;
 	key->destination_port = bpf_ntohl(word) & 0xffff;
 }
 
-static __always_inline bool load_ipv4(struct netspy_drop_key *key, __u64 at, __u64 end)
+static __always_inline bool load_ipv4(struct netspy_drop_key *key, struct packet *p)
 {
 	__u32 words[5], first;
 
-	if (at + sizeof(words) > end || !load(words, at, 5))
+	if (p->at + sizeof(words) > p->end || !load(words, p->at, 5))
 		return false;
 	first = bpf_ntohl(words[0]);
 	if (first >> 28 != 4)
@@ -198,16 +206,17 @@ static __always_inline bool load_ipv4(struct netspy_drop_key *key, __u64 at, __u
 	__builtin_memcpy(key->destination, &words[4], 4);
 	/* The ports are in the first fragment alone. */
 	if ((bpf_ntohl(words[1]) & 0x1fff) == 0)
-		load_ports(key, at + (first >> 24 & 0xf) * 4, end);
+		load_ports(key, p, p->at + (first >> 24 & 0xf) * 4);
 	return true;
 }
 
-static __always_inline bool load_ipv6(struct netspy_drop_key *key, __u64 at, __u64 end)
+static __always_inline bool load_ipv6(struct netspy_drop_key *key, struct packet *p)
 {
 	__u32 words[10], word;
+	__u64 at = p->at + sizeof(words);
 	__u8 next;
 
-	if (at + sizeof(words) > end || !load(words, at, 10))
+	if (at > p->end || !load(words, p->at, 10))
 		return false;
 	if (bpf_ntohl(words[0]) >> 28 != 6)
 		return false;
@@ -215,7 +224,6 @@ static __always_inline bool load_ipv6(struct netspy_drop_key *key, __u64 at, __u
 	__builtin_memcpy(key->source, &words[2], 16);
 	__builtin_memcpy(key->destination, &words[6], 16);
 	next = bpf_ntohl(words[1]) >> 8 & 0xff;
-	at += sizeof(words);
 #pragma unroll
 	for (int i = 0; i < EXTENSIONS; i++) {
 		__u32 length;
@@ -224,7 +232,7 @@ static __always_inline bool load_ipv6(struct netspy_drop_key *key, __u64 at, __u
 		    next != IPPROTO_FRAGMENT && next != IPPROTO_AH)
 			break;
 		key->protocol = next;
-		if (at + 8 > end || !load(&word, at, 1))
+		if (at + 8 > p->end || !load(&word, at, 1))
 			return true;
 		word = bpf_ntohl(word);
 		length = word >> 16 & 0xff;
@@ -238,8 +246,24 @@ static __always_inline bool load_ipv6(struct netspy_drop_key *key, __u64 at, __u
 		next = word >> 24;
 	}
 	key->protocol = next;
-	load_ports(key, at, end);
+	load_ports(key, p, at);
 	return true;
+}
+
+/* A TCP segment that only acknowledges is done with when it was read; that TCP frees it without a
+ * reason in CLOSE_WAIT, CLOSING and LAST_ACK, as if dropped, says nothing
+ * (tcp_rcv_state_process() in net/ipv4/tcp_input.c). */
+static __always_inline bool is_bare_ack(struct netspy_drop_key *key, struct packet *p, __u64 bytes)
+{
+	__u32 word, header;
+
+	if (!IS(key->reason, SKB_DROP_REASON_NOT_SPECIFIED) || key->protocol != IPPROTO_TCP ||
+	    !p->transport || p->transport + 16 > p->end || !load(&word, p->transport + 12, 1))
+		return false;
+	word = bpf_ntohl(word);
+	header = (word >> 28) * 4;
+	/* FIN, SYN, RST, PSH, ACK */
+	return (word >> 16 & 0x1f) == 0x10 && p->transport - p->at + header == bytes;
 }
 
 /* What is needed of a socket. */
@@ -249,20 +273,21 @@ struct owner {
 	__u16 family;
 };
 
-/* Of the two sockets that are asked, the verifier trusts one and not the other: the mark keeps the
- * compiler from using the same instructions for both, which some kernels refuse. */
-#define READ_OWNER(owner, direct, sk, mark)                                                        \
+/* Of the two sockets that are asked, the verifier trusts one and not the other: the number, which
+ * means nothing, keeps the compiler from using the same instructions for both, which some kernels
+ * refuse. */
+#define READ_OWNER(owner, direct, sk, number)                                                      \
 	do {                                                                                       \
 		struct net *__net = READ(direct, sk, __sk_common.skc_net.net);                     \
                                                                                                    \
 		(owner)->address = (__u64)(sk);                                                    \
 		(owner)->family = READ(direct, sk, __sk_common.skc_family);                        \
 		(owner)->netns = READ(direct, __net, ns.inum);                                     \
-		asm volatile("/* " mark " */" ::: "memory");                                       \
+		asm volatile("r0 = " #number ::: "r0", "memory");                                  \
 	} while (0)
 
 /* What the socket of an outgoing packet knows, where the packet has no headers yet. */
-static __always_inline bool load_sock(struct netspy_drop_key *key, bool direct, struct sock *sk)
+static __always_inline void load_sock(struct netspy_drop_key *key, bool direct, struct sock *sk)
 {
 	__u32 *source = (__u32 *)key->source, *destination = (__u32 *)key->destination;
 	__u16 family = READ(direct, sk, __sk_common.skc_family);
@@ -274,7 +299,7 @@ static __always_inline bool load_sock(struct netspy_drop_key *key, bool direct, 
 		copy_in6(key->source, direct, &sk->__sk_common.skc_v6_rcv_saddr);
 		copy_in6(key->destination, direct, &sk->__sk_common.skc_v6_daddr);
 	} else {
-		return false;
+		return;
 	}
 	/* IPv4-mapped (RFC 4291, 2.5.5.2). */
 	if (family == AF_INET6 && !destination[0] && !destination[1] &&
@@ -289,7 +314,6 @@ static __always_inline bool load_sock(struct netspy_drop_key *key, bool direct, 
 	key->protocol = READ(direct, sk, sk_protocol);
 	key->source_port = READ(direct, sk, __sk_common.skc_num);
 	key->destination_port = bpf_ntohs(READ(direct, sk, __sk_common.skc_dport));
-	return true;
 }
 
 static __always_inline void add(struct netspy_drop *entry, __u64 bytes, __u64 now, __u64 sock)
@@ -333,83 +357,92 @@ static __always_inline bool count_flow(void *table, __u32 number, struct netspy_
 	return false;
 }
 
+/* Whether the drop is one; then all of the key is known that can be. */
+static __always_inline bool describe(bool direct, struct sk_buff *skb, struct sock *rx_sk,
+				     struct netspy_drop_key *key, struct owner *owner,
+				     __u64 *bytes)
+{
+	struct sock *skb_sk = READ(direct, skb, sk);
+	struct net_device *dev = READ(direct, skb, dev);
+	__u64 head = (__u64)READ(direct, skb, head);
+	struct packet packet = {};
+	__u16 ethertype;
+
+	*bytes = READ(direct, skb, len);
+	if (rx_sk) {
+		READ_OWNER(owner, direct, rx_sk, 1);
+	} else if (skb_sk) {
+		READ_OWNER(owner, direct, skb_sk, 2);
+		/* No packets: what processes send each other, or the kernel. */
+		if (owner->family == AF_UNIX || owner->family == AF_NETLINK)
+			return false;
+		if ((owner->family == AF_INET || owner->family == AF_INET6) &&
+		    is_end_of_tcp(direct, skb_sk, key->reason))
+			return false;
+	}
+	key->netns = owner->netns;
+	if (!key->netns) {
+		struct net *net = READ(direct, dev, nd_net.net);
+
+		key->netns = READ(direct, net, ns.inum);
+	}
+	/* A socket of another family has the packet for itself: a capture that could not keep up
+	 * drops its copy, not the packet. */
+	if (owner->family && owner->family != AF_INET && owner->family != AF_INET6)
+		return true;
+	packet.at = head + READ(direct, skb, network_header);
+	packet.end = head + READ(direct, skb, tail);
+	ethertype = bpf_ntohs(READ(direct, skb, protocol));
+	if ((ethertype == ETH_P_IP && load_ipv4(key, &packet)) ||
+	    (ethertype == ETH_P_IPV6 && load_ipv6(key, &packet))) {
+		/* From the IP header on, on whichever layer the packet is. */
+		*bytes += (__u64)READ(direct, skb, data) - packet.at;
+		/* TCP takes the device away from what it receives. */
+		return dev || (skb_sk && !rx_sk) || !is_bare_ack(key, &packet, *bytes);
+	}
+	if (!rx_sk && skb_sk)
+		load_sock(key, direct, skb_sk);
+	return true;
+}
+
+static __always_inline void count_rest(__u32 reason, bool no_room, __u64 bytes)
+{
+	struct netspy_drop_rest *others = rest_of(reason);
+
+	if (!others)
+		return;
+	if (no_room) {
+		ADD(others->no_room, 1);
+		ADD(others->no_room_bytes, bytes);
+	} else {
+		ADD(others->no_address, 1);
+		ADD(others->no_address_bytes, bytes);
+	}
+}
+
 static __always_inline int on_drop(bool direct, struct sk_buff *skb, __u32 reason,
 				   struct sock *rx_sk)
 {
 	struct netspy_drop_key key = {.reason = reason};
-	__u64 head, at, bytes, *count;
-	struct netspy_drop_rest *others;
 	struct owner owner = {};
-	__u32 zero = 0, offset;
-	struct sock *skb_sk;
-	bool known = false;
-	__u16 ethertype;
+	__u64 bytes, *count;
+	__u32 zero = 0;
+	bool has_room;
 
-	if (is_no_drop(reason))
+	if (is_no_drop(reason) || !describe(direct, skb, rx_sk, &key, &owner, &bytes))
 		return 0;
-	skb_sk = READ(direct, skb, sk);
-	if (rx_sk) {
-		READ_OWNER(&owner, direct, rx_sk, "rx_sk");
-	} else if (skb_sk) {
-		READ_OWNER(&owner, direct, skb_sk, "skb->sk");
-		/* No packets: what processes send each other, or the kernel. */
-		if (owner.family == AF_UNIX || owner.family == AF_NETLINK)
-			return 0;
-		if ((owner.family == AF_INET || owner.family == AF_INET6) &&
-		    is_end_of_tcp(direct, skb_sk, reason))
-			return 0;
-	}
 	count = bpf_map_lookup_elem(&seen, &zero);
 	if (count)
 		ADD(*count, 1);
-
-	head = (__u64)READ(direct, skb, head);
-	offset = READ(direct, skb, network_header);
-	at = head + offset;
-	/* From the IP header on, on whichever layer the packet is. */
-	bytes = READ(direct, skb, len);
-	ethertype = bpf_ntohs(READ(direct, skb, protocol));
-	/* A socket of another family has the packet for itself: a capture that could not keep up
-	 * drops its copy, not the packet. */
-	if (!owner.family || owner.family == AF_INET || owner.family == AF_INET6) {
-		__u64 end = head + READ(direct, skb, tail);
-
-		if (ethertype == ETH_P_IP)
-			known = load_ipv4(&key, at, end);
-		else if (ethertype == ETH_P_IPV6)
-			known = load_ipv6(&key, at, end);
-		if (known)
-			bytes += (__u64)READ(direct, skb, data) - at;
-		else if (!rx_sk && skb_sk)
-			known = load_sock(&key, direct, skb_sk);
-	}
-	if (owner.netns) {
-		/* The place of the device has other uses while a socket holds the packet. */
-		key.netns = owner.netns;
+	if (!key.family) {
+		count_rest(reason, false, bytes);
 	} else {
-		struct net_device *dev = READ(direct, skb, dev);
-		struct net *net = READ(direct, dev, nd_net.net);
-
-		key.netns = READ(direct, net, ns.inum);
-	}
-	if (known) {
 		if (active & 1)
-			known = count_flow(&flows_b, 1, &key, bytes, owner.address);
+			has_room = count_flow(&flows_b, 1, &key, bytes, owner.address);
 		else
-			known = count_flow(&flows_a, 0, &key, bytes, owner.address);
-		if (!known) {
-			others = rest_of(reason);
-			if (others) {
-				ADD(others->no_room, 1);
-				ADD(others->no_room_bytes, bytes);
-			}
-		}
-	} else {
-		others = rest_of(reason);
-		if (others) {
-			ADD(others->no_address, 1);
-			ADD(others->no_address_bytes, bytes);
-		}
+			has_room = count_flow(&flows_a, 0, &key, bytes, owner.address);
+		if (!has_room)
+			count_rest(reason, true, bytes);
 	}
 	if (!dirty)
 		dirty = 1;

@@ -74,8 +74,8 @@ fn usual_traffic() {
         std::thread::sleep(std::time::Duration::from_millis(1200));
         println!("AT {} ", jiff::Timestamp::now().to_string().split_at(17).1); println!("next");
         }
-        if std::process::Command::new("ip").args("link add a type veth peer name b".split(' ')).status().unwrap().success() {
-            ip("link set a up"); ip("link set b up"); 
+        if std::process::Command::new("ip").args("link add va type veth peer name vb".split(' ')).status().unwrap().success() {
+            ip("link set va up"); ip("link set vb up"); 
             std::thread::sleep(std::time::Duration::from_millis(2500));
         }
         println!("AT {} ", jiff::Timestamp::now().to_string().split_at(17).1); println!("ping");
