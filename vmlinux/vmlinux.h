@@ -250,6 +250,10 @@ struct net_device {
 	possible_net_t nd_net;
 };
 
+struct dst_entry {
+	struct net_device *dev;
+};
+
 struct sk_buff {
 	struct net_device *dev;
 	struct sock *sk;
@@ -259,6 +263,7 @@ struct sk_buff {
 	unsigned int tail; /* an offset on 64-bit machines */
 	unsigned char *head;
 	unsigned char *data;
+	long unsigned int _skb_refdst;
 };
 
 struct bpf_iter_meta;

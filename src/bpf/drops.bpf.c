@@ -273,9 +273,11 @@ struct owner {
 	__u16 family;
 };
 
-/* Of the two sockets that are asked, the verifier trusts one and not the other: the number, which
- * means nothing, keeps the compiler from using the same instructions for both, which some kernels
- * refuse. */
+/* The verifier trusts some pointers and not others of their type, and some kernels refuse an
+ * instruction that is used for both: this, whose number means nothing, keeps the compiler from
+ * sharing the instructions before it. */
+#define APART(number) asm volatile("r0 = " #number ::: "r0", "memory")
+
 #define READ_OWNER(owner, direct, sk, number)                                                      \
 	do {                                                                                       \
 		struct net *__net = READ(direct, sk, __sk_common.skc_net.net);                     \
@@ -283,7 +285,7 @@ struct owner {
 		(owner)->address = (__u64)(sk);                                                    \
 		(owner)->family = READ(direct, sk, __sk_common.skc_family);                        \
 		(owner)->netns = READ(direct, __net, ns.inum);                                     \
-		asm volatile("r0 = " #number ::: "r0", "memory");                                  \
+		APART(number);                                                                     \
 	} while (0)
 
 /* What the socket of an outgoing packet knows, where the packet has no headers yet. */
@@ -357,6 +359,39 @@ static __always_inline bool count_flow(void *table, __u32 number, struct netspy_
 	return false;
 }
 
+static __always_inline __u32 netns_of_device(bool direct, struct net_device *dev)
+{
+	struct net *net = READ(direct, dev, nd_net.net);
+
+	return READ(direct, net, ns.inum);
+}
+
+/* By its route: TCP takes the device away from what it receives, and before 6.11 nothing tells the
+ * socket. */
+static __always_inline __u32 netns_of_route(bool direct, struct sk_buff *skb)
+{
+	/* The lowest bit says whether a reference is held. */
+	__u64 dst = READ(direct, skb, _skb_refdst) & ~1ULL;
+	struct dst_entry *route;
+
+	if (!dst)
+		return 0;
+	if (cfg_headers == NETSPY_HEADERS_CAST && bpf_ksym_exists(bpf_rdonly_cast)) {
+		__u32 netns;
+
+		route = bpf_rdonly_cast((void *)dst, bpf_core_type_id_kernel(struct dst_entry));
+		netns = netns_of_device(true, route->dev);
+		APART(3);
+		return netns;
+	}
+	if (cfg_headers == NETSPY_HEADERS_PROBE) {
+		struct net_device *dev = BPF_CORE_READ((struct dst_entry *)dst, dev);
+
+		return netns_of_device(false, dev);
+	}
+	return 0;
+}
+
 /* Whether the drop is one; then all of the key is known that can be. */
 static __always_inline bool describe(bool direct, struct sk_buff *skb, struct sock *rx_sk,
 				     struct netspy_drop_key *key, struct owner *owner,
@@ -380,12 +415,10 @@ static __always_inline bool describe(bool direct, struct sk_buff *skb, struct so
 		    is_end_of_tcp(direct, skb_sk, key->reason))
 			return false;
 	}
+	/* A socket first: while it holds the packet, the place of the device has other uses. */
 	key->netns = owner->netns;
-	if (!key->netns) {
-		struct net *net = READ(direct, dev, nd_net.net);
-
-		key->netns = READ(direct, net, ns.inum);
-	}
+	if (!key->netns)
+		key->netns = dev ? netns_of_device(direct, dev) : netns_of_route(direct, skb);
 	/* A socket of another family has the packet for itself: a capture that could not keep up
 	 * drops its copy, not the packet. */
 	if (owner->family && owner->family != AF_INET && owner->family != AF_INET6)

@@ -106,7 +106,9 @@ impl FlowKey {
     fn attempts(self) -> impl Iterator<Item = FlowKey> {
         let may_be_unbound = i32::from(self.protocol) == libc::IPPROTO_UDP;
         let bound = [self, self.reversed()];
-        bound.into_iter().chain(bound.map(FlowKey::unbound).into_iter().filter(move |_| may_be_unbound))
+        bound
+            .into_iter()
+            .chain(bound.map(FlowKey::unbound).into_iter().filter(move |_| may_be_unbound))
     }
 }
 

@@ -110,9 +110,9 @@ impl Names {
 fn variants(btf: &Btf<'_>, name: &str) -> Vec<(String, u32)> {
     // A structure may have the same name.
     let named = |ty: &BtfType<'_>| ty.name().is_some_and(|n| n == name);
-    let found = btf.type_by_name::<types::Enum<'_>>(name).or_else(|| {
-        btf.type_by_kind::<types::Enum<'_>>().find(|ty| named(ty) && !ty.is_empty())
-    });
+    let found = btf
+        .type_by_name::<types::Enum<'_>>(name)
+        .or_else(|| btf.type_by_kind::<types::Enum<'_>>().find(|ty| named(ty) && !ty.is_empty()));
     let Some(found) = found else { return Vec::new() };
     found
         .iter()
