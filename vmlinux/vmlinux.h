@@ -289,7 +289,7 @@ struct bpf_iter__bpf_map_elem {
 /* arch/x86/entry/syscalls/syscall_64.tbl */
 #define NR_connect	 42
 #define NR_shutdown	 48
-#define SYSCALL_NR(regs) ((long)BPF_CORE_READ(regs, orig_ax))
+#define SYSCALL_NR(regs) ((long)(regs)->orig_ax)
 
 struct pt_regs {
 	long unsigned int r15, r14, r13, r12, bp, bx, r11, r10, r9, r8;
@@ -299,7 +299,7 @@ struct pt_regs {
 /* include/uapi/asm-generic/unistd.h */
 #define NR_connect	 203
 #define NR_shutdown	 210
-#define SYSCALL_NR(regs) ((long)BPF_CORE_READ(regs, syscallno))
+#define SYSCALL_NR(regs) ((long)(regs)->syscallno)
 
 struct user_pt_regs {
 	__u64 regs[31];

@@ -14,7 +14,7 @@
 static __always_inline void read_comm(__u8 *to, bool direct, struct task_struct *task)
 {
 	if (direct && HAS_HELPER(kallsyms_lookup_name))
-		copy_bytes(to, &task->comm, NETSPY_COMM_LEN);
+		COPY_BYTES(to, &task->comm, NETSPY_COMM_LEN);
 	else
 		bpf_core_read_str(to, NETSPY_COMM_LEN, &task->comm);
 }

@@ -44,7 +44,7 @@ static __always_inline bool read_sockaddr(struct any_sockaddr *sa, enum address_
 	}
 	/* A sockaddr_storage, whatever the length of what is in it. */
 	if (space == OF_TYPED && cfg_locked_down) {
-		copy_bytes((__u8 *)sa, addr, SOCKADDR_IN6_LEN);
+		COPY_BYTES((__u8 *)sa, addr, SOCKADDR_IN6_LEN);
 		return true;
 	}
 	return bpf_probe_read_kernel(sa, SOCKADDR_IN6_LEN, addr) == 0;
@@ -75,7 +75,7 @@ static __always_inline bool read_path(__u8 *path, enum address_space space, cons
 	if (space == OF_CALLER)
 		return bpf_probe_read_user(path, len, addr + 2) == 0;
 	if (space == OF_TYPED && cfg_locked_down) {
-		copy_bytes(path, addr + 2, NETSPY_PATH_LEN);
+		COPY_BYTES(path, addr + 2, NETSPY_PATH_LEN);
 		return true;
 	}
 	return bpf_probe_read_kernel(path, len, addr + 2) == 0;
@@ -110,8 +110,8 @@ static __always_inline void unix_attempt(const struct netspy_conn *c, enum addre
 /* An attempt that is over as soon as it is known: not TCP, or TCP that never sent a SYN. */
 static __always_inline void finished_attempt(bool direct, enum address_space space,
 					     const struct connect_return *call, __u16 family,
-					     __u16 protocol, const struct any_sockaddr *asked,
-					     struct netspy_counters *n)
+					     __u16 protocol, const struct any_sockaddr *sa,
+					     bool readable, struct netspy_counters *n)
 {
 	struct netspy_conn c = {.kind = NETSPY_KIND_CONN};
 	struct sock *sk = call->sk;
@@ -133,8 +133,8 @@ static __always_inline void finished_attempt(bool direct, enum address_space spa
 	if (family != AF_UNIX) {
 		if (!call->ret) {
 			read_addresses(&c, direct, sk, family);
-		} else if (asked) {
-			set_asked_address(&c, asked, call->len);
+		} else if (readable) {
+			set_asked_address(&c, sa, call->len);
 		} else {
 			c.flags |= NETSPY_F_NO_REMOTE;
 			COUNT(n, address_unread);
@@ -229,10 +229,11 @@ static __always_inline bool is_no_outcome(__s32 ret)
 static __always_inline void on_connect_return(bool direct, enum address_space space,
 					      const struct connect_return *call)
 {
-	struct any_sockaddr sa = {}, *asked = NULL;
+	struct any_sockaddr sa = {};
 	struct netspy_counters *n;
 	struct sock *sk = call->sk;
 	__u16 family, protocol;
+	bool readable;
 
 	family = READ(direct, sk, __sk_common.skc_family);
 	if (family != AF_INET && family != AF_INET6 && family != AF_UNIX)
@@ -256,12 +257,11 @@ static __always_inline void on_connect_return(bool direct, enum address_space sp
 		if (tcp_return_is_known(key, call->ret, n))
 			return;
 	}
-	if (read_sockaddr(&sa, space, call->addr, call->len))
-		asked = &sa;
+	readable = read_sockaddr(&sa, space, call->addr, call->len);
 	/* AF_UNSPEC takes the peer away. */
-	if (asked && call->len >= 2 && sa.family == AF_UNSPEC)
+	if (readable && call->len >= 2 && sa.family == AF_UNSPEC)
 		return;
-	finished_attempt(direct, space, call, family, protocol, asked, n);
+	finished_attempt(direct, space, call, family, protocol, &sa, readable, n);
 }
 
 static __always_inline void enter_call(const struct netspy_call *call)

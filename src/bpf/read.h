@@ -27,15 +27,15 @@
 #define HAS_HELPER(name) bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_##name)
 
 /* Byte by byte: the verifier refuses a wider load from an array of characters, and the alignment
- * keeps the compiler from making one. */
-static __always_inline void copy_bytes(__u8 *to, const void *from, int len)
-{
-	const volatile __u8 *bytes = from;
-
-#pragma unroll
-	for (int i = 0; i < len; i++)
-		to[i] = bytes[i];
-}
+ * keeps the compiler from making one. Without a loop: its addresses would be computed such that
+ * offsets are negative, where 6.1 loads zeros. */
+#define COPY_BYTES(to, from, len)                                                                  \
+	do {                                                                                       \
+		const volatile __u8 *__from = (const void *)(from);                                \
+		__u8 *__to = (__u8 *)(to);                                                         \
+		_Pragma("clang loop unroll(full)") for (int __i = 0; __i < (len); __i++)           \
+		    __to[__i] = __from[__i];                                                       \
+	} while (0)
 
 static __always_inline void copy_in6(__u8 *to, bool direct, struct in6_addr *from)
 {

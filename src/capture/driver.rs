@@ -22,7 +22,7 @@ use super::packets::{DropDesk, Look, Packets};
 use super::plan::plan;
 use super::report::AttachReport;
 use super::shown::{Shown, Sight};
-use super::support::{KernelSupport, tracefs_has};
+use super::support::KernelSupport;
 use super::sys;
 use crate::accounting::{Counters, Lost};
 use crate::event::Connection;
@@ -173,7 +173,6 @@ pub(crate) fn start(options: Builder) -> Result<(Arc<Shared>, Receiver<Batch>), 
 type Ready = std::sync::mpsc::SyncSender<Result<Arc<Shared>, CaptureError>>;
 
 fn own(options: &Builder, sender: Sender<Batch>, ready: &Ready) -> Result<(), CaptureError> {
-    find_tracefs();
     let support = KernelSupport::probe();
     let mut plan = plan(&support, options.backend)?;
     let mut storage = MaybeUninit::uninit();
@@ -444,31 +443,4 @@ impl<'a> Driver<'a> {
             }
         }
     }
-}
-
-/// Makes the tracing file system visible to this thread alone, where the host has not mounted it.
-/// Failure shows later, as the absence of what was to be found there.
-fn find_tracefs() {
-    if tracefs_has("events") {
-        return;
-    }
-    let mounted = private_tracefs();
-    if let Err(error) = mounted {
-        tracing::debug!("cannot mount tracefs privately: {error}");
-    }
-}
-
-fn private_tracefs() -> rustix::io::Result<()> {
-    use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
-    use rustix::thread::UnshareFlags;
-    // SAFETY: a mount namespace of its own (and with it its own working directory and umask) for
-    // this thread, which touches no relative path.
-    #[allow(unsafe_code)]
-    unsafe {
-        rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS)?;
-    }
-    // Mounts of the host still arrive here; the one made here does not go back.
-    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount("tracefs", "/sys/kernel/tracing", "tracefs", flags, None)
 }

@@ -20,24 +20,14 @@ pub enum CaptureError {
         "no kernel type information at /sys/kernel/btf/vmlinux: the kernel needs CONFIG_DEBUG_INFO_BTF=y"
     )]
     NoBtf,
-    /// The tracing file system is not there.
+    /// The kernel lets no program read its memory.
     #[error(
-        "the tracing file system cannot be used ({why}); mount it with: \
-         mount -t tracefs tracefs /sys/kernel/tracing"
+        "the kernel ({release}) was started with lockdown=confidentiality, under which netspy needs \
+         Linux 5.11 or later; lockdown=integrity does not stand in its way"
     )]
-    NoTracefs {
-        /// What happened.
-        why: String,
-    },
-    /// The kernel is too old or lacks an option.
-    #[error("this kernel ({release}) lacks {what}; netspy needs Linux 5.10 or later with {option}")]
-    KernelTooOld {
+    LockedDown {
         /// Its release.
         release: String,
-        /// What is missing.
-        what: String,
-        /// Configuration option that brings it.
-        option: String,
     },
     /// The verifier refused a program.
     #[error("the kernel refused the BPF programs: {why}\n{log}")]

@@ -210,13 +210,22 @@ pub const FEATURES: &[FeatureHooks] = &[
     FeatureHooks {
         name: "in_progress",
         required: false,
-        hooks: &[Hook {
-            name: "iter/bpf_map_elem",
-            backend: None,
-            programs: &["sweep"],
-            needs: &[],
-            note: None,
-        }],
+        hooks: &[
+            Hook {
+                name: "iter/bpf_map_elem",
+                backend: None,
+                programs: &["sweep"],
+                needs: &[Need::ProbeRead],
+                note: None,
+            },
+            Hook {
+                name: "iter/bpf_map_elem",
+                backend: None,
+                programs: &["sweep"],
+                needs: &[],
+                note: Some("the local port of an attempt is known only at its outcome"),
+            },
+        ],
         without: "attempts show only at their outcome",
     },
 ];

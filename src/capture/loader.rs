@@ -72,10 +72,10 @@ impl AttachPlan {
             tracing::debug!("{}: {} cannot be used: {error}", planned.feature.name, hook.name);
             planned.ruled_out.push(NotUsed { hook: hook.name.to_owned(), why });
             if planned.feature.required && planned.candidates.is_empty() {
-                // A lack of privilege says more than that nothing is left.
+                // The verifier's words, and a lack of privilege, say more than that nothing is left.
                 return Err(match (error, forced) {
+                    (error @ CaptureError::Refused { .. }, _) | (error, None) => error,
                     (_, Some(_)) => nothing_serves(planned, forced),
-                    (error, None) => error,
                 });
             }
         }

@@ -23,6 +23,7 @@ mod shown;
 pub(crate) mod skel;
 pub mod support;
 mod sys;
+mod tracefs;
 
 /// `NETSPY_F_SHOWN` of connect.h: an earlier version of the record went into the ring.
 pub(crate) const FLAG_SHOWN: u16 = 0x0001;

@@ -36,6 +36,9 @@ pub fn plan(support: &KernelSupport, forced: Option<Backend>) -> Result<AttachPl
     if !support.btf {
         return Err(CaptureError::NoBtf);
     }
+    if !support.probe_read && !support.typed_task {
+        return Err(CaptureError::LockedDown { release: support.release.clone() });
+    }
     let features: Vec<_> = FEATURES.iter().map(|f| consider(f, support, forced)).collect();
     for planned in &features {
         if planned.feature.required && planned.candidates.is_empty() {
@@ -96,6 +99,7 @@ mod tests {
             syscall_events: true,
             kprobes: true,
             task_pt_regs: true,
+            typed_task: true,
             probe_read: true,
             cgroup2: Some("/sys/fs/cgroup".into()),
         }
@@ -169,6 +173,10 @@ mod tests {
                 ["CAP_BPF", "sudo"],
             ),
             (KernelSupport { btf: false, ..modern() }, ["BTF", "CONFIG_DEBUG_INFO_BTF"]),
+            (
+                KernelSupport { probe_read: false, typed_task: false, ..modern() },
+                ["lockdown=confidentiality", "lockdown=integrity"],
+            ),
             (no_hook, ["tracing file system", "mount -t tracefs"]),
         ];
         for (support, words) in cases {

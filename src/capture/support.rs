@@ -7,7 +7,7 @@ use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::types::{Func, Typedef};
 use libbpf_rs::libbpf_sys;
 
-use super::{features, sys};
+use super::{features, sys, tracefs};
 
 /// Facts about the kernel and the privileges of this process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct KernelSupport {
     pub kprobes: bool,
     /// Whether a program can read the arguments of a system call at its exit (Linux 5.15).
     pub task_pt_regs: bool,
+    /// Whether the current task is known by its type (Linux 5.11).
+    pub typed_task: bool,
     /// Whether helpers may read kernel memory.
     pub probe_read: bool,
     /// Where the root of the cgroup v2 hierarchy is mounted.
@@ -39,12 +41,18 @@ const CAPABILITIES: [(u32, &str); 2] = [(38, "CAP_PERFMON"), (39, "CAP_BPF")];
 const CAP_SYS_ADMIN: u32 = 21;
 
 impl KernelSupport {
-    /// Looks at the running kernel.
+    /// Looks at the running kernel. May mount the tracing file system for the calling thread.
     pub fn probe() -> Self {
         let missing_capabilities = missing_capabilities();
         // The probe of a helper loads a small program.
         // The probe of a helper loads a small program.
         let may_load = missing_capabilities.is_empty();
+        let probe_read = may_load && sys::has_helper(libbpf_sys::BPF_FUNC_probe_read_kernel);
+        // Only where it is of use: where the kernel is locked down nothing can be attached to its
+        // events, and 6.12 was seen to crash when the file system is unmounted again.
+        if probe_read {
+            tracefs::find();
+        }
         let kernel = Btf::from_vmlinux().ok();
         let known = |found: &dyn Fn(&Btf<'_>, &str) -> bool, names: Vec<&'static str>| {
             let known = |name: &&str| kernel.as_ref().is_some_and(|btf| found(btf, name));
@@ -55,10 +63,11 @@ impl KernelSupport {
             btf: kernel.is_some(),
             functions: known(&has_function, features::functions()),
             tracepoints: known(&has_tracepoint, features::tracepoints()),
-            syscall_events: tracefs_has("events/syscalls/sys_exit_connect/id"),
+            syscall_events: tracefs::has("events/syscalls/sys_exit_connect/id"),
             kprobes: Path::new("/sys/bus/event_source/devices/kprobe").exists(),
             task_pt_regs: may_load && sys::has_helper(libbpf_sys::BPF_FUNC_task_pt_regs),
-            probe_read: may_load && sys::has_helper(libbpf_sys::BPF_FUNC_probe_read_kernel),
+            typed_task: may_load && sys::has_helper(libbpf_sys::BPF_FUNC_get_current_task_btf),
+            probe_read,
             cgroup2: cgroup2(),
             missing_capabilities,
         }
@@ -85,13 +94,6 @@ fn cgroup2() -> Option<PathBuf> {
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
-}
-
-/// Whether one of the two places where libbpf looks has the file.
-pub(crate) fn tracefs_has(file: &str) -> bool {
-    ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"]
-        .iter()
-        .any(|root| Path::new(root).join(file).exists())
 }
 
 /// Whether this process could capture, for a caller that has a choice.

@@ -39,13 +39,18 @@ impl CaptureHandle for FakeCapture {
         let hook = Some("tracepoint/syscalls/sys_exit_connect".to_owned());
         AttachReport {
             backend: Some(Backend::Tracepoint),
-            features: [("connect".to_owned(), Feature { hook, ok: true, note: None })].into(),
+            features: [(
+                "connect".to_owned(),
+                Feature { hook, ok: true, note: None, not_used: Vec::new() },
+            )]
+            .into(),
             programs: vec![ProgramReport {
                 name: "sys_exit_connect".to_owned(),
                 kind: "tracepoint".to_owned(),
                 hook: "syscalls/sys_exit_connect".to_owned(),
                 attached: true,
                 id: 17,
+                verified_insns: None,
             }],
         }
     }

@@ -8,7 +8,7 @@ use netspy::event::{Connection, Outcome};
 use netspy::stream::Builder;
 use rustix::net::{AddressFamily, SocketType};
 
-use crate::harness::{bound_port, connect, goes_to, v4, watch};
+use crate::harness::{bound_port, connect, goes_to, start, v4, watch};
 
 /// Only this process, so that the counts are its own.
 fn own() -> Builder {
@@ -46,7 +46,7 @@ fn a_flood_is_delivered_to_the_last_attempt() {
 /// Books of a stream that nobody reads while `attempts` are made.
 fn unread(builder: Builder, attempts: impl FnOnce()) -> Option<netspy::accounting::Accounting> {
     let probe = watch(own())?;
-    let stream = builder.start().unwrap();
+    let stream = start(builder)?;
     attempts();
     let handle = stream.handle();
     let before = handle.accounting();

@@ -7,9 +7,10 @@ use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use netspy::CaptureError;
+use netspy::capture::report::Backend;
 use netspy::event::{Connection, DropRecord, Outcome};
 use netspy::stream::{Builder, StreamHandle};
+use netspy::{CaptureError, ConnectionStream};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 use rustix::thread::UnshareFlags;
 
@@ -34,18 +35,38 @@ struct Seen {
     changed: Condvar,
 }
 
-/// Starts capture; `None`, with the reason printed, where the tests cannot run.
-pub fn watch(builder: Builder) -> Option<Watch> {
-    let serial = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut stream = match builder.start() {
-        Ok(stream) => stream,
+/// The backend that all tests are to use (`NETSPY_LIVE_BACKEND`); without one, what the kernel at
+/// hand brings is used.
+pub fn forced() -> Option<Backend> {
+    let name = std::env::var("NETSPY_LIVE_BACKEND").ok()?;
+    Some(name.parse().unwrap_or_else(|_| panic!("NETSPY_LIVE_BACKEND={name} is no backend")))
+}
+
+/// Starts capture with the backend under test; `None`, with the reason printed, where the tests
+/// cannot run.
+pub fn start(builder: Builder) -> Option<ConnectionStream> {
+    let backend = builder.backend.or_else(forced);
+    match (Builder { backend, ..builder }).start() {
+        Ok(stream) => Some(stream),
         Err(error @ CaptureError::NoPrivilege { .. }) => {
             assert!(!rustix::process::geteuid().is_root(), "{error}");
             println!("skipped: {error}");
-            return None;
+            None
+        }
+        Err(
+            error @ (CaptureError::BackendUnavailable { .. } | CaptureError::LockedDown { .. }),
+        ) => {
+            println!("skipped: {error}");
+            None
         }
         Err(error) => panic!("{error}"),
-    };
+    }
+}
+
+/// Starts capture, and collects what it sees.
+pub fn watch(builder: Builder) -> Option<Watch> {
+    let serial = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut stream = start(builder)?;
     let seen = Arc::new(Seen::default());
     let handle = stream.handle();
     let mut dropped = stream.drops();

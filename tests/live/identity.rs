@@ -2,7 +2,7 @@
 
 use netspy::ConnectionStream;
 
-use crate::harness::{bound_port, goes_to, watch};
+use crate::harness::{bound_port, goes_to, start, watch};
 use crate::roles::play;
 
 #[test]
@@ -50,7 +50,7 @@ fn a_thread_is_named_beside_its_process() {
 #[test]
 fn two_streams_at_once_see_the_same() {
     let Some(watch) = watch(ConnectionStream::builder()) else { return };
-    let other = ConnectionStream::builder().start().unwrap();
+    let other = start(ConnectionStream::builder()).unwrap();
     let remote = bound_port();
     std::net::TcpStream::connect(remote).unwrap_err();
     let mine = watch.only(remote);

@@ -11,6 +11,7 @@ mod filters;
 mod harness;
 mod identity;
 mod refusals;
+mod report;
 mod roles;
 mod tcp;
 mod unix;
