@@ -186,7 +186,7 @@ fn own(options: &Builder, sender: Sender<Batch>, ready: &Ready) -> Result<(), Ca
         }
     };
     let mut places = [const { MaybeUninit::uninit() }; drops::VARIANTS];
-    let packets = watch_drops(&mut places, options, &mut loaded.report);
+    let packets = watch_drops(&mut places, options, &support, &mut loaded.report);
     let shared = Arc::new(share(&loaded, packets.as_ref())?);
     let mut driver = Driver::new(&shared, sender, options.drop_when_full, packets);
     let pending = RefCell::new(Vec::with_capacity(BATCH));
@@ -207,9 +207,13 @@ fn own(options: &Builder, sender: Sender<Batch>, ready: &Ready) -> Result<(), Ca
 fn watch_drops<'obj>(
     storage: &'obj mut drops::Storage,
     options: &Builder,
+    support: &KernelSupport,
     report: &mut AttachReport,
 ) -> Option<Packets<'obj>> {
-    let started = if options.no_drops { drops::Started::off() } else { drops::start(storage) };
+    let started = match options.no_drops {
+        true => drops::Started::off(),
+        false => drops::start(storage, support),
+    };
     report.features.insert("drops".to_owned(), started.feature);
     let drops = started.drops?;
     report.programs.push(drops.program.clone());

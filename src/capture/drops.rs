@@ -11,8 +11,11 @@ use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, OpenObject, ProgramMut};
 use super::decode;
 use super::drops_skel::types::{bss, netspy_drop, netspy_drop_key, netspy_drop_rest};
 use super::drops_skel::{DropsSkel, DropsSkelBuilder};
+use super::features::Need;
 use super::reasons::{DropFacts, Names};
 use super::report::{Feature, NotUsed, ProgramReport};
+use super::support::KernelSupport;
+use super::sys::Entries;
 use super::{clock, loader, sys};
 
 /// Arguments of the tracepoint from which on there is a reason, and the receiving socket.
@@ -39,12 +42,13 @@ impl Variant {
         if self.btf { "tp_btf/kfree_skb" } else { "raw_tp/kfree_skb" }
     }
 
-    fn reads(self) -> &'static str {
-        match self.headers {
-            Headers::None => "packets are not read",
-            Headers::Cast => "packets read by bpf_rdonly_cast",
-            Headers::Probe => "packets read by bpf_probe_read_kernel",
-        }
+    fn not_used(self, why: String) -> NotUsed {
+        let reads = match self.headers {
+            Headers::None => "reading no packets",
+            Headers::Cast => "reading packets by bpf_rdonly_cast",
+            Headers::Probe => "reading packets by bpf_probe_read_kernel",
+        };
+        NotUsed { hook: format!("{} {reads}", self.hook()), why }
     }
 }
 
@@ -58,18 +62,30 @@ pub(super) const VARIANTS: usize = 4;
 pub(super) type Storage = [MaybeUninit<OpenObject>; VARIANTS];
 
 /// The ways to try, best first; none if the kernel does not tell why packets are dropped.
-fn variants(facts: &DropFacts) -> Vec<Variant> {
+fn variants(facts: &DropFacts, support: &KernelSupport) -> (Vec<Variant>, Vec<NotUsed>) {
     if facts.arguments < WITH_REASON {
-        return Vec::new();
+        return (Vec::new(), Vec::new());
     }
     let all = [
         Variant { btf: true, headers: Headers::Cast },
         Variant { btf: true, headers: Headers::Probe },
-        // Where the kernel is locked down, the helper that reads any memory is refused.
         Variant { btf: true, headers: Headers::None },
         Variant { btf: false, headers: Headers::Probe },
     ];
-    all.into_iter().filter(|v| v.headers != Headers::Cast || facts.rdonly_cast).collect()
+    let (mut ways, mut not_used) = (Vec::new(), Vec::new());
+    for way in all {
+        match way.headers {
+            Headers::Cast if !facts.rdonly_cast => {}
+            Headers::Probe if !support.probe_read => {
+                // Of no interest where there is a better way.
+                if ways.is_empty() {
+                    not_used.push(way.not_used(Need::ProbeRead.missing(support)));
+                }
+            }
+            _ => ways.push(way),
+        }
+    }
+    (ways, not_used)
 }
 
 /// Drops of one flow for one reason.
@@ -108,6 +124,7 @@ pub(super) struct Drops<'obj> {
     pub fd: OwnedFd,
     /// For the count of all drops.
     pub seen: MapHandle,
+    entries: Entries<netspy_drop_key, netspy_drop>,
     /// What was known of the rest, by its place.
     rest: HashMap<usize, netspy_drop_rest>,
     taken_ns: u64,
@@ -127,17 +144,16 @@ impl Started<'_> {
 }
 
 /// Loads and attaches, in the best way that the kernel takes.
-pub(super) fn start(storage: &mut Storage) -> Started<'_> {
+pub(super) fn start<'obj>(storage: &'obj mut Storage, support: &KernelSupport) -> Started<'obj> {
     let missing = |why: &str| Started { drops: None, feature: Feature::missing(why) };
     let facts = match DropFacts::probe() {
         Ok(facts) => facts,
         Err(error) => return missing(&format!("the kernel's types cannot be read: {error:#}")),
     };
-    let ways = variants(&facts);
+    let (ways, mut not_used) = variants(&facts, support);
     if ways.is_empty() {
         return missing("Linux 5.17 tells why packets are dropped, this kernel does not");
     }
-    let mut not_used: Vec<NotUsed> = Vec::new();
     for (variant, place) in ways.into_iter().zip(storage) {
         let hook = variant.hook().to_owned();
         match load(place, &facts, variant) {
@@ -148,8 +164,7 @@ pub(super) fn start(storage: &mut Storage) -> Started<'_> {
             }
             Err(why) => {
                 tracing::debug!("drops by {variant:?}: {why}");
-                let hook = format!("{hook} ({})", variant.reads());
-                not_used.push(NotUsed { hook, why });
+                not_used.push(variant.not_used(why));
             }
         }
     }
@@ -171,8 +186,8 @@ fn load<'obj>(
     open.progs.drop_btf.set_autoload(variant.btf);
     open.progs.drop_raw.set_autoload(!variant.btf);
     let skel = open.load().map_err(|e| {
-        eprintln!("DEBUG {}", log.tail());
-        told(e)
+        tracing::debug!("{}", log.tail());
+        format!("the kernel refused it: {e:#}")
     })?;
     let program = if variant.btf { &skel.progs.drop_btf } else { &skel.progs.drop_raw };
     let hook = variant.hook();
@@ -182,7 +197,8 @@ fn load<'obj>(
     let program = describe(program, hook);
     let seen = MapHandle::try_from(&skel.maps.seen).map_err(told)?;
     let (names, taken_ns) = (facts.names.clone(), clock::boot_ns());
-    Ok(Drops { skel, _link: link, names, program, fd, seen, rest: HashMap::new(), taken_ns })
+    let (entries, rest) = (Entries::new(BATCH), HashMap::new());
+    Ok(Drops { skel, _link: link, names, program, fd, seen, entries, rest, taken_ns })
 }
 
 fn describe(program: &ProgramMut<'_>, hook: &str) -> ProgramReport {
@@ -198,7 +214,7 @@ fn describe(program: &ProgramMut<'_>, hook: &str) -> ProgramReport {
 }
 
 /// Flows taken by one system call.
-const BATCH: u32 = 1024;
+const BATCH: usize = 1024;
 /// Where the kernel cannot be asked to wait for its programs. They run for microseconds.
 const GRACE: Duration = Duration::from_millis(20);
 
@@ -226,13 +242,12 @@ impl Drops<'_> {
         }
         let maps = &self.skel.maps;
         let table = if old == 0 { &maps.flows_a } else { &maps.flows_b };
-        let flows = match table.lookup_and_delete_batch(BATCH, MapFlags::ANY, MapFlags::ANY) {
-            Ok(entries) => entries.filter_map(|(key, drop)| flow(&key, &drop)).collect(),
-            Err(error) => {
-                tracing::warn!("cannot take the drops: {error:#}");
-                Vec::new()
-            }
-        };
+        let mut flows = Vec::new();
+        let taken = self.entries.take(table.as_fd(), |key, drop| flows.push(Flow { key, drop }));
+        if let Err(error) = taken {
+            // They are still there for the next time that this table is taken.
+            tracing::warn!("cannot take the counts of drops: {error}");
+        }
         let used = self.shared(|bss| {
             if let Some(full) = bss.full.get_mut(old as usize) {
                 write(full, 0);
@@ -279,10 +294,6 @@ impl Drops<'_> {
     }
 }
 
-fn flow(key: &[u8], drop: &[u8]) -> Option<Flow> {
-    Some(Flow { key: decode::read(key).ok()?, drop: decode::read(drop).ok()? })
-}
-
 fn sum(per_cpu: &[Vec<u8>]) -> netspy_drop_rest {
     let mut sum = netspy_drop_rest::default();
     for one in per_cpu.iter().filter_map(|bytes| decode::read::<netspy_drop_rest>(bytes).ok()) {
@@ -303,7 +314,7 @@ fn reason_at(place: usize) -> u32 {
     let reason = match place.checked_sub(REST_CORE) {
         None => Some(place),
         Some(beyond) if beyond < 3 * REST_SUBSYSTEM => {
-            Some((beyond / REST_SUBSYSTEM + 1) << 16 | beyond % REST_SUBSYSTEM)
+            Some(((beyond / REST_SUBSYSTEM + 1) << 16) + beyond % REST_SUBSYSTEM)
         }
         Some(_) => None,
     };
@@ -333,19 +344,32 @@ fn write<T: Copy>(to: *mut T, value: T) {
 mod tests {
     use super::*;
 
+    fn ways(arguments: usize, rdonly_cast: bool, probe_read: bool) -> (Vec<Variant>, usize) {
+        let facts = DropFacts { arguments, rdonly_cast, ..<_>::default() };
+        let support = KernelSupport { probe_read, ..<_>::default() };
+        let (ways, not_used) = variants(&facts, &support);
+        assert!(ways.len() <= VARIANTS);
+        (ways, not_used.len())
+    }
+
     #[test]
-    fn a_kernel_that_gives_no_reason_is_not_tried_and_one_that_is_locked_down_is_served() {
-        let facts = |arguments, rdonly_cast| DropFacts { arguments, rdonly_cast, ..<_>::default() };
-        assert_eq!(variants(&facts(2, false)), []);
-        let old = variants(&facts(3, false));
-        assert_eq!(old[0], Variant { btf: true, headers: Headers::Probe });
-        let new = variants(&facts(4, true));
-        assert_eq!(new[0], Variant { btf: true, headers: Headers::Cast });
-        for ways in [old, new] {
-            assert!(ways.len() <= VARIANTS);
-            let last: Vec<_> = ways.iter().rev().map(|way| (way.btf, way.headers)).collect();
-            assert_eq!(last[0], (false, Headers::Probe));
-            assert_eq!(last[1..3], [(true, Headers::None), (true, Headers::Probe)]);
+    fn a_kernel_that_gives_no_reason_is_not_tried() {
+        assert_eq!(ways(2, false, true), (vec![], 0));
+    }
+
+    #[test]
+    fn packets_are_read_in_the_best_way_that_there_is() {
+        let (cast, probe, none) = (Headers::Cast, Headers::Probe, Headers::None);
+        for (facts, expected, not_used) in [
+            ((4, true, true), vec![(true, cast), (true, probe), (true, none), (false, probe)], 0),
+            ((3, false, true), vec![(true, probe), (true, none), (false, probe)], 0),
+            // Locked down.
+            ((4, true, false), vec![(true, cast), (true, none)], 0),
+            ((3, false, false), vec![(true, none)], 1),
+        ] {
+            let (ways, unused) = ways(facts.0, facts.1, facts.2);
+            let ways: Vec<_> = ways.iter().map(|way| (way.btf, way.headers)).collect();
+            assert_eq!((ways, unused), (expected, not_used), "{facts:?}");
         }
     }
 

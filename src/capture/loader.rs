@@ -212,7 +212,7 @@ pub(super) struct VerifierLog {
 
 static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
 /// Lines kept of it.
-const LOG_LINES: usize = 60;
+const LOG_LINES: usize = 30;
 
 impl VerifierLog {
     pub(super) fn collect() -> Self {

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod accounting;
+mod cgroup;
 mod datagram;
 mod drops;
 mod filters;
