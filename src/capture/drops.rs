@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::decode;
 use super::drops_skel::types::{bss, netspy_drop, netspy_drop_key, netspy_drop_rest};
 use super::drops_skel::{DropsSkel, DropsSkelBuilder};
 use super::features::Need;
+use super::join::FlowKey;
 use super::reasons::{DropFacts, Names};
 use super::report::{Feature, NotUsed, ProgramReport};
 use super::support::KernelSupport;
@@ -117,7 +119,7 @@ pub(super) struct Taken {
 /// The programs, loaded and attached. Dropping it detaches them.
 pub(super) struct Drops<'obj> {
     skel: DropsSkel<'obj>,
-    _link: Link,
+    link: Option<Link>,
     pub names: Names,
     pub program: ProgramReport,
     /// For the count of skipped runs.
@@ -198,7 +200,7 @@ fn load<'obj>(
     let seen = MapHandle::try_from(&skel.maps.seen).map_err(told)?;
     let (names, taken_ns) = (facts.names.clone(), clock::boot_ns());
     let (entries, rest) = (Entries::new(BATCH), HashMap::new());
-    Ok(Drops { skel, _link: link, names, program, fd, seen, entries, rest, taken_ns })
+    Ok(Drops { skel, link: Some(link), names, program, fd, seen, entries, rest, taken_ns })
 }
 
 fn describe(program: &ProgramMut<'_>, hook: &str) -> ProgramReport {
@@ -222,6 +224,35 @@ impl Drops<'_> {
     /// Whether there is anything to take. Costs nothing to ask.
     pub(super) fn is_dirty(&mut self) -> bool {
         self.shared(|bss| read(&raw const bss.dirty)).is_some_and(|dirty| dirty != 0)
+    }
+
+    /// From here on nothing is counted.
+    pub(super) fn detach(&mut self) {
+        self.link = None;
+    }
+
+    /// Packets of a flow that were counted for a reason and not taken yet.
+    pub(super) fn peek(&self, reason: u32, flow: FlowKey) -> Option<u64> {
+        let active = self.skel.maps.bss_data.as_deref().map(|bss| read(&raw const bss.active))?;
+        let maps = &self.skel.maps;
+        let table = if active & 1 == 0 { &maps.flows_a } else { &maps.flows_b };
+        let (family, source) = octets(flow.source.ip);
+        let key = netspy_drop_key {
+            reason,
+            netns: flow.netns,
+            source_port: flow.source.port,
+            destination_port: flow.destination.port,
+            family,
+            protocol: flow.protocol,
+            reserved: 0,
+            source,
+            destination: octets(flow.destination.ip).1,
+        };
+        // SAFETY: the type consists of integers, without padding.
+        #[allow(unsafe_code)]
+        let key = unsafe { plain::as_bytes(&key) };
+        let found = table.lookup(key, MapFlags::ANY).ok()??;
+        decode::read::<netspy_drop>(&found).ok().map(|drop| drop.count)
     }
 
     /// Takes what was counted since the time before. Drops go to the other table from here on; what
@@ -291,6 +322,18 @@ impl Drops<'_> {
             }
         }
         news
+    }
+}
+
+/// An address as the programs keep it, with its family.
+fn octets(ip: IpAddr) -> (u8, [u8; 16]) {
+    match ip {
+        IpAddr::V6(v6) => (libc::AF_INET6 as u8, v6.octets()),
+        IpAddr::V4(v4) => {
+            let mut octets = [0; 16];
+            octets[..4].copy_from_slice(&v4.octets());
+            (libc::AF_INET as u8, octets)
+        }
     }
 }
 

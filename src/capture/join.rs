@@ -9,7 +9,7 @@ use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use crate::event::{Connection, ConnectionId, DropRecord, Dropped, Endpoint, Protocol};
+use crate::event::{Connection, ConnectionId, DropRecord, Dropped, Endpoint, Protocol, State};
 
 /// Entries in one generation of a table; two generations are kept.
 pub(super) const GENERATION: usize = 8192;
@@ -52,11 +52,11 @@ impl<K: Hash + Eq, V> Generations<K, V> {
 
 /// Packets in one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct FlowKey {
-    protocol: u8,
-    netns: u32,
-    source: Endpoint,
-    destination: Endpoint,
+pub(super) struct FlowKey {
+    pub protocol: u8,
+    pub netns: u32,
+    pub source: Endpoint,
+    pub destination: Endpoint,
 }
 
 impl FlowKey {
@@ -112,6 +112,30 @@ impl FlowKey {
     }
 }
 
+/// When packets were dropped, in nanoseconds since boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span {
+    pub first_ns: u64,
+    pub last_ns: u64,
+}
+
+impl Span {
+    /// Whether packets of an attempt may have been among them: those of an earlier one on the same
+    /// addresses are over by its start, and one that failed has sent its last at its end.
+    fn is_of(self, c: &Connection) -> bool {
+        let failed = c.state == State::Closed && c.close.is_none();
+        let end = c
+            .latency_us
+            .filter(|_| failed)
+            .map(|us| c.id.start_ns.saturating_add(us.saturating_add(1).saturating_mul(1_000)));
+        c.id.start_ns <= self.last_ns && end.is_none_or(|end| self.first_ns <= end)
+    }
+}
+
+/// Drops of a flow that are this far apart are of different attempts: one that has no outcome yet is
+/// known within half a second.
+const APART_NS: u64 = 2_000_000_000;
+
 /// Drops by reason.
 #[derive(Debug, Clone, Default)]
 struct Tally {
@@ -157,13 +181,22 @@ pub(super) struct Join {
 
 impl Join {
     /// A version of a record on its way to the reader: it gets what is known of its drops, and is
-    /// remembered.
-    pub(super) fn record(&mut self, c: &mut Connection) {
+    /// remembered. Where nothing is, `peek` may tell what was counted and not taken yet, of what
+    /// the attempt sent.
+    pub(super) fn record(
+        &mut self,
+        c: &mut Connection,
+        peek: impl FnOnce(&Connection, FlowKey) -> Option<Dropped>,
+    ) {
         let key = FlowKey::of(c);
         if let Some(tally) = self.tallies.get(&c.id) {
             c.drop = tally.dropped();
         } else if let Some(key) = key {
             self.claim(key, c);
+            if c.drop.is_none() {
+                // Not in its tally yet: it will be when it is taken.
+                c.drop = peek(c, key);
+            }
         }
         if let Some(key) = key {
             self.attempts.insert(key, c.clone());
@@ -191,13 +224,13 @@ impl Join {
     pub(super) fn dropped(
         &mut self,
         drop: &DropRecord,
-        last_ns: u64,
+        span: Span,
         by_sock: Option<ConnectionId>,
     ) -> Option<ConnectionId> {
         let flow = FlowKey::of_drop(drop);
         let mut hit: Vec<ConnectionId> = by_sock.into_iter().collect();
         for key in flow.into_iter().flat_map(FlowKey::attempts) {
-            let attempt = self.attempts.get(&key).filter(|c| c.id.start_ns <= last_ns);
+            let attempt = self.attempts.get(&key).filter(|c| span.is_of(c));
             if let Some(attempt) = attempt {
                 self.hit.insert(key);
                 if !hit.contains(&attempt.id) {
@@ -208,23 +241,25 @@ impl Join {
         for id in &hit {
             // As one that was used last.
             let mut tally = self.tallies.remove(id).unwrap_or_default();
-            tally.add(&drop.reason, drop.count, last_ns);
+            tally.add(&drop.reason, drop.count, span.last_ns);
             self.tallies.insert(*id, tally);
         }
         if let (true, Some(flow)) = (hit.is_empty(), flow) {
-            let mut tally = self.unclaimed.remove(&flow).unwrap_or_default();
-            tally.add(&drop.reason, drop.count, last_ns);
+            let known = self.unclaimed.remove(&flow);
+            let known = known.filter(|tally| span.first_ns < tally.last_ns + APART_NS);
+            let mut tally = known.unwrap_or_default();
+            tally.add(&drop.reason, drop.count, span.last_ns);
             self.unclaimed.insert(flow, tally);
         }
         hit.first().copied()
     }
 
     /// The process of an attempt that drops hit, or both where only the flow is known.
-    pub(super) fn name(&self, drop: &mut DropRecord, last_ns: u64) {
+    pub(super) fn name(&self, drop: &mut DropRecord, span: Span) {
         let Some(flow) = FlowKey::of_drop(drop) else { return };
         let attempts = flow.attempts().filter_map(|key| self.attempts.get(&key));
         let owner = attempts
-            .filter(|c| c.id.start_ns <= last_ns)
+            .filter(|c| span.is_of(c))
             .find(|c| drop.connection.is_none_or(|id| id == c.id));
         if let Some(owner) = owner {
             drop.connection = Some(owner.id);

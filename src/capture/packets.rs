@@ -11,10 +11,10 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use super::decoder::Decoder;
 use super::drops::{Drops, Taken};
 use super::drops_skel::types::{netspy_drop, netspy_drop_key};
-use super::join::{GENERATION, Join};
+use super::join::{GENERATION, Join, Span};
 use super::sys;
 use crate::accounting::DropCounters;
-use crate::event::{Connection, ConnectionId, DropRecord};
+use crate::event::{Connection, ConnectionId, DropRecord, Dropped, Outcome};
 use crate::stream::Subscribers;
 
 /// Time between looks while drops come, and the least, when so many attempts come that the first
@@ -24,6 +24,8 @@ const LOOK_BUSY: Duration = Duration::from_millis(50);
 /// How long drops that hit no known attempt wait for it: one without outcome is shown within half a
 /// second.
 const HOLD: Duration = Duration::from_millis(700);
+/// Why a local connect is refused.
+const NO_SOCKET: &str = "NO_SOCKET";
 /// Drops that wait.
 const HELD: usize = 4 * 8192;
 
@@ -81,7 +83,7 @@ pub(super) enum Look {
 struct Held {
     since: Instant,
     drop: DropRecord,
-    last_ns: u64,
+    span: Span,
 }
 
 /// What a look has found.
@@ -111,7 +113,18 @@ impl<'obj> Packets<'obj> {
     /// A version of a record on its way to the reader.
     pub(super) fn note(&mut self, connection: &mut Connection) {
         self.noted += 1;
-        self.join.record(connection);
+        let drops = &self.drops;
+        self.join.record(connection, |c, flow| {
+            // The packet that found no socket was dropped before the answer to it refused the
+            // attempt: looking right away saves a second version of the record.
+            let looks_local = flow.source.ip == flow.destination.ip
+                || (flow.source.ip.is_loopback() && flow.destination.ip.is_loopback());
+            if c.outcome != Outcome::Refused || !looks_local {
+                return None;
+            }
+            let count = drops.peek(drops.names.number(NO_SOCKET)?, flow)?;
+            Some(Dropped { reason: NO_SOCKET.to_owned(), count })
+        });
     }
 
     /// Looks for drops; `by_sock` finds the attempt that a socket holds.
@@ -123,6 +136,10 @@ impl<'obj> Packets<'obj> {
         by_sock: impl Fn(u64, &Decoder) -> Option<ConnectionId>,
     ) -> News {
         let mut news = News::default();
+        if look == Look::Last {
+            // What comes after it is in no books.
+            self.drops.detach();
+        }
         let since = self.looked.elapsed();
         let is_due = since >= LOOK || (self.noted >= GENERATION && since >= LOOK_BUSY);
         if (is_due || look != Look::Due) && self.drops.is_dirty() {
@@ -149,18 +166,18 @@ impl<'obj> Packets<'obj> {
         for flow in &taken.flows {
             let reason = self.drops.names.of(flow.key.reason);
             let mut drop = decoder.dropped(&flow.key, &flow.drop, reason);
-            let last_ns = flow.drop.last_ns;
+            let span = Span { first_ns: flow.drop.first_ns, last_ns: flow.drop.last_ns };
             let sock = Some(flow.drop.sock).filter(|sock| *sock != 0);
             let holder = sock.and_then(|sock| by_sock(sock, decoder));
-            let holder = holder.filter(|id| id.start_ns <= last_ns);
-            drop.connection = self.join.dropped(&drop, last_ns, holder);
+            let holder = holder.filter(|id| id.start_ns <= span.last_ns);
+            drop.connection = self.join.dropped(&drop, span, holder);
             if drop.connection.is_some() {
-                self.join.name(&mut drop, last_ns);
+                self.join.name(&mut drop, span);
             }
             if drop.process.is_some() || self.held.len() >= HELD {
                 news.drops.push(drop);
             } else {
-                self.held.push_back(Held { since: self.looked, drop, last_ns });
+                self.held.push_back(Held { since: self.looked, drop, span });
             }
         }
     }
@@ -190,7 +207,7 @@ impl<'obj> Packets<'obj> {
             && (look == Look::Last || held.since.elapsed() >= HOLD)
         {
             let Some(mut held) = self.held.pop_front() else { break };
-            self.join.name(&mut held.drop, held.last_ns);
+            self.join.name(&mut held.drop, held.span);
             news.drops.push(held.drop);
         }
     }

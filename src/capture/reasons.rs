@@ -46,6 +46,7 @@ impl DropFacts {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Names {
     names: HashMap<u32, Arc<str>>,
+    numbers: HashMap<Arc<str>, u32>,
     subsystems: HashMap<u32, String>,
 }
 
@@ -73,7 +74,8 @@ impl Names {
         let short = name.strip_prefix(PREFIX).unwrap_or(name);
         // A mask, and the end of the list: no reasons.
         if !short.starts_with("SUBSYS_") && short != "MAX" {
-            self.names.entry(value).or_insert_with(|| short.into());
+            let name = self.names.entry(value).or_insert_with(|| short.into());
+            self.numbers.entry(Arc::clone(name)).or_insert(value);
         }
     }
 
@@ -81,6 +83,11 @@ impl Names {
         if let Some(short) = name.strip_prefix(SUBSYSTEM).filter(|short| *short != "NUM") {
             self.subsystems.entry(value).or_insert_with(|| short.to_owned());
         }
+    }
+
+    /// The number of a reason on this kernel, if it has it.
+    pub(super) fn number(&self, name: &str) -> Option<u32> {
+        self.numbers.get(name).copied()
     }
 
     /// The name of a reason. One that the kernel does not name is called by its number, and by its
@@ -148,5 +155,6 @@ mod tests {
             assert_eq!(&*names.of(reason), name);
             assert_eq!(&*names.of(reason), name, "again");
         }
+        assert_eq!((names.number("NO_SOCKET"), names.number("MAX")), (Some(3), None));
     }
 }

@@ -80,7 +80,11 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Entries<K, V> {
     ///
     /// The iterator of libbpf-rs takes a call that fills less than its memory for the last one, but
     /// the kernel stops at whole buckets (`__htab_map_lookup_and_delete_batch()`).
-    pub(crate) fn take(&mut self, fd: BorrowedFd<'_>, mut each: impl FnMut(K, V)) -> io::Result<()> {
+    pub(crate) fn take(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        mut each: impl FnMut(K, V),
+    ) -> io::Result<()> {
         // Where a call ended: a number of a bucket.
         let mut place = 0_u32;
         let mut is_first = true;

@@ -63,6 +63,13 @@ fn explained(watch: &Watch, remote: SocketAddr) -> Connection {
     })
 }
 
+/// Whether an attempt has timed out after this reason dropped every SYN that it sent. The last may
+/// be known half a second after the outcome.
+fn timed_out(c: &Connection, reason: &str) -> bool {
+    let syns = u64::from(c.syn_retransmits.unwrap_or(0)) + 1;
+    c.outcome == Outcome::TimedOut && syns > 1 && c.drop == dropped(reason, syns)
+}
+
 fn release() -> (u32, u32) {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap());
@@ -105,7 +112,7 @@ fn a_refused_connect_is_explained_by_the_missing_socket() {
         let c = explained(&watch, remote);
         assert_eq!((c.outcome, c.state), (Outcome::Refused, State::Closed));
         assert_eq!(c.drop, dropped("NO_SOCKET", 1));
-        assert_eq!(watch.only(remote), c, "an update comes under the same id");
+        assert_eq!(watch.only(remote), c, "one record");
         let drops = watch.drops("the SYN", 1, |d| d.destination == end(remote));
         let [d] = drops.as_slice() else { panic!("{drops:#?}") };
         assert_eq!((&*d.reason, d.count, d.bytes), ("NO_SOCKET", 1, size));
@@ -183,11 +190,9 @@ fn a_timed_out_connect_is_explained_by_what_dropped_its_packets() {
         child.id()
     });
     let ours = |c: &Connection| c.process.as_ref().is_some_and(|p| p.pid == pid);
-    let c = watch.wait("the outcome", |c| ours(c) && c.outcome == Outcome::TimedOut);
     let reason = "BPF_CGROUP_EGRESS";
+    let c = watch.wait("the outcome", |c| ours(c) && timed_out(c, reason));
     let syns = u64::from(c.syn_retransmits.unwrap()) + 1;
-    assert!(syns > 1);
-    assert_eq!(c.drop, dropped(reason, syns));
     let waiting = watch.wait("it in progress", |c| ours(c) && c.drop.is_some());
     assert_eq!((waiting.id, waiting.outcome), (c.id, Outcome::InProgress));
     assert_eq!(waiting.drop, dropped(reason, 1));
@@ -220,10 +225,7 @@ fn a_firewall_is_named_as_the_cause() {
     match result {
         Err(why) => println!("skipped: no rule of nftables can be set: {why}"),
         Ok(remote) => {
-            let timed_out = |c: &Connection| goes_to(c, remote) && c.outcome == Outcome::TimedOut;
-            let c = watch.wait("the outcome", timed_out);
-            let syns = u64::from(c.syn_retransmits.unwrap()) + 1;
-            assert_eq!(c.drop, dropped("NETFILTER_DROP", syns));
+            watch.wait("the outcome", |c| goes_to(c, remote) && timed_out(c, "NETFILTER_DROP"));
         }
     }
 }
@@ -298,7 +300,10 @@ fn what_ends_in_order_is_no_drop() {
     // A retransmission of what has come already is nobody's fault, where a machine stalls.
     let old = |d: &&DropRecord| !d.reason.starts_with("TCP_OLD");
     assert_eq!(others.iter().filter(old).collect::<Vec<_>>(), Vec::<&DropRecord>::new());
-    let hit = watch.records(|c| remotes.iter().any(|r| goes_to(c, *r)) && c.drop.is_some());
+    let ours = |c: &Connection| c.process.as_ref().is_some_and(|p| p.netns == netns);
+    let hit = watch.records(|c| {
+        ours(c) && c.drop.is_some() && remotes.iter().any(|remote| goes_to(c, *remote))
+    });
     let hit: Vec<_> = hit.iter().filter_map(|c| c.drop.as_ref()).collect();
     assert!(hit.iter().all(|d| d.reason.starts_with("TCP_OLD")), "{hit:?}");
 }
@@ -357,7 +362,8 @@ fn a_flood_from_random_ports_costs_bounded_tables_and_loses_no_count() {
     };
     let (listed, no_room) = (count(&hit), count(&rest));
     println!("{flood} drops in {ended:?}: {listed} listed, {no_room} by reason alone");
-    assert_eq!(listed + no_room, flood);
+    // Other connects of this host may have been refused meanwhile.
+    assert!(listed <= flood && listed + no_room >= flood);
     // Two tables of 8,192 flows, one of which is taken every half second.
     let looks = 2 + began.elapsed().as_millis() as usize / 500;
     let records = drops.iter().filter(|d| hit(d)).count();
@@ -365,23 +371,22 @@ fn a_flood_from_random_ports_costs_bounded_tables_and_loses_no_count() {
     if ended.as_secs_f64() < 0.4 {
         assert!(no_room > 0, "{records} records");
     }
-    balanced(&watch);
+    balanced(watch);
 }
 
 /// Every packet is in one term, and in one record.
-fn balanced(watch: &Watch) {
-    watch.handle.drain();
-    let books = watch.handle.counters().drops;
-    assert_eq!((books.missed, books.lost), (0, 0), "{books:?}");
-    let records = watch.drops("all that was counted", books.packets - books.pending(), |_| true);
+fn balanced(watch: Watch) {
+    let handle = watch.handle.clone();
+    let records = watch.stop_drops();
+    let books = handle.counters().drops;
+    assert_eq!((books.missed, books.lost, books.pending()), (0, 0, 0), "{books:?}");
     let sum = |of: &dyn Fn(&DropRecord) -> bool| {
         records.iter().filter(|d| of(d)).map(|d| d.count).sum::<u64>()
     };
-    assert!(sum(&|_| true) >= books.packets - books.pending());
-    let now = watch.handle.counters().drops;
-    assert!(now.listed >= sum(&|d| d.source.is_some()), "{now:?}");
-    assert!(now.no_room >= sum(&|d| d.no_room), "{now:?}");
-    assert!(now.packets >= now.listed + now.no_room + now.no_address, "{now:?}");
+    assert_eq!(sum(&|_| true), books.packets, "{books:?}");
+    assert_eq!(sum(&|d| d.source.is_some()), books.listed, "{books:?}");
+    assert_eq!(sum(&|d| d.no_room), books.no_room, "{books:?}");
+    assert_eq!(books.packets, books.listed + books.no_room + books.no_address, "{books:?}");
 }
 
 /// What no library of the tests offers.
@@ -422,9 +427,8 @@ mod raw {
         let len = value.len() as libc::socklen_t;
         // SAFETY: the value has this length and lives through the call.
         #[allow(unsafe_code)]
-        let ret = unsafe {
-            libc::setsockopt(fd.as_raw_fd(), level, option, value.as_ptr().cast(), len)
-        };
+        let ret =
+            unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, value.as_ptr().cast(), len) };
         assert_eq!(ret, 0, "{}", std::io::Error::last_os_error());
     }
 }

@@ -161,12 +161,22 @@ impl Watch {
         matching(&guard)
     }
 
-    /// Ends capture, as a program would.
-    pub fn stop(mut self) -> Vec<Connection> {
+    fn end(&mut self) {
         self.handle.stop();
         for reader in self.readers.drain(..) {
             reader.join().unwrap();
         }
+    }
+
+    /// Ends capture, and gives every drop that it saw.
+    pub fn stop_drops(mut self) -> Vec<DropRecord> {
+        self.end();
+        std::mem::take(&mut *self.seen.drops.lock().unwrap())
+    }
+
+    /// Ends capture, as a program would.
+    pub fn stop(mut self) -> Vec<Connection> {
+        self.end();
         std::mem::take(&mut *self.seen.versions.lock().unwrap())
     }
 }
