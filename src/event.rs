@@ -233,6 +233,10 @@ word_enum! {
         SkError,
         /// The owner closed the socket, or died.
         OwnerClose,
+        /// It was accepted.
+        Accept,
+        /// The state in which the call left the socket, where its return value is not seen.
+        SocketState,
     }
 }
 
@@ -249,6 +253,12 @@ word_enum! {
         Timeout,
         /// Another error on the socket.
         Error,
+        /// A datagram socket was closed, or its owner died.
+        OwnerClose,
+        /// A datagram socket was given another peer, or none.
+        Disconnect,
+        /// Nothing was sent for a while by a datagram socket that has no peer.
+        Idle,
     }
 }
 
@@ -383,20 +393,24 @@ pub struct Dropped {
     pub count: u64,
 }
 
-/// How an established connection ended, and what it carried.
+/// How an established connection, or a datagram socket's time with a peer, ended, and what it
+/// carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Close {
-    /// When the socket reached the state CLOSED.
+    /// When the socket reached the state CLOSED, or the peer was given up.
     #[serde(serialize_with = "time::serialize")]
     pub time: Timestamp,
     /// From the outcome to the close, in microseconds.
     pub duration_us: u64,
     /// Payload bytes sent, each counted once however often it was retransmitted.
-    pub bytes_sent: u64,
-    /// Payload bytes received.
-    pub bytes_received: u64,
-    /// Segments retransmitted over the life of the connection.
-    pub retransmits: u32,
+    pub bytes_sent: Option<u64>,
+    /// Payload bytes received; `None` for datagrams, whose arrival is not seen.
+    pub bytes_received: Option<u64>,
+    /// Datagrams sent, one per call that sent; `None` for TCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datagrams_sent: Option<u64>,
+    /// Segments retransmitted over the life of the connection; `None` where the protocol has none.
+    pub retransmits: Option<u32>,
     /// Smoothed round-trip time in microseconds at the close, if the kernel had measured one.
     pub srtt_us: Option<u32>,
     /// Why it closed.
@@ -413,7 +427,7 @@ pub struct Connection {
     pub id: ConnectionId,
     /// Name of the host.
     pub host: Arc<str>,
-    /// Start of the attempt.
+    /// Start of the attempt; of an inbound connection, when it was accepted.
     #[serde(serialize_with = "time::serialize")]
     pub time: Timestamp,
     /// Who opened it.
@@ -430,7 +444,7 @@ pub struct Connection {
     pub remote: Option<Remote>,
     /// Path of a UNIX socket; abstract names start with `@`.
     pub path: Option<Arc<str>>,
-    /// Who made the attempt.
+    /// Who made the attempt, or accepted the connection.
     pub process: Option<Process>,
     /// What it is doing now.
     pub state: State,
@@ -442,9 +456,11 @@ pub struct Connection {
     pub error: Option<Cow<'static, str>>,
     /// What told the outcome; `None` while there is none.
     pub evidence: Option<Evidence>,
-    /// From the attempt to its outcome in microseconds, for success and failure alike.
+    /// From the attempt to its outcome in microseconds, for success and failure alike; `None`
+    /// for inbound connections.
     pub latency_us: Option<u64>,
-    /// SYNs sent again before the outcome; `None` where the protocol has none.
+    /// SYNs sent again before the outcome; `None` where the protocol has none, and for inbound
+    /// connections.
     pub syn_retransmits: Option<u32>,
     /// Packets that the kernel dropped.
     pub drop: Option<Dropped>,

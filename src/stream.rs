@@ -33,7 +33,7 @@ pub struct Builder {
     pub only_pid: Vec<u32>,
     /// User ids.
     pub only_uid: Vec<u32>,
-    /// Remote ports.
+    /// Remote ports; of inbound connections, local ports.
     pub only_port: Vec<u16>,
     /// Remote networks.
     pub only_cidr: Vec<IpNet>,

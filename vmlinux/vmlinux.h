@@ -66,6 +66,7 @@ enum bpf_func_id {
 	BPF_FUNC_sock_from_file = 162,
 	BPF_FUNC_task_pt_regs = 175,
 	BPF_FUNC_kallsyms_lookup_name = 179,
+	BPF_FUNC_skc_to_mptcp_sock = 196,
 };
 
 /* include/net/dropreason-core.h; of these only the names count. */
@@ -84,6 +85,30 @@ enum {
 	TCP_FIN_WAIT2 = 5,
 	TCP_CLOSE = 7,
 	TCP_CLOSE_WAIT = 8,
+};
+
+/* include/uapi/linux/bpf.h: contexts, whose offsets the verifier translates. */
+struct bpf_sock {
+	__u32 bound_dev_if;
+	__u32 family;
+	__u32 type;
+	__u32 protocol;
+};
+
+struct bpf_sock_addr {
+	__u32 user_family;
+	__u32 user_ip4;
+	__u32 user_ip6[4];
+	__u32 user_port;
+	__u32 family;
+	__u32 type;
+	__u32 protocol;
+	__u32 msg_src_ip4;
+	__u32 msg_src_ip6[4];
+	union {
+		struct bpf_sock *sk;
+		__u64 : 64;
+	} __attribute__((aligned(8)));
 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)

@@ -138,7 +138,8 @@ static __always_inline bool is_filtered(const struct netspy_conn *c)
 	    !bpf_map_lookup_elem(&only_comm, c->thread))
 		return true;
 	if (cfg_only_port) {
-		__u32 port = c->remote_port;
+		/* The port that names the service. */
+		__u32 port = c->flags & NETSPY_F_INBOUND ? c->local_port : c->remote_port;
 
 		if (c->family == AF_UNIX || !bpf_map_lookup_elem(&only_port, &port))
 			return true;
@@ -180,7 +181,7 @@ static __always_inline long output(void *record, __u64 size)
 /* Whether a sweep has shown the attempt, in whichever phase. */
 static __always_inline bool was_swept(const struct netspy_conn *c)
 {
-	return c->swept - c->start_ns <= NETSPY_PHASE_UNSETTLED;
+	return c->swept - c->start_ns <= NETSPY_PHASE_ENTERING;
 }
 
 /* A new version of the record of a sock. `last` says that there will be no other, so that a failure
@@ -197,8 +198,10 @@ static __always_inline void show(struct netspy_conn *c, struct netspy_counters *
 			COUNT(n, updates_lost);
 		else if (last)
 			COUNT(n, ring_full);
-		else
+		else {
+			COUNT(n, left);
 			return;
+		}
 	}
 	/* What follows is an update, if of a record that was lost. */
 	c->flags |= NETSPY_F_SHOWN;
@@ -206,6 +209,17 @@ static __always_inline void show(struct netspy_conn *c, struct netspy_counters *
 		c->flags |= NETSPY_F_SETTLED;
 		COUNT(n, settled);
 	}
+}
+
+/* The first version of an entry that others leave alone as yet. Should the ring be full, a sweep
+ * shows it later. */
+static __always_inline void show_entering(struct netspy_conn *held, struct netspy_conn *c,
+					  struct netspy_counters *n)
+{
+	if (output(c, sizeof(*c)))
+		return;
+	held->flags |= NETSPY_F_SHOWN | NETSPY_F_SETTLED;
+	COUNT(n, settled);
 }
 
 #endif

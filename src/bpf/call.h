@@ -3,6 +3,7 @@
 #ifndef NETSPY_CALL_H
 #define NETSPY_CALL_H
 
+#include "datagram.h"
 #include "tcp.h"
 
 /* Where the address that a call was given lies, which decides how it is read. */
@@ -140,6 +141,7 @@ static __always_inline void finished_attempt(bool direct, enum address_space spa
 			COUNT(n, address_unread);
 		}
 	}
+	clear_no_ports(&c);
 	COUNT(n, attempts);
 	if (is_filtered(&c)) {
 		COUNT(n, filtered);
@@ -147,6 +149,8 @@ static __always_inline void finished_attempt(bool direct, enum address_space spa
 	}
 	if (family == AF_UNIX)
 		unix_attempt(&c, space, call->addr, call->len, n);
+	else if (!call->ret && hold_peer((__u64)sk, &c, n))
+		return;
 	else if (output(&c, sizeof(c)))
 		COUNT(n, ring_full);
 }
@@ -257,6 +261,9 @@ static __always_inline void on_connect_return(bool direct, enum address_space sp
 		if (tcp_return_is_known(key, call->ret, n))
 			return;
 	}
+	/* One that fails leaves the peer that there was. */
+	if (cfg_hold && family != AF_UNIX && !call->ret)
+		end_peer((__u64)sk, NETSPY_END_DISCONNECT, n);
 	readable = read_sockaddr(&sa, space, call->addr, call->len);
 	/* AF_UNSPEC takes the peer away. */
 	if (readable && call->len >= 2 && sa.family == AF_UNSPEC)
@@ -282,6 +289,31 @@ static __always_inline bool leave_call(struct netspy_call *call)
 	*call = *found;
 	bpf_map_delete_elem(&calls, &tid);
 	return true;
+}
+
+static __always_inline void note_start(__u64 key)
+{
+	__u32 zero = 0;
+	struct netspy_start *slot = bpf_map_lookup_elem(&starts, &zero);
+
+	if (!slot)
+		return;
+	slot->sk = key;
+	slot->start_ns = bpf_ktime_get_boot_ns();
+	slot->tid = bpf_get_current_pid_tgid();
+}
+
+/* When the call on the sock began; 0 if another began on this processor since, or the task is on
+ * another. */
+static __always_inline __u64 take_start(__u64 key)
+{
+	__u32 zero = 0;
+	struct netspy_start *slot = bpf_map_lookup_elem(&starts, &zero);
+
+	if (!slot || slot->sk != key || slot->tid != (__u32)bpf_get_current_pid_tgid())
+		return 0;
+	slot->sk = 0;
+	return slot->start_ns;
 }
 
 /* The socket of an open file; NULL if it is none. */

@@ -19,14 +19,17 @@
 #define SOCK_RAW       3
 #define SOCK_SEQPACKET 5
 
-#define IPPROTO_TCP   6
-#define IPPROTO_MPTCP 262
+#define IPPROTO_ICMP   1
+#define IPPROTO_TCP    6
+#define IPPROTO_ICMPV6 58
+#define IPPROTO_MPTCP  262
 
 #define EBADF	     9
 #define EAGAIN	     11
 #define EFAULT	     14
 #define ENOTSOCK     88
 #define EPIPE	     32
+#define EMSGSIZE     90
 #define ECONNABORTED 103
 #define ECONNRESET   104
 #define ETIMEDOUT    110
@@ -40,6 +43,7 @@
 /* Options; constants to the verifier, so that what is off costs nothing. */
 const volatile bool cfg_calls = false;	     /* an entry hook keeps `calls` */
 const volatile bool cfg_locked_down = false; /* no helper may read kernel memory */
+const volatile bool cfg_hold = false;	     /* `conns` may hold datagram socks */
 const volatile bool cfg_only_pid = false;
 const volatile bool cfg_only_comm = false;
 const volatile bool cfg_only_uid = false;
@@ -60,8 +64,9 @@ struct {
 	__uint(max_entries, 8 << 20);
 } events SEC(".maps");
 
-/* Attempts and open connections of TCP, by the address of the sock; deleted at the latest when the
- * sock is destroyed. Preallocated: an allocation in the path of the observed costs more. */
+/* Attempts and open connections of TCP, and datagram socks with their peer, by the address of the
+ * sock; deleted at the latest when the sock is destroyed. Preallocated: an allocation in the path
+ * of the observed costs more. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
@@ -80,6 +85,17 @@ struct {
 
 /* Whether `unheld` was ever used: look-ups there cost every sock that goes away. */
 bool any_unheld = false;
+
+/* Whether any entry of `conns` was ever one of which only the beginning was seen. */
+bool any_called = false;
+
+/* Where a pointer becomes a number (key_of()). */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} key_scratch SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -105,6 +121,21 @@ struct {
 	__type(key, __u32);
 	__type(value, struct netspy_call);
 } calls SEC(".maps");
+
+/* When a connect() began that ends within itself, so on this processor. */
+struct netspy_start {
+	__u64 sk;
+	__u64 start_ns;
+	__u32 tid;
+	__u32 reserved;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct netspy_start);
+} starts SEC(".maps");
 
 #define FILTER_ENTRIES 1024
 

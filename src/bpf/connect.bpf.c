@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * Every connection attempt, with its outcome.
+ * Every connection attempt, with its outcome, and every connection that is accepted.
  *
  * TCP: a sock that goes from CLOSE to SYN_SENT begins an attempt. That happens in the context of
  * the task that asked for it, with the destination already on the sock. The record is kept in
@@ -8,12 +8,13 @@
  * packet, find it there, and put it into the ring at the outcome and at the close.
  *
  * What never reaches SYN_SENT (no route, not allowed, ...) and what is not TCP is seen when
- * connect() returns.
+ * connect() returns, incoming connections when they are accepted.
  *
  * The programs only read. They never change what the observed program gets to see.
  */
-#include "call.h"
+#include "callers.h"
 #include "exec.h"
+#include "inbound.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -133,8 +134,11 @@ static __always_inline int on_syscall_return(int fd, const void *addr, __u32 len
 	if (is_no_outcome(ret) || len > 128)
 		return 0;
 	done.sk = sock_of_fd(fd);
-	if (done.sk)
-		on_connect_return(false, OF_CALLER, &done);
+	if (!done.sk)
+		return 0;
+	if (!start_ns)
+		done.start_ns = take_start((__u64)done.sk);
+	on_connect_return(false, OF_CALLER, &done);
 	return 0;
 }
 
@@ -176,6 +180,119 @@ int exit_connect(struct trace_event_raw_sys_exit *ctx)
 	return 0;
 }
 
+SEC("cgroup/connect4")
+int connect4_cgroup(struct bpf_sock_addr *ctx)
+{
+	return on_connect_by(ctx, false);
+}
+
+SEC("cgroup/connect6")
+int connect6_cgroup(struct bpf_sock_addr *ctx)
+{
+	return on_connect_by(ctx, true);
+}
+
+/* ---- accept() ---- */
+
+/* sock_graft() joins the accepted sock and its socket, in the task that accepts and with the sock
+ * locked. Other families of sockets call it as well. */
+SEC("fentry/security_sock_graft")
+int BPF_PROG(graft_fentry, struct sock *sk)
+{
+	return on_accept_socket(true, sk);
+}
+
+SEC("kprobe/security_sock_graft")
+int BPF_KPROBE(graft_kprobe, struct sock *sk)
+{
+	return on_accept_socket(false, sk);
+}
+
+/* Where the return value is depends on the number of parameters; 6.10 put all but the first into
+ * one. */
+SEC("fexit/inet_csk_accept")
+int accept_fexit_of_2(__u64 *ctx)
+{
+	struct sock *sk = (struct sock *)ctx[2];
+
+	if (sk)
+		on_accept(true, sk);
+	return 0;
+}
+
+SEC("fexit/inet_csk_accept")
+int accept_fexit_of_4(__u64 *ctx)
+{
+	struct sock *sk = (struct sock *)ctx[4];
+
+	if (sk)
+		on_accept(true, sk);
+	return 0;
+}
+
+SEC("kretprobe/inet_csk_accept")
+int BPF_KRETPROBE(accept_kretprobe, struct sock *sk)
+{
+	if (sk)
+		on_accept(false, sk);
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_accept")
+int exit_accept(struct trace_event_raw_sys_exit *ctx)
+{
+	return on_accept_fd(ctx->ret);
+}
+
+SEC("tracepoint/syscalls/sys_exit_accept4")
+int exit_accept4(struct trace_event_raw_sys_exit *ctx)
+{
+	return on_accept_fd(ctx->ret);
+}
+
+/* ---- datagram sockets: close, and errors that come later ---- */
+
+/* Kernel sockets do not come here. The context is the sock itself. */
+SEC("cgroup/sock_release")
+int release_cgroup(struct bpf_sock *ctx)
+{
+	if (may_be_datagram(ctx->type))
+		on_release(key_of(ctx));
+	return 1;
+}
+
+SEC("fentry/inet_release")
+int BPF_PROG(release_fentry, struct socket *socket)
+{
+	struct sock *sk = socket->sk;
+
+	if (sk && may_be_datagram(sk->sk_type))
+		on_release((__u64)sk);
+	return 0;
+}
+
+SEC("kprobe/inet_release")
+int BPF_KPROBE(release_kprobe, struct socket *socket)
+{
+	struct sock *sk = READ(false, socket, sk);
+
+	if (sk && may_be_datagram(READ(false, sk, sk_type)))
+		on_release((__u64)sk);
+	return 0;
+}
+
+SEC("tp_btf/inet_sk_error_report")
+int BPF_PROG(sk_error_btf, struct sock *sk)
+{
+	return on_sock_error(true, sk);
+}
+
+SEC("raw_tp/inet_sk_error_report")
+int BPF_PROG(sk_error_raw, struct sock *sk)
+{
+	return on_sock_error(false, sk);
+}
+
 /* ---- sweep: what waits for an outcome is shown ---- */
 
 static __always_inline void read_pending_port(struct netspy_conn *c, __u64 key)
@@ -188,24 +305,44 @@ int sweep(struct bpf_iter__bpf_map_elem *ctx)
 {
 	struct netspy_conn *entry = ctx->value;
 	__u64 *key = ctx->key;
+	struct netspy_counters *n;
 	struct netspy_conn c;
 
 	if (!entry || !key)
 		return 0;
 	/* A copy: the state hooks go on meanwhile, and the entry may become another's. */
 	__builtin_memcpy(&c, entry, sizeof(c));
-	if (c.flags & NETSPY_F_FILTERED || c.swept == c.start_ns + c.phase)
+	if (c.flags & NETSPY_F_FILTERED)
+		return 0;
+	n = this_cpu_counters();
+	if (c.phase == NETSPY_PHASE_CALLED && !cfg_locked_down) {
+		resolve_called(&c, *key);
+		/* It may not have come to its end yet. */
+		if (c.phase == NETSPY_PHASE_FAILED &&
+		    bpf_ktime_get_boot_ns() - c.start_ns < cfg_show_pending_ns) {
+			COUNT(n, left);
+			return 0;
+		}
+	}
+	if (c.swept == c.start_ns + c.phase)
 		return 0;
 	switch (c.phase) {
 	case NETSPY_PHASE_PENDING:
-		if (bpf_ktime_get_boot_ns() - c.start_ns < cfg_show_pending_ns)
+		if (bpf_ktime_get_boot_ns() - c.start_ns < cfg_show_pending_ns) {
+			COUNT(n, left);
 			return 0;
+		}
 		/* The entry stands, so the sock does; it has its port by now. */
 		if (!cfg_locked_down)
 			read_pending_port(&c, *key);
 		break;
+	case NETSPY_PHASE_FAILED:
+		/* One that was just resolved; others have been shown, or never will be. */
+		if (entry->phase != NETSPY_PHASE_CALLED)
+			return 0;
+		break;
 	case NETSPY_PHASE_OPEN:
-		/* The ring was full at the outcome. */
+		/* The ring was full at the outcome, or it is a peer, which stays. */
 		if (c.flags & NETSPY_F_SHOWN)
 			return 0;
 		break;
@@ -213,8 +350,19 @@ int sweep(struct bpf_iter__bpf_map_elem *ctx)
 		return 0;
 	}
 	c.flags |= NETSPY_F_SWEPT;
-	if (output(&c, sizeof(c)) == 0)
-		entry->swept = c.start_ns + c.phase;
+	if (output(&c, sizeof(c))) {
+		COUNT(n, left);
+		return 0;
+	}
+	/* Atomic: what is loaded below is loaded after. */
+	__sync_fetch_and_add(&entry->swept, c.start_ns + c.phase - c.swept);
+	if (is_datagram(&c) && entry->error != c.error) {
+		/* Changed meanwhile, and not known to have been shown. */
+		__builtin_memcpy(&c, entry, sizeof(c));
+		c.flags |= NETSPY_F_SWEPT;
+		if (output(&c, sizeof(c)))
+			COUNT(n, updates_lost);
+	}
 	return 0;
 }
 

@@ -25,6 +25,10 @@ enum netspy_phase {
 	NETSPY_PHASE_CLOSED = 3,  /* succeeded once, closed since */
 	/* Left SYN_SENT without an error: the return value of connect() will tell why. */
 	NETSPY_PHASE_UNSETTLED = 4,
+	/* Connected before it had an entry; the entry is not complete yet. */
+	NETSPY_PHASE_ENTERING = 5,
+	/* Asked for by a call whose end is not seen. Not in the ring. */
+	NETSPY_PHASE_CALLED = 6,
 };
 
 enum netspy_evidence {
@@ -33,6 +37,16 @@ enum netspy_evidence {
 	NETSPY_EVIDENCE_TCP_STATE = 2,
 	NETSPY_EVIDENCE_SK_ERROR = 3,
 	NETSPY_EVIDENCE_OWNER_CLOSE = 4,
+	NETSPY_EVIDENCE_ACCEPT = 5,
+	NETSPY_EVIDENCE_SOCKET_STATE = 6,
+};
+
+/* How a record of datagrams ended. */
+enum netspy_end {
+	NETSPY_END_NONE = 0,
+	NETSPY_END_OWNER_CLOSE = 1, /* the socket was closed */
+	NETSPY_END_DISCONNECT = 2,  /* the socket was given another peer, or none */
+	NETSPY_END_IDLE = 3,	    /* nothing was sent for a while */
 };
 
 /* netspy_conn.flags */
@@ -46,8 +60,9 @@ enum netspy_evidence {
 #define NETSPY_F_PREEXISTING 0x0080 /* there before capture; counted nowhere */
 #define NETSPY_F_INBOUND     0x0100 /* accepted */
 #define NETSPY_F_LISTENER    0x0200 /* a socket that listens, no attempt; counted nowhere */
-#define NETSPY_F_SENT	     0x0400 /* a datagram is known to have left */
 #define NETSPY_F_NO_START    0x0800 /* start_ns is the time of the outcome: the start was not seen */
+#define NETSPY_F_COUNTED     0x1000 /* all its datagrams are counted, */
+#define NETSPY_F_BYTES	     0x2000 /* and their bytes */
 
 /* One attempt: the value kept per socket, and the record in the ring. */
 struct netspy_conn {
@@ -81,12 +96,14 @@ struct netspy_conn {
 	__u16 protocol;
 	__u16 local_port;  /* host byte order */
 	__u16 remote_port; /* host byte order */
-	__u16 reserved2[3];
+	__u8 end;	   /* enum netspy_end */
+	__u8 reserved2[5];
 	__u8 local[16]; /* network byte order; IPv4 in the first four */
 	__u8 remote[16];
 	__u8 comm[NETSPY_COMM_LEN];   /* of the process */
 	__u8 thread[NETSPY_COMM_LEN]; /* of the calling thread */
 	__u8 parent[NETSPY_COMM_LEN];
+	__u64 datagrams_sent;
 };
 
 /* An attempt on a UNIX socket. */
@@ -122,6 +139,8 @@ struct netspy_counters {
 	 * the difference tells whether a sweep has anything to look for. */
 	__u64 waiting;
 	__u64 settled;
+	/* How often something was not shown that a sweep should show later. */
+	__u64 left;
 };
 
 /* Key of the network filters. */
@@ -135,9 +154,9 @@ struct netspy_cidr6 {
 	__u8 addr[16];
 };
 
-_Static_assert(sizeof(struct netspy_conn) == 208, "layout of netspy_conn");
-_Static_assert(sizeof(struct netspy_unix) == 320, "layout of netspy_unix");
+_Static_assert(sizeof(struct netspy_conn) == 216, "layout of netspy_conn");
+_Static_assert(sizeof(struct netspy_unix) == 328, "layout of netspy_unix");
 _Static_assert(sizeof(struct netspy_exec) == 1056, "layout of netspy_exec");
-_Static_assert(sizeof(struct netspy_counters) == 72, "layout of netspy_counters");
+_Static_assert(sizeof(struct netspy_counters) == 80, "layout of netspy_counters");
 
 #endif

@@ -20,7 +20,7 @@ static __always_inline int on_exec(bool direct, struct task_struct *task, struct
 	__u32 zero = 0;
 	struct task_struct *leader;
 	struct mm_struct *mm;
-	long len = 0;
+	long len;
 
 	e = bpf_map_lookup_elem(&exec_scratch, &zero);
 	if (!e)
@@ -31,9 +31,7 @@ static __always_inline int on_exec(bool direct, struct task_struct *task, struct
 	leader = READ(direct, task, group_leader);
 	e->task_start_ns = READ(direct, leader, start_boottime);
 	/* The binary that runs; of a script that is its interpreter. */
-	if (!cfg_locked_down)
-		len =
-		    bpf_probe_read_kernel_str(e->file, sizeof(e->file), READ(direct, bprm, interp));
+	len = bpf_probe_read_kernel_str(e->file, sizeof(e->file), READ(direct, bprm, interp));
 	e->file_len = len > 0 ? len - 1 : 0;
 	mm = READ(direct, task, mm);
 	start = READ(direct, mm, arg_start);

@@ -20,7 +20,7 @@
 		if (direct)                                                                        \
 			__value = (src)->member;                                                   \
 		else                                                                               \
-			bpf_core_read(&__value, sizeof(__value), &(src)->member);                  \
+			bpf_core_read((void *)&__value, sizeof(__value), &(src)->member);          \
 		__value;                                                                           \
 	})
 

@@ -3,7 +3,7 @@
 #ifndef NETSPY_TCP_H
 #define NETSPY_TCP_H
 
-#include "attempt.h"
+#include "called.h"
 
 #define RCV_SEND_SHUTDOWN 3 /* SHUTDOWN_MASK of net/sock.h */
 /* tcp_syn_retries at its default gives up after 127 s (ip-sysctl.rst). */
@@ -118,11 +118,19 @@ static __always_inline void tcp_begin(bool direct, struct sock *sk, __u64 key,
 {
 	struct netspy_conn c = {.kind = NETSPY_KIND_CONN};
 	struct tcp_sock *tp = tcp_of(direct, sk);
+	bool counted = false;
 	__u8 one = 1;
 
 	if (!tp)
 		return;
 	c.start_ns = bpf_ktime_get_boot_ns();
+	if (any_called) {
+		struct netspy_conn *called = bpf_map_lookup_elem(&conns, &key);
+
+		counted = called && called->phase == NETSPY_PHASE_CALLED;
+		if (counted)
+			c.start_ns = called->start_ns;
+	}
 	c.sock_type = SOCK_STREAM;
 	c.protocol = IPPROTO_TCP;
 	if (is_subflow(direct, tp)) {
@@ -134,6 +142,13 @@ static __always_inline void tcp_begin(bool direct, struct sock *sk, __u64 key,
 	c.netns = read_netns(direct, sk);
 	read_addresses(&c, direct, sk, READ(direct, sk, __sk_common.skc_family));
 
+	if (counted) {
+		if (is_filtered(&c))
+			c.flags |= NETSPY_F_FILTERED;
+		/* In the place of the other. */
+		bpf_map_update_elem(&conns, &key, &c, BPF_ANY);
+		return;
+	}
 	COUNT(n, attempts);
 	if (is_filtered(&c)) {
 		c.flags |= NETSPY_F_FILTERED;
@@ -289,7 +304,9 @@ static __always_inline int on_destroy_sock(bool direct, struct sock *sk)
 		return 0;
 	}
 	n = this_cpu_counters();
-	if (c->phase == NETSPY_PHASE_UNSETTLED) {
+	if (c->phase == NETSPY_PHASE_CALLED) {
+		conclude_called(c, key, n);
+	} else if (c->phase == NETSPY_PHASE_UNSETTLED) {
 		taken_back(c, n);
 	} else if (c->phase == NETSPY_PHASE_PENDING) {
 		/* The run at its change of state was skipped. */

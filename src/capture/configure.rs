@@ -16,6 +16,8 @@ pub(super) struct Modes {
     pub calls: bool,
     /// No helper may read kernel memory.
     pub locked_down: bool,
+    /// The close of datagram sockets is seen, and a sweep shows those that stay open.
+    pub hold: bool,
 }
 
 /// Sets the constants and the sizes of the maps.
@@ -44,6 +46,7 @@ pub(super) fn configure(
     };
     rodata.cfg_calls = modes.calls;
     rodata.cfg_locked_down = modes.locked_down;
+    rodata.cfg_hold = modes.hold;
     rodata.cfg_only_pid = !options.only_pid.is_empty();
     rodata.cfg_only_comm = !options.only_process.is_empty();
     rodata.cfg_only_uid = !options.only_uid.is_empty();

@@ -72,6 +72,7 @@ pub(crate) fn sum_counters<'a>(per_cpu: impl Iterator<Item = &'a [u8]>) -> netsp
         sum.exec_lost += one.exec_lost;
         sum.waiting += one.waiting;
         sum.settled += one.settled;
+        sum.left += one.left;
     }
     sum
 }
@@ -125,7 +126,7 @@ mod tests {
     fn a_path_length_out_of_range_is_bounded() {
         let mut bytes = vec![0; size_of::<netspy_unix>()];
         bytes[0] = KIND_UNIX as u8;
-        bytes[208..212].copy_from_slice(&u32::MAX.to_ne_bytes());
+        bytes[216..220].copy_from_slice(&u32::MAX.to_ne_bytes());
         assert!(matches!(decode(&bytes), Ok(Raw::Unix(_, path)) if path.len() == 108));
     }
 }

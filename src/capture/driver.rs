@@ -180,7 +180,7 @@ fn own(options: &Builder, sender: Sender<Batch>, ready: &Ready) -> Result<(), Ca
         match loader::load(&mut storage, options, &support, &plan) {
             Ok(loaded) => break loaded,
             Err(LoadError::Program { name, error }) => {
-                plan.rule_out(&name, error, options.backend)?;
+                plan.rule_out(&name, error, &support, options.backend)?;
             }
             Err(LoadError::Final(error)) => return Err(error),
         }
@@ -280,6 +280,8 @@ struct Driver<'a> {
     decoder: Decoder,
     shown: Shown,
     packets: Option<Packets<'a>>,
+    /// What had begun, or had been left, at the last sweep.
+    looked_at: (u64, u64),
 }
 
 impl<'a> Driver<'a> {
@@ -290,7 +292,7 @@ impl<'a> Driver<'a> {
         packets: Option<Packets<'a>>,
     ) -> Self {
         let (decoder, shown) = (Decoder::default(), Shown::default());
-        Driver { shared, sender, drop_when_full, decoder, shown, packets }
+        Driver { shared, sender, drop_when_full, decoder, shown, packets, looked_at: (0, 0) }
     }
 
     /// Until the stream is dropped or stopped; returns why.
@@ -304,12 +306,12 @@ impl<'a> Driver<'a> {
         #[allow(unsafe_code)]
         let ring_fd = unsafe { BorrowedFd::borrow_raw(ring.epoll_fd()) };
         let mut pause = DRAIN_BUSY;
-        let mut swept = Instant::now();
-        let mut answered = 0;
+        let (mut swept, mut answered) = (Instant::now(), 0);
         loop {
             let asked = self.shared.drains.lock().unwrap_or_else(PoisonError::into_inner).asked;
             let stopping = self.shared.stop.load(Ordering::Acquire);
-            if swept.elapsed() >= SWEEP {
+            // Who asks is to find in the books what is open, not what waits to be shown.
+            if stopping || asked != answered || swept.elapsed() >= SWEEP {
                 swept = Instant::now();
                 self.decoder.refresh_clock();
                 self.sweep(loaded);
@@ -324,8 +326,8 @@ impl<'a> Driver<'a> {
             if !self.look_at_drops(look, loaded) {
                 return "the stream was dropped";
             }
-            answered = asked;
             self.shared.drains_done(asked);
+            answered = asked;
             if stopping {
                 return "it was stopped";
             }
@@ -349,9 +351,12 @@ impl<'a> Driver<'a> {
     /// Shows what waits for an outcome, if anything does that was not shown yet.
     fn sweep(&mut self, loaded: &Loaded<'_>) {
         let kernel = self.shared.kernel();
-        if kernel.waiting == kernel.settled {
+        // What stays open once shown needs no further look.
+        let begun = (kernel.waiting, kernel.left);
+        if kernel.waiting == kernel.settled || begun == self.looked_at {
             return;
         }
+        self.looked_at = begun;
         self.shown.swept();
         let Some(link) = loaded.links.get("sweep") else { return };
         let swept = Iter::new(link)

@@ -36,6 +36,8 @@ pub struct Hook {
 pub enum Need {
     /// A function by this name that is not inlined everywhere.
     Function(&'static str),
+    /// A function by this name with so many parameters, which some kernels have otherwise.
+    Parameters(&'static str, usize),
     /// A tracepoint by this name.
     Tracepoint(&'static str),
     /// The tracepoints of system calls, in a tracing file system.
@@ -48,18 +50,23 @@ pub enum Need {
     ProbeRead,
     /// A mounted cgroup v2 hierarchy.
     Cgroup2,
+    /// Another feature, without which this one has nothing to join its events to.
+    Feature(&'static str),
 }
 
 impl Need {
     pub(crate) fn is_met(self, support: &KernelSupport) -> bool {
         match self {
             Need::Function(name) => support.functions.contains(name),
+            Need::Parameters(name, count) => support.parameters.contains(&(name, count)),
             Need::Tracepoint(name) => support.tracepoints.contains(name),
             Need::SyscallEvents => support.syscall_events,
             Need::Kprobes => support.kprobes,
             Need::TaskPtRegs => support.task_pt_regs,
             Need::ProbeRead => support.probe_read,
             Need::Cgroup2 => support.cgroup2.is_some(),
+            // Known only when all have been considered.
+            Need::Feature(_) => true,
         }
     }
 
@@ -71,6 +78,9 @@ impl Need {
                 format!(
                     "kernel {release} has no function {name} (renamed, or inlined by its build)"
                 )
+            }
+            Need::Parameters(name, count) => {
+                format!("in kernel {release} {name} does not have {count} parameters")
             }
             Need::Tracepoint(name) => match tracepoint_since(name) {
                 Some(since) => format!("Linux {since} brings the tracepoint {name}"),
@@ -88,6 +98,7 @@ impl Need {
                     .into()
             }
             Need::Cgroup2 => "no cgroup v2 hierarchy is mounted (mount -t cgroup2 none DIR)".into(),
+            Need::Feature(name) => format!("of no use without {name}, which nothing serves"),
         }
     }
 }
@@ -109,6 +120,18 @@ pub(crate) fn functions() -> Vec<&'static str> {
     })
 }
 
+/// Functions whose number of parameters decides about a hook.
+pub(crate) fn parameters() -> Vec<(&'static str, usize)> {
+    let hooks = FEATURES.iter().flat_map(|feature| feature.hooks);
+    hooks
+        .flat_map(|hook| hook.needs)
+        .filter_map(|need| match need {
+            Need::Parameters(name, count) => Some((*name, *count)),
+            _ => None,
+        })
+        .collect()
+}
+
 /// Tracepoints that some hook needs.
 pub(crate) fn tracepoints() -> Vec<&'static str> {
     needs(|need| match need {
@@ -124,20 +147,20 @@ fn needs(select: impl Fn(Need) -> Option<&'static str>) -> Vec<&'static str> {
 
 /// A tracepoint of the kernel, typed where the kernel allows.
 macro_rules! kernel_tracepoint {
-    ($name:literal, $btf:literal, $raw:literal) => {
+    ($name:literal, $btf:literal, $raw:literal $(, $need:expr)*) => {
         &[
             Hook {
                 name: concat!("tp_btf/", $name),
                 backend: None,
                 programs: &[$btf],
-                needs: &[Need::Tracepoint($name)],
+                needs: &[Need::Tracepoint($name) $(, $need)*],
                 note: None,
             },
             Hook {
                 name: concat!("raw_tp/", $name),
                 backend: None,
                 programs: &[$raw],
-                needs: &[Need::Tracepoint($name), Need::ProbeRead],
+                needs: &[Need::Tracepoint($name), Need::ProbeRead $(, $need)*],
                 note: None,
             },
         ]
@@ -145,10 +168,9 @@ macro_rules! kernel_tracepoint {
 }
 
 const SYSCALL_NOTE: Option<&str> = Some(
-    "system-call tracepoints do not see io_uring, 32-bit programs and fast open by sendto(): of \
-     these, TCP is seen by its states, other protocols and refusals before the first packet are \
-     not; a connect() to a UNIX socket is seen when it returns, and not at all if a signal ends it \
-     while it blocks; how long a call took that ended within itself is not known",
+    "system-call tracepoints do not see io_uring and 32-bit programs (connect_other_callers); a \
+     connect() to a UNIX socket is seen when it returns, and not at all if a signal ends it while \
+     it blocks; how long it took is not known",
 );
 
 /// Everything that connect.bpf.c observes. They are attached in this order: what only cleans up
@@ -157,7 +179,23 @@ pub const FEATURES: &[FeatureHooks] = &[
     FeatureHooks {
         name: "process_start",
         required: false,
-        hooks: kernel_tracepoint!("sched_process_exec", "exec_btf", "exec_raw"),
+        // Its path and arguments lie where only helpers read.
+        hooks: &[
+            Hook {
+                name: "tp_btf/sched_process_exec",
+                backend: None,
+                programs: &["exec_btf"],
+                needs: &[Need::ProbeRead],
+                note: None,
+            },
+            Hook {
+                name: "raw_tp/sched_process_exec",
+                backend: None,
+                programs: &["exec_raw"],
+                needs: &[Need::ProbeRead],
+                note: None,
+            },
+        ],
         without: "programs that end at once may be without path and arguments",
     },
     FeatureHooks {
@@ -167,10 +205,109 @@ pub const FEATURES: &[FeatureHooks] = &[
         without: "",
     },
     FeatureHooks {
+        name: "datagram_close",
+        required: false,
+        hooks: &[
+            Hook {
+                name: "cgroup/sock_release",
+                backend: None,
+                programs: &["release_cgroup"],
+                needs: &[Need::Cgroup2, Need::Feature("in_progress")],
+                note: None,
+            },
+            Hook {
+                name: "fentry/inet_release",
+                backend: Some(Backend::Fentry),
+                programs: &["release_fentry"],
+                needs: &[Need::Function("inet_release"), Need::Feature("in_progress")],
+                note: None,
+            },
+            Hook {
+                name: "kprobe/inet_release",
+                backend: Some(Backend::Kprobe),
+                programs: &["release_kprobe"],
+                needs: &[
+                    Need::Function("inet_release"),
+                    Need::Kprobes,
+                    Need::ProbeRead,
+                    Need::Feature("in_progress"),
+                ],
+                note: None,
+            },
+        ],
+        without: "a datagram socket that has a peer is shown once, and stays 'open'",
+    },
+    FeatureHooks {
+        name: "datagram_errors",
+        required: false,
+        hooks: kernel_tracepoint!(
+            "inet_sk_error_report",
+            "sk_error_btf",
+            "sk_error_raw",
+            Need::Feature("datagram_close")
+        ),
+        without: "errors that come back for a datagram do not show in its record",
+    },
+    FeatureHooks {
         name: "tcp_outcome",
         required: true,
         hooks: kernel_tracepoint!("inet_sock_set_state", "set_state_btf", "set_state_raw"),
         without: "",
+    },
+    FeatureHooks {
+        name: "inbound",
+        required: false,
+        hooks: &[
+            Hook {
+                name: "fentry/security_sock_graft",
+                backend: Some(Backend::Fentry),
+                programs: &["graft_fentry"],
+                needs: &[Need::Function("security_sock_graft")],
+                note: None,
+            },
+            Hook {
+                name: "fexit/inet_csk_accept",
+                backend: Some(Backend::Fentry),
+                programs: &["accept_fexit_of_2"],
+                needs: &[Need::Parameters("inet_csk_accept", 2)],
+                note: None,
+            },
+            Hook {
+                name: "fexit/inet_csk_accept (before Linux 6.10)",
+                backend: Some(Backend::Fentry),
+                programs: &["accept_fexit_of_4"],
+                needs: &[Need::Parameters("inet_csk_accept", 4)],
+                note: None,
+            },
+            Hook {
+                name: "kprobe/security_sock_graft",
+                backend: Some(Backend::Kprobe),
+                programs: &["graft_kprobe"],
+                needs: &[Need::Function("security_sock_graft"), Need::Kprobes, Need::ProbeRead],
+                note: None,
+            },
+            Hook {
+                name: "kretprobe/inet_csk_accept",
+                backend: Some(Backend::Kprobe),
+                programs: &["accept_kretprobe"],
+                needs: &[Need::Function("inet_csk_accept"), Need::Kprobes, Need::ProbeRead],
+                note: Some(
+                    "while more threads wait in accept() than the kernel has room for (10, or \
+                     twice the number of processors), what the others of them accept is not seen",
+                ),
+            },
+            Hook {
+                name: "tracepoint/syscalls/sys_exit_accept + sys_exit_accept4",
+                backend: Some(Backend::Tracepoint),
+                programs: &["exit_accept", "exit_accept4"],
+                needs: &[Need::SyscallEvents, Need::ProbeRead],
+                note: Some(
+                    "system-call tracepoints do not see what io_uring, 32-bit programs and the \
+                     kernel itself accept",
+                ),
+            },
+        ],
+        without: "connections that processes of this host accept are not seen",
     },
     FeatureHooks {
         name: "connect",
@@ -187,25 +324,58 @@ pub const FEATURES: &[FeatureHooks] = &[
                 name: "kprobe+kretprobe/__sys_connect_file",
                 backend: Some(Backend::Kprobe),
                 programs: &["connect_kretprobe", "connect_kprobe"],
-                needs: &[Need::Function("__sys_connect_file"), Need::Kprobes, Need::ProbeRead],
+                needs: &[Need::ProbeRead, Need::Kprobes, Need::Function("__sys_connect_file")],
                 note: None,
             },
             Hook {
                 name: "tracepoint/syscalls/sys_exit_connect",
                 backend: Some(Backend::Tracepoint),
                 programs: &["exit_connect"],
-                needs: &[Need::SyscallEvents, Need::TaskPtRegs, Need::ProbeRead],
+                needs: &[Need::ProbeRead, Need::SyscallEvents, Need::TaskPtRegs],
                 note: SYSCALL_NOTE,
             },
             Hook {
                 name: "tracepoint/syscalls/sys_enter_connect + sys_exit_connect",
                 backend: Some(Backend::Tracepoint),
                 programs: &["exit_connect", "enter_connect"],
-                needs: &[Need::SyscallEvents, Need::ProbeRead],
+                needs: &[Need::ProbeRead, Need::SyscallEvents],
                 note: SYSCALL_NOTE,
             },
         ],
         without: "",
+    },
+    FeatureHooks {
+        name: "connect_other_callers",
+        required: false,
+        hooks: &[
+            Hook {
+                name: "fentry+fexit/__sys_connect_file",
+                backend: Some(Backend::Fentry),
+                programs: &["connect_fexit", "connect_fentry"],
+                needs: &[Need::Function("__sys_connect_file")],
+                note: None,
+            },
+            Hook {
+                name: "kprobe+kretprobe/__sys_connect_file",
+                backend: Some(Backend::Kprobe),
+                programs: &["connect_kretprobe", "connect_kprobe"],
+                needs: &[Need::ProbeRead, Need::Kprobes, Need::Function("__sys_connect_file")],
+                note: None,
+            },
+            Hook {
+                name: "cgroup/connect4 + connect6",
+                backend: Some(Backend::Tracepoint),
+                programs: &["connect4_cgroup", "connect6_cgroup"],
+                needs: &[Need::ProbeRead, Need::TaskPtRegs, Need::Cgroup2],
+                note: Some(
+                    "how connect() by io_uring and by 32-bit programs ended is told by TCP's \
+                     states, or by the state of the socket: then a failure is without its error \
+                     number; UNIX sockets are not seen",
+                ),
+            },
+        ],
+        without: "connect() by io_uring and by 32-bit programs is seen by TCP's states only: other \
+                  protocols and refusals before the first packet are not",
     },
     FeatureHooks {
         name: "in_progress",
@@ -237,7 +407,6 @@ pub(crate) const NOT_OBSERVED: &[(&str, &str)] = &[
         "this version does not see datagrams leave: a connected datagram socket stays 'associated'",
     ),
     ("datagrams_without_connect", "this version does not see datagrams sent without connect()"),
-    ("inbound", "this version does not see accepted connections and listening sockets"),
     ("preexisting", "this version does not list connections that existed before it started"),
     ("dns_names", "this version does not see DNS answers"),
 ];

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
@@ -12,7 +13,7 @@ use libbpf_rs::{ErrorKind, Link, OpenObject, PrintLevel, ProgramMut};
 use super::configure::{Modes, configure, fill_filters};
 use super::error::CaptureError;
 use super::features::{Hook, NOT_OBSERVED};
-use super::plan::{AttachPlan, Planned, nothing_serves};
+use super::plan::{AttachPlan, Planned, drop_dependents, nothing_serves};
 use super::report::{AttachReport, Backend, Feature, NotUsed, ProgramReport};
 use super::skel::{ConnectSkel, ConnectSkelBuilder};
 use super::support::KernelSupport;
@@ -49,6 +50,11 @@ impl AttachPlan {
         self.chosen().any(|hook| hook.programs.contains(&program))
     }
 
+    /// Whether a feature has a hook now.
+    fn serves(&self, feature: &str) -> bool {
+        self.features.iter().any(|p| p.feature.name == feature && p.chosen().is_some())
+    }
+
     fn chosen(&self) -> impl Iterator<Item = &'static Hook> {
         self.features.iter().filter_map(Planned::chosen)
     }
@@ -58,19 +64,30 @@ impl AttachPlan {
         &mut self,
         program: &str,
         error: CaptureError,
+        support: &KernelSupport,
         forced: Option<Backend>,
     ) -> Result<(), CaptureError> {
+        let chosen = self.chosen().find(|hook| hook.programs.contains(&program));
+        let family = chosen.and_then(|hook| hook.backend);
+        // What is not for this process at all is not for the others of the family either.
+        let all = matches!(error, CaptureError::NoPrivilege { .. });
+        let is_meant = |hook: &Hook| {
+            hook.programs.contains(&program) || (all && family.is_some() && hook.backend == family)
+        };
         let mut found = false;
         for planned in &mut self.features {
-            let Some(hook) = planned.chosen().filter(|hook| hook.programs.contains(&program))
-            else {
-                continue;
-            };
+            let name = planned.feature.name;
+            let Some(meant) = planned.chosen().filter(|hook| is_meant(hook)) else { continue };
             found = true;
-            planned.candidates.remove(0);
-            let why = error.in_short();
-            tracing::debug!("{}: {} cannot be used: {error}", planned.feature.name, hook.name);
-            planned.ruled_out.push(NotUsed { hook: hook.name.to_owned(), why });
+            tracing::debug!("{name}: {} cannot be used: {error}", meant.name);
+            planned.candidates.retain(|hook| {
+                let goes = is_meant(hook);
+                if goes {
+                    let not = NotUsed { hook: hook.name.to_owned(), why: error.in_short() };
+                    planned.ruled_out.push(not);
+                }
+                !goes
+            });
             if planned.feature.required && planned.candidates.is_empty() {
                 // The verifier's words, and a lack of privilege, say more than that nothing is left.
                 return Err(match (error, forced) {
@@ -79,6 +96,7 @@ impl AttachPlan {
                 });
             }
         }
+        drop_dependents(&mut self.features, support);
         if found { Ok(()) } else { Err(error) }
     }
 }
@@ -88,13 +106,13 @@ impl Planned {
         self.candidates.first().copied()
     }
 
-    fn report(&self) -> Feature {
+    fn report(&self, support: &KernelSupport) -> Feature {
         let not_used = self.ruled_out.clone();
         match self.chosen() {
             Some(hook) => Feature {
                 hook: Some(hook.name.to_owned()),
                 ok: true,
-                note: hook.note.map(str::to_owned),
+                note: note(hook, support),
                 not_used,
             },
             None => {
@@ -103,6 +121,20 @@ impl Planned {
             }
         }
     }
+}
+
+/// What a hook does not see, here.
+fn note(hook: &Hook, support: &KernelSupport) -> Option<String> {
+    let own = hook.note.map(str::to_owned);
+    if !hook.name.contains("cgroup/") || support.cgroup2_is_root {
+        return own;
+    }
+    let mount = support.cgroup2.as_deref().unwrap_or(Path::new("?")).display();
+    let below = format!(
+        "{mount} is not the root of the host's control groups: sockets of processes outside of it \
+         are not seen; run netspy in the host's cgroup namespace"
+    );
+    Some(own.map_or(below.clone(), |own| format!("{own}; {below}")))
 }
 
 /// Loads and attaches the hooks that the plan has chosen now.
@@ -118,6 +150,7 @@ pub(crate) fn load<'obj>(
     let modes = Modes {
         calls: calls.into_iter().any(|program| plan.wants(program)),
         locked_down: !support.probe_read,
+        hold: plan.serves("datagram_close"),
     };
     configure(&mut open, options, modes)?;
     for mut program in open.open_object_mut().progs_mut() {
@@ -130,10 +163,14 @@ pub(crate) fn load<'obj>(
     })?;
     drop(log);
     fill_filters(&skel, options)?;
-    attach(skel, plan)
+    attach(skel, plan, support)
 }
 
-fn attach<'obj>(skel: ConnectSkel<'obj>, plan: &AttachPlan) -> Result<Loaded<'obj>, LoadError> {
+fn attach<'obj>(
+    skel: ConnectSkel<'obj>,
+    plan: &AttachPlan,
+    support: &KernelSupport,
+) -> Result<Loaded<'obj>, LoadError> {
     let (mut links, mut fds, mut programs) = (BTreeMap::new(), Vec::new(), Vec::new());
     for hook in plan.chosen() {
         for name in hook.programs.iter().copied() {
@@ -144,16 +181,14 @@ fn attach<'obj>(skel: ConnectSkel<'obj>, plan: &AttachPlan) -> Result<Loaded<'ob
             let Some(program) = skel.object().progs_mut().find(|p| p.name() == name) else {
                 return Err(error(format!("the object file has no program {name}")).into());
             };
-            let link = attach_one(&skel, name, &program).map_err(|e| LoadError::Program {
-                name: name.to_owned(),
-                error: error(format!("{e:#}")),
-            })?;
+            let link = attach_one(&skel, name, &program, support)
+                .map_err(|why| LoadError::Program { name: name.to_owned(), error: error(why) })?;
             programs.push(describe(&program, &mut fds));
             links.insert(name.to_owned(), link);
         }
     }
     let backend = plan.chosen().find(|h| h.programs.iter().any(|p| p.contains("connect")));
-    let features = plan.features.iter().map(|p| (p.feature.name.to_owned(), p.report()));
+    let features = plan.features.iter().map(|p| (p.feature.name.to_owned(), p.report(support)));
     let mut features: BTreeMap<_, _> = features.collect();
     for (name, why) in NOT_OBSERVED {
         features.insert((*name).to_owned(), Feature::missing(why));
@@ -167,11 +202,21 @@ fn attach_one(
     skel: &ConnectSkel<'_>,
     name: &str,
     program: &ProgramMut<'_>,
-) -> libbpf_rs::Result<Link> {
-    match name {
+    support: &KernelSupport,
+) -> Result<Link, String> {
+    let link = match name {
         "sweep" => program.attach_iter(skel.maps.conns.as_fd()),
+        _ if program.section().to_string_lossy().starts_with("cgroup/") => {
+            let mount = support.cgroup2.as_deref().unwrap_or(Path::new("/sys/fs/cgroup"));
+            let root = std::fs::File::open(mount)
+                .map_err(|e| format!("cannot open {}: {e}", mount.display()))?;
+            // By a link, which leaves programs of others where they are (BPF_F_ALLOW_MULTI is
+            // implied: cgroup_bpf_link_attach() in kernel/bpf/cgroup.c).
+            program.attach_cgroup(root.as_raw_fd())
+        }
         _ => program.attach(),
-    }
+    };
+    link.map_err(|e| format!("{e:#}"))
 }
 
 fn describe(program: &ProgramMut<'_>, fds: &mut Vec<OwnedFd>) -> ProgramReport {

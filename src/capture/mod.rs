@@ -33,5 +33,11 @@ pub(crate) const FLAG_NO_REMOTE: u16 = 0x0004;
 pub(crate) const FLAG_SWEPT: u16 = 0x0020;
 /// `NETSPY_F_OWN_CLOSE`.
 pub(crate) const FLAG_OWN_CLOSE: u16 = 0x0010;
+/// `NETSPY_F_INBOUND`: it was accepted.
+pub(crate) const FLAG_INBOUND: u16 = 0x0100;
+/// `NETSPY_F_COUNTED`: the datagrams sent are counted, from the first on.
+pub(crate) const FLAG_COUNTED: u16 = 0x1000;
+/// `NETSPY_F_BYTES`: and so are their bytes.
+pub(crate) const FLAG_BYTES: u16 = 0x2000;
 /// `NETSPY_F_NO_START`.
 pub(crate) const FLAG_NO_START: u16 = 0x0800;

@@ -1,7 +1,7 @@
 //! Which programs to load for which feature: a pure function of the facts.
 
 use super::error::CaptureError;
-use super::features::{FEATURES, FeatureHooks, Hook};
+use super::features::{FEATURES, FeatureHooks, Hook, Need};
 use super::report::{Backend, NotUsed};
 use super::support::KernelSupport;
 
@@ -39,7 +39,8 @@ pub fn plan(support: &KernelSupport, forced: Option<Backend>) -> Result<AttachPl
     if !support.probe_read && !support.typed_task {
         return Err(CaptureError::LockedDown { release: support.release.clone() });
     }
-    let features: Vec<_> = FEATURES.iter().map(|f| consider(f, support, forced)).collect();
+    let mut features: Vec<_> = FEATURES.iter().map(|f| consider(f, support, forced)).collect();
+    drop_dependents(&mut features, support);
     for planned in &features {
         if planned.feature.required && planned.candidates.is_empty() {
             return Err(nothing_serves(planned, forced));
@@ -62,12 +63,34 @@ fn consider(
         let missing = hook.needs.iter().find(|need| !need.is_met(support));
         match missing {
             None => planned.candidates.push(hook),
+            // A twin serves the kernels that have it otherwise.
+            Some(Need::Parameters(..)) => {}
             Some(need) => planned
                 .ruled_out
                 .push(NotUsed { hook: hook.name.to_owned(), why: need.missing(support) }),
         }
     }
     planned
+}
+
+/// Rules out what has nothing to join its events to, as long as that leaves less.
+pub(crate) fn drop_dependents(features: &mut [Planned], support: &KernelSupport) {
+    loop {
+        let served = |name: &str| {
+            features.iter().any(|p| p.feature.name == name && !p.candidates.is_empty())
+        };
+        let missing = |hook: &&'static Hook| {
+            let lacks = |need: &&Need| matches!(need, Need::Feature(name) if !served(name));
+            hook.needs.iter().find(lacks).copied()
+        };
+        let found = features.iter().enumerate().find_map(|(at, planned)| {
+            let hook = planned.candidates.iter().position(|hook| missing(hook).is_some())?;
+            Some((at, hook, missing(&planned.candidates[hook])?))
+        });
+        let Some((at, hook, need)) = found else { return };
+        let hook = features[at].candidates.remove(hook).name.to_owned();
+        features[at].ruled_out.push(NotUsed { hook, why: need.missing(support) });
+    }
 }
 
 /// Why a feature that nothing can replace has no hook left.
@@ -95,6 +118,7 @@ mod tests {
             missing_capabilities: Vec::new(),
             btf: true,
             functions: all(&super::super::features::functions()),
+            parameters: [("inet_csk_accept", 2)].into(),
             tracepoints: all(&super::super::features::tracepoints()),
             syscall_events: true,
             kprobes: true,
@@ -102,6 +126,7 @@ mod tests {
             typed_task: true,
             probe_read: true,
             cgroup2: Some("/sys/fs/cgroup".into()),
+            cgroup2_is_root: true,
         }
     }
 
@@ -150,6 +175,17 @@ mod tests {
         let locked = KernelSupport { probe_read: false, ..modern() };
         assert_eq!(candidates(&locked, None, "connect"), ["fentry+fexit/__sys_connect_file"]);
         assert_eq!(candidates(&locked, None, "tcp_outcome"), ["tp_btf/inet_sock_set_state"]);
+    }
+
+    #[test]
+    fn what_has_nothing_to_join_its_events_to_is_not_used() {
+        let errors = ["tp_btf/inet_sk_error_report", "raw_tp/inet_sk_error_report"];
+        assert_eq!(candidates(&modern(), None, "datagram_errors"), errors);
+        let blind = KernelSupport { cgroup2: None, functions: Default::default(), ..modern() };
+        let plan = plan(&blind, Some(Backend::Tracepoint)).unwrap();
+        let planned = plan.features.iter().find(|p| p.feature.name == "datagram_errors").unwrap();
+        assert!(planned.candidates.is_empty());
+        assert!(planned.ruled_out.iter().all(|not| not.why.contains("datagram_close")));
     }
 
     #[test]

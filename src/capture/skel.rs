@@ -26,7 +26,7 @@ unsafe impl Plain for types::netspy_exec {}
 // SAFETY: as above.
 unsafe impl Plain for types::netspy_counters {}
 
-const _: () = assert!(size_of::<types::netspy_conn>() == 208);
-const _: () = assert!(size_of::<types::netspy_unix>() == 320);
+const _: () = assert!(size_of::<types::netspy_conn>() == 216);
+const _: () = assert!(size_of::<types::netspy_unix>() == 328);
 const _: () = assert!(size_of::<types::netspy_exec>() == 1056);
-const _: () = assert!(size_of::<types::netspy_counters>() == 72);
+const _: () = assert!(size_of::<types::netspy_counters>() == 80);

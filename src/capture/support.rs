@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use libbpf_rs::btf::Btf;
-use libbpf_rs::btf::types::{Func, Typedef};
-use libbpf_rs::libbpf_sys;
+use libbpf_rs::btf::types::{Func, FuncProto, Typedef};
+use libbpf_rs::{ReferencesType, libbpf_sys};
 
 use super::{features, sys, tracefs};
 
@@ -20,6 +20,8 @@ pub struct KernelSupport {
     pub btf: bool,
     /// Functions that hooks need and the kernel describes.
     pub functions: BTreeSet<&'static str>,
+    /// Functions that have as many parameters as a hook needs.
+    pub parameters: BTreeSet<(&'static str, usize)>,
     /// Tracepoints that hooks need and the kernel describes.
     pub tracepoints: BTreeSet<&'static str>,
     /// Whether the system-call tracepoints are to be seen in a tracing file system.
@@ -34,6 +36,8 @@ pub struct KernelSupport {
     pub probe_read: bool,
     /// Where the root of the cgroup v2 hierarchy is mounted.
     pub cgroup2: Option<PathBuf>,
+    /// Whether that is the root of the host, and not that of a cgroup namespace.
+    pub cgroup2_is_root: bool,
 }
 
 /// Bits of `CapEff`, linux/capability.h.
@@ -44,7 +48,6 @@ impl KernelSupport {
     /// Looks at the running kernel. May mount the tracing file system for the calling thread.
     pub fn probe() -> Self {
         let missing_capabilities = missing_capabilities();
-        // The probe of a helper loads a small program.
         // The probe of a helper loads a small program.
         let may_load = missing_capabilities.is_empty();
         let probe_read = may_load && sys::has_helper(libbpf_sys::BPF_FUNC_probe_read_kernel);
@@ -58,17 +61,25 @@ impl KernelSupport {
             let known = |name: &&str| kernel.as_ref().is_some_and(|btf| found(btf, name));
             names.into_iter().filter(known).collect()
         };
+        let cgroup2 = cgroup2();
         KernelSupport {
             release: read("/proc/sys/kernel/osrelease"),
             btf: kernel.is_some(),
             functions: known(&has_function, features::functions()),
+            parameters: features::parameters()
+                .into_iter()
+                .filter(|(name, count)| {
+                    kernel.as_ref().is_some_and(|btf| parameters_of(btf, name) == Some(*count))
+                })
+                .collect(),
             tracepoints: known(&has_tracepoint, features::tracepoints()),
             syscall_events: tracefs::has("events/syscalls/sys_exit_connect/id"),
             kprobes: Path::new("/sys/bus/event_source/devices/kprobe").exists(),
             task_pt_regs: may_load && sys::has_helper(libbpf_sys::BPF_FUNC_task_pt_regs),
             typed_task: may_load && sys::has_helper(libbpf_sys::BPF_FUNC_get_current_task_btf),
             probe_read,
-            cgroup2: cgroup2(),
+            cgroup2_is_root: cgroup2.as_deref().is_some_and(is_root),
+            cgroup2,
             missing_capabilities,
         }
     }
@@ -76,6 +87,12 @@ impl KernelSupport {
 
 fn has_function(btf: &Btf<'_>, name: &str) -> bool {
     btf.type_by_name::<Func<'_>>(name).is_some()
+}
+
+fn parameters_of(btf: &Btf<'_>, name: &str) -> Option<usize> {
+    let function = btf.type_by_name::<Func<'_>>(name)?;
+    let prototype: FuncProto<'_> = btf.type_by_id(function.referenced_type_id())?;
+    Some(prototype.len())
 }
 
 /// The kernel keeps the prototype of each tracepoint under such a name (trace/bpf_probe.h).
@@ -90,6 +107,13 @@ fn cgroup2() -> Option<PathBuf> {
         let (mount, kind) = line.split_once(" - ")?;
         kind.starts_with("cgroup2 ").then(|| mount.split(' ').nth(4))?.map(PathBuf::from)
     })
+}
+
+/// The root of the hierarchy is the first that gets a number (`kernfs_create_root()` in
+/// fs/kernfs/dir.c).
+fn is_root(cgroup: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(cgroup).is_ok_and(|directory| directory.ino() == 1)
 }
 
 fn read(path: &str) -> String {

@@ -123,6 +123,8 @@ pub enum Command {
     Drops(Drops),
     /// Health, what is observed by which hooks, and the books
     Status(Status),
+    /// What capture can see on this machine, and what would bring the rest
+    Doctor(Doctor),
     /// Write connections to a file as they happen
     Record(Record),
     /// List what a recording holds
@@ -230,6 +232,24 @@ pub struct Drops {
 /// Arguments of `status`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Status {
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    pub output: Output,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Clone, Default, Args)]
+#[command(after_help = "\
+Attaches every hook for a moment, as capture would, so it needs the same privileges. Exit codes: 0 \
+capture works, 2 not with the backend asked for, 3 not at all, 4 no privilege.
+
+Examples:
+  sudo netspy doctor
+  sudo netspy doctor --backend kprobe")]
+pub struct Doctor {
+    /// Try only this family of hooks: fentry, kprobe or tracepoint
+    #[arg(long, value_name = "NAME", value_parser = super::doctor::backend)]
+    pub backend: Option<crate::capture::report::Backend>,
     /// The form of the answer
     #[arg(long, value_enum, default_value_t, value_name = "FORM")]
     pub output: Output,

@@ -7,6 +7,7 @@
 mod args;
 mod argv;
 mod commands;
+mod doctor;
 mod failure;
 mod filters;
 mod legacy;
@@ -158,6 +159,9 @@ async fn run_command(
     if let Command::Replay(args) = command {
         return recording::replay(args, printer).await;
     }
+    if let Command::Doctor(args) = command {
+        return doctor::run(args, printer);
+    }
     let origin = locate(server, capture).await?;
     match command {
         Command::Watch(args) => watch::run(args, &origin, printer).await,
@@ -167,7 +171,7 @@ async fn run_command(
         Command::Drops(args) => commands::drops(args, &origin, printer).await,
         Command::Status(args) => commands::status(args, &origin, printer).await,
         Command::Record(args) => recording::record(args, &origin).await,
-        Command::Replay(_) => Ok(()),
+        Command::Replay(_) | Command::Doctor(_) => Ok(()),
     }
 }
 
@@ -202,6 +206,7 @@ fn check(command: &Command) -> Result<Capture, Failure> {
             Ok(Capture::Allowed { no_unix: true })
         }
         Command::Status(_) => Ok(Capture::Allowed { no_unix: false }),
+        Command::Doctor(_) => Ok(Capture::Never),
         Command::Show(args) => {
             commands::read_id(&args.id)?;
             Ok(Capture::Never)

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use super::errno;
 use crate::capture::clock::Clock;
 use crate::capture::skel::types::netspy_conn;
-use crate::capture::{FLAG_NO_REMOTE, FLAG_NO_START, FLAG_OWN_CLOSE};
+use crate::capture::{
+    FLAG_BYTES, FLAG_COUNTED, FLAG_INBOUND, FLAG_NO_REMOTE, FLAG_NO_START, FLAG_OWN_CLOSE,
+};
 use crate::event::{
     Close, CloseReason, Connection, ConnectionId, Direction, Endpoint, Evidence, Family, Outcome,
     Process, Protocol, Remote, SocketType, State,
@@ -41,18 +43,24 @@ pub(super) fn build(
     let family = family(raw.family)?;
     let protocol = protocol(family, socket_type, raw.protocol);
     let evidence = evidence(raw.evidence);
+    let is_datagram =
+        family != Family::Unix && matches!(socket_type, SocketType::Dgram | SocketType::Raw);
     let outcome = match outcome(phase, raw.error, socket_type) {
+        // An error that came later, of a socket that goes on.
+        Outcome::Associated if raw.error != 0 => outcome(Phase::Failed, raw.error, socket_type),
+        Outcome::Associated if raw.datagrams_sent != 0 => Outcome::Sent,
         // It failed in a call whose return value nobody tells.
         Outcome::Aborted if evidence != Some(Evidence::OwnerClose) => Outcome::Failed,
         outcome => outcome,
     };
-    let errno = (phase == Phase::Failed && raw.error != 0).then_some(raw.error);
+    let errno = ((phase == Phase::Failed || is_datagram) && raw.error != 0).then_some(raw.error);
+    let is_inbound = raw.flags & FLAG_INBOUND != 0;
     let is_tcp = matches!(protocol, Protocol::Tcp | Protocol::Mptcp);
     Some(Connection {
         id: ConnectionId { start_ns: raw.start_ns, tid: raw.tid, boot },
         host,
         time: clock.wall(raw.start_ns),
-        direction: Direction::Outbound,
+        direction: if is_inbound { Direction::Inbound } else { Direction::Outbound },
         protocol,
         socket_type,
         family,
@@ -71,9 +79,10 @@ pub(super) fn build(
         evidence,
         latency_us: (phase != Phase::Pending && raw.flags & FLAG_NO_START == 0)
             .then(|| raw.outcome_ns.saturating_sub(raw.start_ns) / 1_000),
-        syn_retransmits: (is_tcp && phase != Phase::Pending).then_some(raw.syn_retransmits),
+        syn_retransmits: (is_tcp && !is_inbound && phase != Phase::Pending)
+            .then_some(raw.syn_retransmits),
         drop: None,
-        close: (phase == Phase::Closed).then(|| close(raw, clock)),
+        close: (phase == Phase::Closed).then(|| close(raw, is_datagram, clock)),
         preexisting: false,
     })
 }
@@ -145,6 +154,8 @@ fn evidence(raw: u8) -> Option<Evidence> {
         2 => Some(Evidence::TcpState),
         3 => Some(Evidence::SkError),
         4 => Some(Evidence::OwnerClose),
+        5 => Some(Evidence::Accept),
+        6 => Some(Evidence::SocketState),
         _ => None,
     }
 }
@@ -181,15 +192,18 @@ fn socket_path(bytes: &[u8]) -> Arc<str> {
     }
 }
 
-fn close(raw: &netspy_conn, clock: &Clock) -> Close {
+fn close(raw: &netspy_conn, is_datagram: bool, clock: &Clock) -> Close {
+    let has = |flag: u16| raw.flags & flag != 0;
     Close {
         time: clock.wall(raw.close_ns),
         duration_us: raw.close_ns.saturating_sub(raw.outcome_ns) / 1_000,
-        bytes_sent: raw.bytes_sent,
-        bytes_received: raw.bytes_received,
-        retransmits: raw.retransmits,
+        bytes_sent: (!is_datagram || has(FLAG_BYTES)).then_some(raw.bytes_sent),
+        bytes_received: (!is_datagram).then_some(raw.bytes_received),
+        datagrams_sent: (is_datagram && has(FLAG_COUNTED)).then_some(raw.datagrams_sent),
+        retransmits: (!is_datagram).then_some(raw.retransmits),
         srtt_us: (raw.srtt_us != 0).then_some(raw.srtt_us),
         reason: match raw.close_error {
+            _ if raw.end != 0 => end(raw.end),
             0 if raw.flags & FLAG_OWN_CLOSE != 0 => CloseReason::Abort,
             0 => CloseReason::Fin,
             // EPIPE: reset after the peer had closed (tcp_reset() in net/ipv4/tcp_input.c).
@@ -197,6 +211,15 @@ fn close(raw: &netspy_conn, clock: &Clock) -> Close {
             libc::ETIMEDOUT => CloseReason::Timeout,
             _ => CloseReason::Error,
         },
+    }
+}
+
+/// `enum netspy_end` of connect.h.
+fn end(raw: u8) -> CloseReason {
+    match raw {
+        2 => CloseReason::Disconnect,
+        3 => CloseReason::Idle,
+        _ => CloseReason::OwnerClose,
     }
 }
 

@@ -29,6 +29,8 @@ const NO_LATENCY: u32 = u32::MAX;
 const NO_ERRNO: i16 = i16::MIN;
 const NO_SYN: u8 = u8::MAX;
 const NO_SRTT: u32 = u32::MAX;
+const NO_RETRANSMITS: u32 = u32::MAX;
+const NO_COUNT: u64 = u64::MAX;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Row {
@@ -75,6 +77,7 @@ struct CloseRow {
     duration_us: u64,
     bytes_sent: u64,
     bytes_received: u64,
+    datagrams_sent: u64,
     retransmits: u32,
     srtt_us: u32,
 }
@@ -307,9 +310,10 @@ impl Tables {
         let entry = CloseRow {
             time: narrow(close.time, fits),
             duration_us: close.duration_us,
-            bytes_sent: close.bytes_sent,
-            bytes_received: close.bytes_received,
-            retransmits: close.retransmits,
+            bytes_sent: below(close.bytes_sent, NO_COUNT, fits),
+            bytes_received: below(close.bytes_received, NO_COUNT, fits),
+            datagrams_sent: below(close.datagrams_sent, NO_COUNT, fits),
+            retransmits: below(close.retransmits, NO_RETRANSMITS, fits),
             srtt_us: below(close.srtt_us, NO_SRTT, fits),
         };
         if let Some(known) = self.closes.get_mut(usize::from(place)) {
@@ -428,12 +432,14 @@ impl Tables {
     }
 
     fn closed(&self, place: u16, reason: CloseReason) -> Option<Close> {
+        let count = |n: u64| (n != NO_COUNT).then_some(n);
         self.closes.get(usize::from(place)).map(|close| Close {
             time: wide(close.time),
             duration_us: close.duration_us,
-            bytes_sent: close.bytes_sent,
-            bytes_received: close.bytes_received,
-            retransmits: close.retransmits,
+            bytes_sent: count(close.bytes_sent),
+            bytes_received: count(close.bytes_received),
+            datagrams_sent: count(close.datagrams_sent),
+            retransmits: (close.retransmits != NO_RETRANSMITS).then_some(close.retransmits),
             srtt_us: (close.srtt_us != NO_SRTT).then_some(close.srtt_us),
             reason,
         })

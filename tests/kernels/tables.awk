@@ -26,8 +26,8 @@ $1 == "detail" {
 }
 $1 == "feature" {
     add(features, seen_feature, $4)
-    what = ($5 == "yes" ? "" : "**no** ") ($6 == "" ? "" : "`" $6 "`")
-    what = what (what == "" || $7 == "" ? "" : " ") $7
+    what = ($5 == "yes" ? "" : "**no**") ($5 == "yes" || $6 == "" ? "" : " ") ($6 == "" ? "" : "`" $6 "`")
+    what = what ($7 == "" ? "" : " ") $7
     if (!(($4, what) in where_feature))
         add(whats, seen_what, $4 SUBSEP what)
     where_feature[$4, what] = append(where_feature[$4, what], $2 SUBSEP $3)
@@ -65,9 +65,11 @@ function letter(word) {
     return word == "ok" ? "+" : word == "FAILED" ? "F" : word == "skipped" ? "-" : " "
 }
 
-# Where something holds: "5.10 6.1: all; 6.12: fentry kprobe".
-function places(list,    n, item, pair, k, r, of, said, line, i, j) {
+# Where something holds: "5.10, 6.1: all runs; 6.12: fentry kprobe".
+function places(list,    n, item, pair, k, of, said, line, all, i, j) {
     n = split(list, item, "\n")
+    for (j = 1; j <= runs[0]; j++)
+        all = all (j == 1 ? "" : " ") runs[j]
     for (i = 1; i <= n; i++) {
         split(item[i], pair, SUBSEP)
         of[pair[1]] = of[pair[1]] (of[pair[1]] == "" ? "" : " ") pair[2]
@@ -82,7 +84,7 @@ function places(list,    n, item, pair, k, r, of, said, line, i, j) {
                 said[kernels[j]] = 1
                 line = line ", " kernels[j]
             }
-        line = line ": " of[k]
+        line = line ": " (of[k] == all ? "all runs" : of[k])
     }
     return line
 }
@@ -189,7 +191,7 @@ function escape(word) {
     return word
 }
 
-# One kernel's verdicts on one case: "ok", or which runs had which.
+# One kernel's verdicts on one case: "ok", or what other verdict which runs had.
 function cell(name, k,    j, v, of, order, n, line, i) {
     for (j = 1; j <= runs[0]; j++) {
         v = verdict[name, k, runs[j]]
@@ -204,8 +206,9 @@ function cell(name, k,    j, v, of, order, n, line, i) {
     if (n == 1)
         return order[1]
     for (i = 1; i <= n; i++)
-        line = line (line == "" ? "" : "; ") order[i] ": " of[order[i]]
-    return line
+        if (order[i] != "ok")
+            line = line (line == "" ? "" : "; ") of[order[i]] ": " order[i]
+    return ("ok" in of ? "ok, but " : "") line
 }
 
 function header(first,    i) {
@@ -237,10 +240,12 @@ function write_docs(    i, k, pair, found, line) {
     for (k = 1; k <= reasons[0]; k++)
         print "- [" k "] " escape(reasons[k])
     print "\n### Features\n\n| feature | hook, and what is limited | where |\n|---|---|---|"
-    for (k = 1; k <= whats[0]; k++) {
-        split(whats[k], pair, SUBSEP)
-        print "| " pair[1] " | " escape(pair[2]) " | " places(where_feature[pair[1], pair[2]]) " |"
-    }
+    for (i = 1; i <= features[0]; i++)
+        for (k = 1; k <= whats[0]; k++) {
+            split(whats[k], pair, SUBSEP)
+            if (pair[1] == features[i])
+                print "| " pair[1] " | " escape(pair[2]) " | " places(where_feature[pair[1], pair[2]]) " |"
+        }
     if (unused[0])
         print "\n### Hooks that were not used\n\n| hook, and why | where |\n|---|---|"
     for (k = 1; k <= unused[0]; k++)

@@ -54,10 +54,11 @@ part != "" && /^---- .* stdout ----$/ {
     next
 }
 part == "successes" && /^skipped: / && !(test in why) { why[test] = substr($0, 10) }
-part == "successes" && /^report\t/ {
+part != "" && /^report\t/ {
     split($0, field, "\t")
     loaded = 1
     print field[2], kernel, run, substr($0, length("report\t" field[2] "\t") + 1)
+    next
 }
 part == "failures" && test != "" && !/^ *$/ && !/^note: run with/ && ++said[test] <= 40 {
     print "detail", kernel, run, test, $0
@@ -85,6 +86,8 @@ function begin(name) {
 function finish(line,    code, i, passed, failed, reason) {
     code = line
     sub(/^== end [^ ]* /, "", code)
+    if (code != "without a code")
+        code = "with code " code
     for (i = 1; i <= count; i++) {
         name = names[i]
         reason = ""
@@ -107,7 +110,7 @@ function finish(line,    code, i, passed, failed, reason) {
         print "case", kernel, run, name, verdict[name], reason
     }
     if (result == "") {
-        reason = "ended with code " code (end == "" ? "" : ": " end)
+        reason = "ended " code (end == "" ? "" : ": " end)
         print "case", kernel, run, "(the run)", "FAILED", reason
     } else if (index(result, " " passed + 0 " passed; " failed + 0 " failed;") == 0)
         print "case", kernel, run, "(the run)", "FAILED", "not understood: " result

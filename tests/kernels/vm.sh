@@ -31,15 +31,17 @@ vm_choose() { # amd64|arm64
     VM_ARCH=$1
     case $1 in
         amd64)
-            VM_TARGET=x86_64-unknown-linux-gnu VM_QEMU=qemu-system-x86_64 VM_CONSOLE=ttyS0
-            VM_STRIP='strip'
+            VM_TARGET=x86_64-unknown-linux-gnu VM_QEMU=qemu-system-x86_64 VM_STRIP='strip'
             VM_MACHINE=(-M q35 -cpu qemu64)
+            # The lines of the kernel, of /run, and of its exit code.
+            VM_LINES=(ttyS0 ttyS1 ttyS2)
             VM_PACKAGES='qemu-system-x86, seabios, cpio'
             ;;
         arm64)
-            VM_TARGET=aarch64-unknown-linux-gnu VM_QEMU=qemu-system-aarch64 VM_CONSOLE=ttyAMA0
-            VM_STRIP=aarch64-linux-gnu-strip
+            VM_TARGET=aarch64-unknown-linux-gnu VM_QEMU=qemu-system-aarch64 VM_STRIP=aarch64-linux-gnu-strip
             VM_MACHINE=(-M virt -cpu cortex-a57)
+            # The machine has one line of its own; the others are on cards.
+            VM_LINES=(ttyAMA0 ttyS0 ttyS1)
             VM_PACKAGES='qemu-system-arm, cpio, gcc-aarch64-linux-gnu'
             ;;
         *)
@@ -186,9 +188,9 @@ vm_libraries() { # directory
     done
 }
 
-# A root directory with busybox and an init that runs /run. Standard output and error of /run go to
-# the second serial line and its exit code to the third, so that the kernel's words on the first do
-# not mix with them.
+# A root directory with busybox and an init that runs /run. Its standard output and error go to a
+# serial line of their own and its exit code to another, so that the kernel's words do not mix with
+# them.
 vm_root() { # directory
     local busybox name
     busybox=$(vm_busybox) || {
@@ -201,7 +203,7 @@ vm_root() { # directory
         ln -s busybox "$1/bin/$name"
     done
     echo 'root:x:0:0::/:/bin/sh' >"$1/etc/passwd"
-    cat >"$1/init" <<'END'
+    cat >"$1/init" <<END
 #!/bin/sh
 export PATH=/bin
 mount -t proc proc /proc
@@ -210,9 +212,9 @@ mount -t securityfs security /sys/kernel/security
 mount -t devtmpfs dev /dev
 mount -t cgroup2 none /sys/fs/cgroup
 ip link set lo up
-stty raw </dev/ttyS1
-/run >/dev/ttyS1 2>&1
-echo "status $?" >/dev/ttyS2
+stty raw </dev/${VM_LINES[1]}
+/run >/dev/${VM_LINES[1]} 2>&1
+echo "status \$?" >/dev/${VM_LINES[2]}
 poweroff -f
 END
     chmod +x "$1/init"
@@ -229,13 +231,20 @@ vm_pack() { # directory initrd
 
 vm_boot() { # kernel initrd out [word of the command line...]
     local kernel=$1 initrd=$2 out=$3 code
+    local -a lines=(-serial "file:$3.console")
     shift 3
+    case $VM_ARCH in
+        amd64) lines+=(-serial "file:$out.output" -serial "file:$out.status") ;;
+        arm64)
+            lines+=(-chardev "file,id=output,path=$out.output" -device "pci-serial,chardev=output"
+                -chardev "file,id=status,path=$out.status" -device "pci-serial,chardev=status")
+            ;;
+    esac
     # In the foreground: an emulator in a process group of its own would outlive an interruption.
     timeout --foreground "$VM_TIMEOUT" "$VM_QEMU" "${VM_MACHINE[@]}" -accel tcg,thread=multi \
         -m "$VM_MEMORY" -smp 1 -nodefaults -no-user-config -display none -no-reboot \
-        -serial "file:$out.console" -serial "file:$out.output" -serial "file:$out.status" \
-        -kernel "$kernel" -initrd "$initrd" \
-        -append "console=$VM_CONSOLE panic=-1 oops=panic quiet loglevel=4 $*"
+        "${lines[@]}" -kernel "$kernel" -initrd "$initrd" \
+        -append "console=${VM_LINES[0]} panic=-1 oops=panic quiet loglevel=4 $*"
     code=$?
     [ $code -ne 124 ] || return 124
     code=$(tr -d '\r' <"$out.status" 2>/dev/null | sed -n 's/^status \([0-9]*\)$/\1/p')

@@ -3,10 +3,32 @@
 use std::net::{SocketAddr, UdpSocket};
 
 use netspy::ConnectionStream;
-use netspy::event::{Family, Outcome, Protocol, SocketType, State};
+use netspy::event::{
+    CloseReason, Connection, Evidence, Family, Outcome, Protocol, SocketType, State,
+};
+use netspy::stream::Builder;
 use rustix::net::AddressFamily;
 
-use crate::harness::{connect, goes_to, v4, watch};
+use crate::harness::{Watch, connect, goes_to, v4, watch};
+
+/// Whether the capability report has a feature; says so where it has not.
+pub fn has(watch: &Watch, feature: &str) -> bool {
+    let report = watch.handle.capabilities();
+    let feature_report = &report.features[feature];
+    if !feature_report.ok {
+        println!("without {feature}: {feature_report:?}");
+    }
+    feature_report.ok
+}
+
+/// Only this process, so that the counts are its own.
+pub fn own() -> Builder {
+    Builder { only_pid: vec![std::process::id()], ..ConnectionStream::builder() }
+}
+
+fn end(c: &Connection) -> Option<CloseReason> {
+    c.close.map(|close| close.reason)
+}
 
 #[test]
 fn a_connected_datagram_socket_is_associated_whatever_the_port() {
@@ -39,8 +61,133 @@ fn each_connect_of_a_datagram_socket_is_a_record_and_taking_the_peer_away_is_non
     rustix::net::connect_unspec(&fd).unwrap();
     rustix::net::connect(&fd, &remotes[1]).unwrap();
     rustix::net::connect(&fd, &remotes[1]).unwrap();
-    assert_eq!(watch.records(|c| goes_to(c, remotes[0])).len(), 1);
-    assert_eq!(watch.records(|c| goes_to(c, remotes[1])).len(), 2);
+    let first = watch.only(remotes[0]);
+    let mut others = watch.records(|c| goes_to(c, remotes[1]));
+    others.sort_by_key(|c| c.time);
+    let [second, third] = &others[..] else { panic!("{others:#?}") };
+    if !has(&watch, "datagram_close") {
+        assert!([&first, second, third].iter().all(|c| c.state == State::Open));
+        return;
+    }
+    assert_eq!((first.state, end(&first)), (State::Closed, Some(CloseReason::Disconnect)));
+    assert_eq!((second.state, end(second)), (State::Closed, Some(CloseReason::Disconnect)));
+    assert_eq!((third.state, end(third)), (State::Open, None));
+    drop(fd);
+    let closed = watch.wait("the close", |c| c.id == third.id && c.state == State::Closed);
+    assert_eq!(end(&closed), Some(CloseReason::OwnerClose));
+    assert!(closed.close.unwrap().time > closed.time);
+    let books = watch.handle.accounting();
+    assert!(books.balances() && books.pending == 0 && books.complete, "{books:?}");
+}
+
+#[test]
+fn a_failed_connect_leaves_the_peer_that_there_was() {
+    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let (peer, nowhere) = (v4([127, 0, 0, 25], 4000), v4([198, 51, 100, 7], 4000));
+    let socket = std::thread::spawn(move || {
+        crate::harness::own_network();
+        let fd = connect(AddressFamily::INET, rustix::net::SocketType::DGRAM, peer).0;
+        assert_eq!(rustix::net::connect(&fd, &nowhere), Err(rustix::io::Errno::NETUNREACH));
+        fd
+    });
+    let fd = socket.join().unwrap();
+    assert_eq!(watch.only(nowhere).outcome, Outcome::Unreachable);
+    assert_eq!(watch.only(peer).state, State::Open);
+    drop(fd);
+    let closed = !has(&watch, "datagram_close") || watch.only(peer).state == State::Closed;
+    assert!(closed, "{:?}", watch.only(peer));
+}
+
+#[test]
+fn every_candidate_that_a_look_up_of_names_weighs_is_a_record_of_its_own() {
+    let Some(watch) = watch(own()) else { return };
+    let candidates: Vec<_> = (31..41).map(|n| v4([127, 0, 0, n], 53)).collect();
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    for candidate in &candidates {
+        socket.connect(candidate).unwrap();
+        rustix::net::connect_unspec(&socket).unwrap();
+    }
+    drop(socket);
+    for candidate in candidates {
+        let c = watch.only(candidate);
+        assert_eq!((c.outcome, c.evidence), (Outcome::Associated, Some(Evidence::ConnectReturn)));
+        if has(&watch, "datagram_close") {
+            assert_eq!((c.state, end(&c)), (State::Closed, Some(CloseReason::Disconnect)));
+        }
+    }
+    let books = watch.handle.accounting();
+    assert!(books.balances() && books.pending == 0, "{books:?}");
+}
+
+#[test]
+fn an_answer_that_nobody_is_there_turns_the_record_into_a_refusal() {
+    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let nobody = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(nobody).unwrap();
+    let associated = watch.only(nobody);
+    assert_eq!((associated.outcome, associated.state), (Outcome::Associated, State::Open));
+    socket.send(b"anybody?").unwrap();
+    // Over loopback the answer is there when the call returns.
+    let error = socket.recv(&mut [0]).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ECONNREFUSED));
+    let c = watch.only(nobody);
+    assert_eq!((c.id, c.state), (associated.id, State::Open));
+    if has(&watch, "datagram_errors") {
+        assert_eq!((c.outcome, c.errno), (Outcome::Refused, Some(libc::ECONNREFUSED)));
+        assert_eq!(
+            (c.error.as_deref(), c.evidence),
+            (Some("ECONNREFUSED"), Some(Evidence::SkError))
+        );
+    } else {
+        assert!(matches!(c.outcome, Outcome::Associated | Outcome::Sent), "{c:?}");
+    }
+    drop(socket);
+    let last = watch.only(nobody);
+    assert_eq!((last.outcome, last.errno), (c.outcome, c.errno), "the close changes no outcome");
+    assert_eq!(last.state == State::Closed, has(&watch, "datagram_close"));
+}
+
+#[test]
+fn where_there_is_no_room_a_datagram_socket_is_shown_at_once() {
+    let Some(watch) = watch(Builder { max_sockets: Some(1), ..own() }) else { return };
+    let remotes: Vec<_> = (41..45).map(|n| v4([127, 0, 0, n], 4000)).collect();
+    let kind = rustix::net::SocketType::DGRAM;
+    let sockets: Vec<_> =
+        remotes.iter().map(|remote| connect(AddressFamily::INET, kind, *remote).0).collect();
+    drop(sockets);
+    for remote in remotes {
+        assert_eq!(watch.only(remote).outcome, Outcome::Associated);
+    }
+    let books = watch.handle.accounting();
+    assert!(books.balances() && books.lost.total() == 0 && books.pending == 0, "{books:?}");
+}
+
+#[test]
+fn nothing_of_a_socket_that_is_gone_stays_in_the_kernel() {
+    let Some(watch) = watch(own()) else { return };
+    let threads: Vec<_> = (0..4)
+        .map(|n| {
+            std::thread::spawn(move || {
+                for round in 0..500_u16 {
+                    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+                    socket.connect(v4([127, 0, 1, n], 1000 + round)).unwrap();
+                    if round % 3 == 0 {
+                        socket.connect(v4([127, 0, 2, n], 1000 + round)).unwrap();
+                    }
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    let books = watch.handle.accounting();
+    let ours = watch.records(|c| c.protocol == Protocol::Udp);
+    assert_eq!(ours.len(), 4 * (500 + 167));
+    assert!(books.balances() && books.complete, "{books:?}");
+    if has(&watch, "datagram_close") {
+        assert!(ours.iter().all(|c| c.state == State::Closed));
+        assert_eq!(crate::harness::entries(&watch, "conns"), 0);
+    }
 }
 
 #[test]

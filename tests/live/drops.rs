@@ -9,7 +9,6 @@ use netspy::event::{Connection, DropRecord, Dropped, Endpoint, Family, Outcome, 
 use netspy::stream::Builder;
 use rustix::net::{AddressFamily, SocketType};
 
-use crate::cgroup::Cgroup;
 use crate::harness::{Watch, connect, free_port, goes_to, ip, own_network, v4, watch};
 use crate::roles::play;
 
@@ -182,10 +181,10 @@ fn a_timed_out_connect_is_explained_by_what_dropped_its_packets() {
         println!("skipped: this kernel does not tell why packets are dropped");
         return;
     }
-    let Some(cgroup) = Cgroup::that_drops_egress() else { return };
+    let Some(group) = crate::cgroup::that_drops_egress() else { return };
     let remote = v4([127, 0, 0, 1], 7);
     let (netns, pid) = in_own_network(move || {
-        let mut child = cgroup.run(&mut play("connect, one retry", remote));
+        let mut child = group.take(play("connect, one retry", remote)).spawn().unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(libc::ETIMEDOUT), "what connect() said");
         child.id()
     });

@@ -134,6 +134,8 @@ impl Watch {
     /// Makes an attempt that is known by its port, and waits for it: whatever was before it in
     /// this thread has come by then.
     pub fn settle(&self) {
+        // Shows what is open; the marker comes after it.
+        self.handle.drain();
         let marker = bound_port();
         let _ = connect(AddressFamily::INET, SocketType::STREAM, marker);
         self.handle.drain();
@@ -190,8 +192,40 @@ impl Drop for Watch {
     }
 }
 
+/// How many entries for this process one of the kernel side's maps of attempts has.
+pub fn entries(watch: &Watch, map: &str) -> usize {
+    use libbpf_rs::query::{ProgInfoIter, ProgInfoQueryOptions};
+    use libbpf_rs::{MapCore, MapFlags};
+    // The offset of `pid` in netspy_conn (src/bpf/connect.h).
+    const PID: std::ops::Range<usize> = 72..76;
+    let programs = watch.handle.capabilities().programs;
+    let ours = ProgInfoIter::with_query_opts(ProgInfoQueryOptions::default().include_map_ids(true))
+        .filter(|info| programs.iter().any(|program| program.id == info.id));
+    let maps: std::collections::BTreeSet<u32> = ours.flat_map(|info| info.map_ids).collect();
+    let handles = maps.into_iter().map(|id| libbpf_rs::MapHandle::from_map_id(id).unwrap());
+    let found: Vec<_> = handles.filter(|handle| handle.name() == map).collect();
+    let [map] = &found[..] else { panic!("{} maps named {map}", found.len()) };
+    // What others of this host are connecting at the moment has its entry as well.
+    let own = std::process::id().to_ne_bytes();
+    let values = map.keys().filter_map(|key| map.lookup(&key, MapFlags::ANY).unwrap());
+    values.filter(|value| value[PID] == own).count()
+}
+
 pub fn goes_to(c: &Connection, remote: SocketAddr) -> bool {
     c.remote.as_ref().is_some_and(|r| SocketAddr::new(r.ip, r.port) == remote)
+}
+
+/// Whether the report says that a feature is there.
+pub fn observes(watch: &Watch, feature: &str) -> bool {
+    watch.handle.capabilities().features[feature].ok
+}
+
+/// How many socks the programs hold on to, of all that are loaded.
+pub fn held() -> usize {
+    use libbpf_rs::{MapCore, MapHandle, query::MapInfoIter};
+    let named = MapInfoIter::default().filter(|map| map.name == "conns");
+    let maps = named.filter_map(|map| MapHandle::from_map_id(map.id).ok());
+    maps.map(|map| map.keys().count()).sum()
 }
 
 /// A port of this host that was free a moment ago, so that nobody listens there.

@@ -5,14 +5,24 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod accounting;
+mod calls;
 mod cgroup;
 mod datagram;
 mod drops;
+mod fast_open;
+mod faults;
 mod filters;
+mod flood;
+mod group;
 mod harness;
 mod identity;
+mod inbound;
+mod isolation;
+mod kernel;
+mod outcomes;
 mod refusals;
 mod report;
+mod ring;
 mod roles;
 mod tcp;
 mod unix;

@@ -12,7 +12,12 @@ const REMOTE: &str = "NETSPY_LIVE_REMOTE";
 /// This program in a role; it ends with the errno of its connect(), 0 for none.
 pub fn play(role: &str, remote: SocketAddr) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "roles::a_role_is_played_where_one_is_given", "--test-threads=1"]);
+    command.args([
+        "--exact",
+        "roles::a_role_is_played_where_one_is_given",
+        "--test-threads=1",
+        "--nocapture",
+    ]);
     command.env(ROLE, role).env(REMOTE, remote.to_string()).stdout(Stdio::null());
     command
 }
@@ -25,9 +30,24 @@ fn a_role_is_played_where_one_is_given() {
         return;
     };
     let remote: SocketAddr = remote.parse().unwrap();
-    let fd = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    if role == "accept from standard input" {
+        rustix::net::accept(std::io::stdin()).unwrap();
+        std::process::exit(0);
+    }
+    if role == "capture" {
+        return crate::faults::capture_until_killed();
+    }
+    if role == "flood" {
+        return crate::flood::flood(remote);
+    }
+    let family = if remote.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let kind = match role.as_str() {
+        "connect a datagram socket" => SocketType::DGRAM,
+        _ => SocketType::STREAM,
+    };
+    let fd = rustix::net::socket(family, kind, None).unwrap();
     match role.as_str() {
-        "connect" => {}
+        "connect" | "connect a datagram socket" => {}
         "connect, one retry" => crate::harness::set_syn_retries(&fd, 1),
         "connect through signals" => {
             crate::harness::set_syn_retries(&fd, 1);

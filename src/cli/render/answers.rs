@@ -10,6 +10,7 @@ use super::text::{self, clean, csv_field};
 use super::units::{self, Clock};
 use super::{Output, record, write_json};
 use crate::accounting::{Accounting, Gap};
+use crate::capture::report::{Feature, ProgramReport};
 use crate::event::Connection;
 use crate::query::{List, Status, Summary};
 
@@ -184,21 +185,55 @@ impl Printer<'_> {
         )?;
         self.books(&s.accounting)?;
         writeln!(self.out, "Backend   {}\n", clean(&s.backend))?;
-        let widest = s.features.keys().map(|name| text::width(&clean(name))).max().unwrap_or(0);
+        self.features(&s.features)
+    }
+
+    /// What is observed, by which hooks.
+    pub fn features(&mut self, features: &BTreeMap<String, Feature>) -> io::Result<()> {
+        let widest = features.keys().map(|name| text::width(&clean(name))).max().unwrap_or(0);
         let title = format!("{:<widest$}  OK   HOOK", "FEATURE");
         writeln!(self.out, "{}", self.screen.paint(&title, TITLE))?;
-        for (name, feature) in &s.features {
-            let (word, style) = if feature.ok { ("yes", GOOD) } else { ("no ", BAD) };
+        for (name, feature) in features {
             let hook = clean(feature.hook.as_deref().unwrap_or("-"));
-            let word = self.screen.paint(word, style);
-            writeln!(self.out, "{:<widest$}  {word}  {hook}", clean(name))?;
-            // Notes say what would bring a feature: they are wrapped, never cut.
-            let room = self.screen.width.unwrap_or(100).saturating_sub(4).max(20);
-            for line in text::wrap(&clean(feature.note.as_deref().unwrap_or_default()), room) {
-                writeln!(self.out, "    {}", self.screen.paint(&line, DIM))?;
+            self.verdict(&format!("{:<widest$}", clean(name)), feature.ok, &hook)?;
+            self.remark(feature.note.as_deref().unwrap_or_default())?;
+            for not in &feature.not_used {
+                self.remark(&format!("not by {}: {}", not.hook, not.why))?;
             }
         }
         Ok(())
+    }
+
+    /// The programs that are loaded.
+    pub fn programs(&mut self, programs: &[ProgramReport]) -> io::Result<()> {
+        let widest = programs.iter().map(|p| p.name.len()).max().unwrap_or(0);
+        let title = format!("{:<widest$}  VERIFIED  SECTION", "PROGRAM");
+        writeln!(self.out, "\n{}", self.screen.paint(&title, TITLE))?;
+        for program in programs {
+            let verified = program.verified_insns.map_or_else(|| "-".into(), |n| n.to_string());
+            writeln!(self.out, "{:<widest$}  {verified:>8}  {}", program.name, program.hook)?;
+        }
+        Ok(())
+    }
+
+    /// A line that says yes or no.
+    pub fn verdict(&mut self, name: &str, ok: bool, found: &str) -> io::Result<()> {
+        let (word, style) = if ok { ("yes", GOOD) } else { ("no ", BAD) };
+        writeln!(self.out, "{name}  {}  {found}", self.screen.paint(word, style))
+    }
+
+    /// Says what would bring a feature: wrapped, never cut.
+    fn remark(&mut self, text: &str) -> io::Result<()> {
+        let room = self.screen.width.unwrap_or(100).saturating_sub(4).max(20);
+        for line in text::wrap(&clean(text), room) {
+            writeln!(self.out, "    {}", self.screen.paint(&line, DIM))?;
+        }
+        Ok(())
+    }
+
+    /// Any answer as JSON.
+    pub fn json(&mut self, answer: &impl serde::Serialize, pretty: bool) -> io::Result<()> {
+        write_json(self.out, answer, pretty)
     }
 
     fn books(&mut self, a: &Accounting) -> io::Result<()> {
@@ -228,7 +263,7 @@ impl Printer<'_> {
     }
 
     /// A document as `member,value` lines, nested members joined by dots.
-    fn flat(&mut self, document: &impl serde::Serialize) -> io::Result<()> {
+    pub fn flat(&mut self, document: &impl serde::Serialize) -> io::Result<()> {
         writeln!(self.out, "name,value")?;
         let mut lines = BTreeMap::new();
         flatten("", &serde_json::to_value(document)?, &mut lines);

@@ -130,7 +130,7 @@ pub fn address(ip: IpAddr, port: u16) -> String {
 pub const CSV_TITLES: &str = "id,time,host,direction,protocol,family,local_ip,local_port,\
 remote_ip,remote_port,remote_name,path,pid,tid,comm,thread,exe,cmdline,unit,uid,user,ppid,parent,\
 state,outcome,errno,error,evidence,latency_us,syn_retransmits,close_time,duration_us,bytes_sent,\
-bytes_received,retransmits,srtt_us,close_reason,preexisting,drop_reason,drop_count";
+bytes_received,datagrams_sent,retransmits,srtt_us,close_reason,preexisting,drop_reason,drop_count";
 
 /// The fields under [`CSV_TITLES`]; what is unknown is empty.
 pub fn csv(c: &Connection) -> String {
@@ -171,9 +171,10 @@ pub fn csv(c: &Connection) -> String {
         show(c.syn_retransmits),
         show(close.map(|c| c.time)),
         show(close.map(|c| c.duration_us)),
-        show(close.map(|c| c.bytes_sent)),
-        show(close.map(|c| c.bytes_received)),
-        show(close.map(|c| c.retransmits)),
+        show(close.and_then(|c| c.bytes_sent)),
+        show(close.and_then(|c| c.bytes_received)),
+        show(close.and_then(|c| c.datagrams_sent)),
+        show(close.and_then(|c| c.retransmits)),
         show(close.and_then(|c| c.srtt_us)),
         show(close.map(|c| c.reason)),
         c.preexisting.to_string(),
@@ -218,10 +219,19 @@ pub fn write_full(
     if let Some(close) = &c.close {
         fact("Closed", format!("{}, {}", clock.full(close.time), close.reason));
         fact("Open for", units::duration(close.duration_us));
-        let (sent, received) = (units::bytes(close.bytes_sent), units::bytes(close.bytes_received));
-        fact("Sent, received", format!("{sent}, {received}"));
-        fact("Retransmits", close.retransmits.to_string());
-        fact("Round trip", close.srtt_us.map(|us| units::duration(us.into())).unwrap_or_default());
+        let bytes = |n: Option<u64>| n.map_or("unknown".to_owned(), units::bytes);
+        if let (Some(n), sent) = (close.datagrams_sent, bytes(close.bytes_sent)) {
+            fact("Sent", format!("{n} datagrams, {sent}"));
+        } else if close.bytes_sent.is_some() || close.bytes_received.is_some() {
+            let (sent, received) = (bytes(close.bytes_sent), bytes(close.bytes_received));
+            fact("Sent, received", format!("{sent}, {received}"));
+        }
+        if let Some(n) = close.retransmits {
+            fact("Retransmits", n.to_string());
+        }
+        if let Some(us) = close.srtt_us {
+            fact("Round trip", units::duration(us.into()));
+        }
     }
     if let Some(p) = &c.process {
         let text = |value: &Option<std::sync::Arc<str>>| {
