@@ -231,8 +231,8 @@ impl Drops<'_> {
         self.link = None;
     }
 
-    /// Packets of a flow that were counted for a reason and not taken yet.
-    pub(super) fn peek(&self, reason: u32, flow: FlowKey) -> Option<u64> {
+    /// Packets of a flow that were counted for a reason since then, and not taken yet.
+    pub(super) fn peek(&self, reason: u32, flow: FlowKey, since_ns: u64) -> Option<u64> {
         let active = self.skel.maps.bss_data.as_deref().map(|bss| read(&raw const bss.active))?;
         let maps = &self.skel.maps;
         let table = if active & 1 == 0 { &maps.flows_a } else { &maps.flows_b };
@@ -252,7 +252,8 @@ impl Drops<'_> {
         #[allow(unsafe_code)]
         let key = unsafe { plain::as_bytes(&key) };
         let found = table.lookup(key, MapFlags::ANY).ok()??;
-        decode::read::<netspy_drop>(&found).ok().map(|drop| drop.count)
+        let drop: netspy_drop = decode::read(&found).ok()?;
+        (drop.first_ns >= since_ns).then_some(drop.count)
     }
 
     /// Takes what was counted since the time before. Drops go to the other table from here on; what

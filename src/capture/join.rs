@@ -4,7 +4,7 @@
 //! outcome or at a sweep. So the latest attempts are remembered for the drops to come, and drops
 //! that hit no known attempt for the attempts to come. Pure: needs no kernel.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -119,42 +119,48 @@ pub(super) struct Span {
     pub last_ns: u64,
 }
 
+/// A datagram socket without peer may show just after its first datagram was dropped.
+const SLACK_NS: u64 = 1_000_000;
+
 impl Span {
-    /// Whether packets of an attempt may have been among them: those of an earlier one on the same
-    /// addresses are over by its start, and one that failed has sent its last at its end.
+    /// Whether all of the packets may be those of an attempt that began then.
+    pub(super) fn is_after(self, start_ns: u64) -> bool {
+        self.first_ns.saturating_add(SLACK_NS) >= start_ns
+    }
+
+    /// Whether all of the packets may be those of this attempt: an earlier one on the same
+    /// addresses has sent its last before, and one that failed has sent its last by its end. What
+    /// was counted together of two attempts is left to neither.
     fn is_of(self, c: &Connection) -> bool {
         let failed = c.state == State::Closed && c.close.is_none();
-        let end = c
-            .latency_us
-            .filter(|_| failed)
-            .map(|us| c.id.start_ns.saturating_add(us.saturating_add(1).saturating_mul(1_000)));
-        c.id.start_ns <= self.last_ns && end.is_none_or(|end| self.first_ns <= end)
+        let latency_ns = c.latency_us.filter(|_| failed).map(|us| us.saturating_mul(1_000));
+        let end = latency_ns.map(|ns| c.id.start_ns.saturating_add(ns).saturating_add(SLACK_NS));
+        self.is_after(c.id.start_ns) && end.is_none_or(|end| self.last_ns <= end)
     }
 }
 
-/// Drops of a flow that are this far apart are of different attempts: one that has no outcome yet is
-/// known within half a second.
-const APART_NS: u64 = 2_000_000_000;
+/// Of one flow, so many counts wait for their attempt: as many as a connect() sends SYNs.
+const WAITING: usize = 8;
+
+/// Drops that no known attempt has made.
+#[derive(Debug)]
+struct Unclaimed {
+    reason: Arc<str>,
+    count: u64,
+    span: Span,
+}
 
 /// Drops by reason.
 #[derive(Debug, Clone, Default)]
 struct Tally {
     reasons: Vec<(Arc<str>, u64)>,
-    last_ns: u64,
 }
 
 impl Tally {
-    fn add(&mut self, reason: &Arc<str>, count: u64, last_ns: u64) {
-        self.last_ns = self.last_ns.max(last_ns);
+    fn add(&mut self, reason: &Arc<str>, count: u64) {
         match self.reasons.iter_mut().find(|(known, _)| known == reason) {
             Some((_, n)) => *n += count,
             None => self.reasons.push((Arc::clone(reason), count)),
-        }
-    }
-
-    fn merge(&mut self, other: &Tally) {
-        for (reason, count) in &other.reasons {
-            self.add(reason, *count, other.last_ns);
         }
     }
 
@@ -174,7 +180,7 @@ pub(super) struct Join {
     /// Drops that hit an attempt.
     tallies: Generations<ConnectionId, Tally>,
     /// Drops that hit no known attempt.
-    unclaimed: Generations<FlowKey, Tally>,
+    unclaimed: Generations<FlowKey, VecDeque<Unclaimed>>,
     /// Attempts that were handed on, and hit since.
     hit: HashSet<FlowKey>,
 }
@@ -203,14 +209,13 @@ impl Join {
         }
     }
 
-    /// Drops that came before the attempt was known. Those of an earlier one on the same addresses
-    /// are over by its start.
+    /// Drops that came before the attempt was known.
     fn claim(&mut self, key: FlowKey, c: &mut Connection) {
         let mut claimed = Tally::default();
         for flow in [key, key.reversed()] {
-            let unclaimed = self.unclaimed.get(&flow);
-            if let Some(tally) = unclaimed.filter(|tally| tally.last_ns >= c.id.start_ns) {
-                claimed.merge(tally);
+            let unclaimed = self.unclaimed.get(&flow).into_iter().flatten();
+            for drops in unclaimed.filter(|drops| drops.span.is_of(c)) {
+                claimed.add(&drops.reason, drops.count);
             }
         }
         c.drop = claimed.dropped();
@@ -241,15 +246,17 @@ impl Join {
         for id in &hit {
             // As one that was used last.
             let mut tally = self.tallies.remove(id).unwrap_or_default();
-            tally.add(&drop.reason, drop.count, span.last_ns);
+            tally.add(&drop.reason, drop.count);
             self.tallies.insert(*id, tally);
         }
         if let (true, Some(flow)) = (hit.is_empty(), flow) {
-            let known = self.unclaimed.remove(&flow);
-            let known = known.filter(|tally| span.first_ns < tally.last_ns + APART_NS);
-            let mut tally = known.unwrap_or_default();
-            tally.add(&drop.reason, drop.count, span.last_ns);
-            self.unclaimed.insert(flow, tally);
+            let mut waiting = self.unclaimed.remove(&flow).unwrap_or_default();
+            if waiting.len() >= WAITING {
+                waiting.pop_front();
+            }
+            let (reason, count) = (Arc::clone(&drop.reason), drop.count);
+            waiting.push_back(Unclaimed { reason, count, span });
+            self.unclaimed.insert(flow, waiting);
         }
         hit.first().copied()
     }

@@ -122,7 +122,7 @@ impl<'obj> Packets<'obj> {
             if c.outcome != Outcome::Refused || !looks_local {
                 return None;
             }
-            let count = drops.peek(drops.names.number(NO_SOCKET)?, flow)?;
+            let count = drops.peek(drops.names.number(NO_SOCKET)?, flow, c.id.start_ns)?;
             Some(Dropped { reason: NO_SOCKET.to_owned(), count })
         });
     }
@@ -169,7 +169,7 @@ impl<'obj> Packets<'obj> {
             let span = Span { first_ns: flow.drop.first_ns, last_ns: flow.drop.last_ns };
             let sock = Some(flow.drop.sock).filter(|sock| *sock != 0);
             let holder = sock.and_then(|sock| by_sock(sock, decoder));
-            let holder = holder.filter(|id| id.start_ns <= span.last_ns);
+            let holder = holder.filter(|id| span.is_after(id.start_ns));
             drop.connection = self.join.dropped(&drop, span, holder);
             if drop.connection.is_some() {
                 self.join.name(&mut drop, span);

@@ -143,7 +143,9 @@ fn datagrams_to_a_closed_port_explain_the_socket_that_sent_them() {
     assert_eq!(drops.iter().map(|d| d.count).sum::<u64>(), sent);
     let all = |c: &Connection| c.drop == dropped("NO_SOCKET", sent);
     let c = watch.wait("the sender", |c| goes_to(c, remote) && all(c));
-    assert_eq!((c.outcome, local(&c)), (Outcome::Associated, sender));
+    // The answers may have refused it.
+    assert!(matches!(c.outcome, Outcome::Associated | Outcome::Sent | Outcome::Refused));
+    assert_eq!(local(&c), sender);
 }
 
 #[test]
@@ -292,10 +294,13 @@ fn what_ends_in_order_is_no_drop() {
         connect(AddressFamily::INET, SocketType::STREAM, v4([127, 0, 0, 1], 9)).1.unwrap_err();
         remotes
     });
-    watch.drops("the mark", 1, |d| d.netns == Some(netns));
+    let mark = |d: &DropRecord| {
+        d.netns == Some(netns) && d.destination == end(v4([127, 0, 0, 1], 9))
+    };
+    let marked = watch.drops("the mark", 1, mark)[0].time;
     watch.handle.drain();
-    let marked = |d: &DropRecord| d.destination == end(v4([127, 0, 0, 1], 9));
-    let others = watch.drops("", 0, |d| d.netns == Some(netns) && !marked(d));
+    // A later namespace may have the number of this one.
+    let others = watch.drops("", 0, |d| d.netns == Some(netns) && d.time < marked);
     // A retransmission of what has come already is nobody's fault, where a machine stalls.
     let old = |d: &&DropRecord| !d.reason.starts_with("TCP_OLD");
     assert_eq!(others.iter().filter(old).collect::<Vec<_>>(), Vec::<&DropRecord>::new());

@@ -107,14 +107,14 @@ fn the_most_frequent_reason_wins_and_of_equals_the_first() {
 #[test]
 fn drops_of_an_earlier_attempt_on_the_same_addresses_are_not_those_of_the_next() {
     let mut join = Join::default();
-    let (mut first, mut second) = (attempt(1), attempt(2));
+    let (mut first, mut second) = (attempt(1), attempt(5_000));
     let drop = drops(&first, "NO_SOCKET", 1);
     join.dropped(&drop, at(start(1) + 1), None);
     join.record(&mut first, |_, _| None);
     join.record(&mut second, |_, _| None);
     assert_eq!((first.drop, second.drop), (dropped("NO_SOCKET", 1), None));
     // Nor are late ones of the first those of the second.
-    assert_eq!(join.dropped(&drop, at(start(2) - 1), None), None);
+    assert_eq!(join.dropped(&drop, at(start(2)), None), None);
     assert_eq!(join.updates(), []);
 }
 
@@ -124,9 +124,9 @@ fn what_comes_after_the_end_of_a_failed_attempt_is_of_the_next_one() {
     // It was refused after 101 us.
     let mut first = attempt(1);
     join.record(&mut first, |_, _| None);
-    let mut second = attempt(500);
+    let mut second = attempt(5_000);
     let drop = drops(&second, "NO_SOCKET", 1);
-    assert_eq!(join.dropped(&drop, at(start(500) + 1), None), None);
+    assert_eq!(join.dropped(&drop, at(start(5_000) + 1), None), None);
     assert_eq!(join.updates(), []);
     join.record(&mut second, |_, _| None);
     assert_eq!(second.drop, dropped("NO_SOCKET", 1));
@@ -136,6 +136,31 @@ fn what_comes_after_the_end_of_a_failed_attempt_is_of_the_next_one() {
     join.dropped(&drops(&third, "NO_SOCKET", 1), at(start(4_000_000) + 1), None);
     join.record(&mut third, |_, _| None);
     assert_eq!(third.drop, dropped("NO_SOCKET", 1));
+}
+
+#[test]
+fn what_was_counted_together_of_two_attempts_is_left_to_neither() {
+    let mut join = Join::default();
+    let (mut first, mut second) = (attempt(1), attempt(100_000));
+    join.record(&mut first, |_, _| dropped("NO_SOCKET", 1));
+    let both = Span { first_ns: start(1) + 5, last_ns: start(100_000) + 5 };
+    assert_eq!(join.dropped(&drops(&first, "NO_SOCKET", 2), both, None), None);
+    assert_eq!(join.updates(), []);
+    join.record(&mut second, |_, _| None);
+    assert_eq!((first.drop, second.drop), (dropped("NO_SOCKET", 1), None));
+}
+
+#[test]
+fn retransmissions_of_an_attempt_that_shows_late_are_added_up() {
+    let mut join = Join::default();
+    let mut c = attempt(1);
+    (c.latency_us, c.outcome) = (Some(127_000_000), Outcome::TimedOut);
+    for second in [0, 1, 3, 7, 15, 31, 63] {
+        let when = at(start(1) + 10 + second * 1_000_000_000);
+        assert_eq!(join.dropped(&drops(&c, "NETFILTER_DROP", 1), when, None), None);
+    }
+    join.record(&mut c, |_, _| None);
+    assert_eq!(c.drop, dropped("NETFILTER_DROP", 7));
 }
 
 #[test]
