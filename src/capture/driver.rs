@@ -15,8 +15,10 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::decode::{self, Raw};
 use super::decoder::Decoder;
+use super::drops;
 use super::error::CaptureError;
 use super::loader::{self, LoadError, Loaded};
+use super::packets::{DropDesk, Look, Packets};
 use super::plan::plan;
 use super::report::AttachReport;
 use super::shown::{Shown, Sight};
@@ -62,6 +64,7 @@ pub(crate) struct Shared {
     counters: MapHandle,
     programs: Vec<OwnedFd>,
     links: Vec<OwnedFd>,
+    pub drops: DropDesk,
     pub report: AttachReport,
     pub since: Timestamp,
     pub stopped: Mutex<Option<String>>,
@@ -106,6 +109,7 @@ impl Shared {
     fn ended(&self, why: &str) {
         self.drains.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
         self.drained.notify_all();
+        self.drops.subscribers.end();
         *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
     }
 
@@ -144,6 +148,7 @@ impl Shared {
             missed,
             address_unread: kernel.address_unread,
             exec_lost: kernel.exec_lost,
+            drops: self.drops.counters(),
         }
     }
 }
@@ -176,7 +181,7 @@ fn own(options: &Builder, sender: Sender<Batch>, ready: &Ready) -> Result<(), Ca
     let support = KernelSupport::probe();
     let mut plan = plan(&support, options.backend)?;
     let mut storage = MaybeUninit::uninit();
-    let loaded = loop {
+    let mut loaded = loop {
         match loader::load(&mut storage, options, &support, &plan) {
             Ok(loaded) => break loaded,
             Err(LoadError::Program { name, error }) => {
@@ -185,8 +190,10 @@ fn own(options: &Builder, sender: Sender<Batch>, ready: &Ready) -> Result<(), Ca
             Err(LoadError::Final(error)) => return Err(error),
         }
     };
-    let shared = Arc::new(share(&loaded)?);
-    let mut driver = Driver::new(&shared, sender, options);
+    let mut places = [const { MaybeUninit::uninit() }; drops::VARIANTS];
+    let packets = watch_drops(&mut places, options, &support, &mut loaded.report);
+    let shared = Arc::new(share(&loaded, packets.as_ref())?);
+    let mut driver = Driver::new(&shared, sender, options, packets);
     let pending = RefCell::new(Vec::with_capacity(BATCH));
     let ring = ring(&loaded, &pending)?;
     if ready.send(Ok(Arc::clone(&shared))).is_err() {
@@ -195,12 +202,30 @@ fn own(options: &Builder, sender: Sender<Batch>, ready: &Ready) -> Result<(), Ca
     let why = driver.run(&loaded, &ring, &pending);
     drop(ring);
     // Detached before the end is announced.
+    drop(driver);
     drop(loaded);
     shared.ended(why);
     Ok(())
 }
 
-fn share(loaded: &Loaded<'_>) -> Result<Shared, CaptureError> {
+/// Dropped packets, where they can be seen; without them there is everything else.
+fn watch_drops<'obj>(
+    storage: &'obj mut drops::Storage,
+    options: &Builder,
+    support: &KernelSupport,
+    report: &mut AttachReport,
+) -> Option<Packets<'obj>> {
+    let started = match options.no_drops {
+        true => drops::Started::off(),
+        false => drops::start(storage, support),
+    };
+    report.features.insert("drops".to_owned(), started.feature);
+    let drops = started.drops?;
+    report.programs.push(drops.program.clone());
+    Some(Packets::new(drops))
+}
+
+fn share(loaded: &Loaded<'_>, packets: Option<&Packets<'_>>) -> Result<Shared, CaptureError> {
     let io = |what: &str| {
         let what = what.to_owned();
         move |source: std::io::Error| CaptureError::Io { what, source }
@@ -232,6 +257,7 @@ fn share(loaded: &Loaded<'_>) -> Result<Shared, CaptureError> {
         counters,
         programs,
         links,
+        drops: DropDesk::of(packets).map_err(io("cannot share the count of drops"))?,
         report: loaded.report.clone(),
         since: Timestamp::now(),
         stopped: Mutex::new(None),
@@ -265,6 +291,7 @@ struct Driver<'a> {
     drop_when_full: bool,
     decoder: Decoder,
     shown: Shown,
+    packets: Option<Packets<'a>>,
     /// What had begun, or had been left, at the last sweep.
     looked_at: (u64, u64),
     looked_for_idle: Instant,
@@ -272,7 +299,12 @@ struct Driver<'a> {
 }
 
 impl<'a> Driver<'a> {
-    fn new(shared: &'a Shared, sender: Sender<Batch>, options: &Builder) -> Self {
+    fn new(
+        shared: &'a Shared,
+        sender: Sender<Batch>,
+        options: &Builder,
+        packets: Option<Packets<'a>>,
+    ) -> Self {
         let (decoder, shown) = (Decoder::default(), Shown::default());
         Driver {
             shared,
@@ -280,6 +312,7 @@ impl<'a> Driver<'a> {
             drop_when_full: options.drop_when_full,
             decoder,
             shown,
+            packets,
             looked_at: (0, 0),
             looked_for_idle: Instant::now(),
             idle_every: options.datagram_idle() / IDLE_LOOKS,
@@ -310,6 +343,14 @@ impl<'a> Driver<'a> {
             }
             let Some(count) = self.drain(ring, pending) else { return "the stream was dropped" };
             self.shown.drained();
+            let look = match (stopping, asked > answered) {
+                (true, _) => Look::Last,
+                (false, true) => Look::Asked,
+                (false, false) => Look::Due,
+            };
+            if !self.look_at_drops(look, loaded) {
+                return "the stream was dropped";
+            }
             self.shared.drains_done(asked);
             answered = asked;
             if stopping {
@@ -376,19 +417,44 @@ impl<'a> Driver<'a> {
         }
     }
 
+    /// Hands on what was dropped, and new versions of the records that it hit. Returns whether
+    /// anybody still reads.
+    fn look_at_drops(&mut self, look: Look, loaded: &Loaded<'_>) -> bool {
+        let Some(packets) = &mut self.packets else { return true };
+        // The sock of an attempt that goes on holds it.
+        let by_sock = |sock: u64, decoder: &Decoder| {
+            let held = loaded.skel.maps.conns.lookup(&sock.to_ne_bytes(), MapFlags::ANY);
+            held.ok().flatten().and_then(|bytes| decoder.id(&bytes))
+        };
+        let news = packets.look(look, &mut self.decoder, &self.shared.drops, by_sock);
+        let mut updates = news.updates;
+        while !updates.is_empty() {
+            let rest = updates.split_off(updates.len().min(BATCH));
+            if !self.send(Batch { connections: updates, first: 0 }) {
+                return false;
+            }
+            updates = rest;
+        }
+        self.shared.drops.subscribers.publish(news.drops);
+        true
+    }
+
     fn batch(&mut self, records: Vec<Result<Raw, decode::DecodeError>>) -> Batch {
         let mut batch = Batch { connections: Vec::with_capacity(records.len()), first: 0 };
         for record in records {
             match record.and_then(|raw| self.decoder.enrich(raw)) {
                 Ok(None) => {}
-                Ok(Some(decoded)) => match self.shown.note(&decoded) {
-                    Sight::First => {
-                        batch.first += 1;
-                        batch.connections.push(decoded.connection);
+                Ok(Some(mut decoded)) => {
+                    let sight = self.shown.note(&decoded);
+                    if sight == Sight::Outdated {
+                        continue;
                     }
-                    Sight::Update => batch.connections.push(decoded.connection),
-                    Sight::Outdated => {}
-                },
+                    if let Some(packets) = &mut self.packets {
+                        packets.note(&mut decoded.connection);
+                    }
+                    batch.first += u64::from(sight == Sight::First);
+                    batch.connections.push(decoded.connection);
+                }
                 Err(error) => {
                     tracing::warn!("undecodable event: {error}");
                     self.shared.undecodable.fetch_add(1, Ordering::AcqRel);

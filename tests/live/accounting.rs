@@ -118,7 +118,8 @@ fn a_full_table_of_sockets_is_counted_once_per_attempt() {
 
 #[test]
 fn what_is_pending_is_counted_as_such_and_settles() {
-    let Some(watch) = watch(own()) else { return };
+    // A packet that such a route drops makes a version of its own.
+    let Some(watch) = watch(Builder { no_drops: true, ..own() }) else { return };
     let remote = v4([192, 0, 2, 77], 80);
     let attempt = std::thread::spawn(move || {
         crate::harness::own_network();
