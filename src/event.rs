@@ -237,6 +237,8 @@ word_enum! {
         Accept,
         /// The state in which the call left the socket, where its return value is not seen.
         SocketState,
+        /// The return value of a call that sends.
+        SendReturn,
     }
 }
 

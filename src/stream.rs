@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use async_channel::Receiver;
 use futures_core::Stream;
@@ -45,8 +46,12 @@ pub struct Builder {
     pub no_unix: bool,
     /// Ring buffer size in bytes; a power of two, 8 MiB unless set.
     pub ring_bytes: Option<u32>,
-    /// Sockets that can be followed at a time; 65,536 unless set.
+    /// Sockets that can be followed at a time, and four times the destinations of datagrams sent
+    /// without connect(); 65,536 unless set.
     pub max_sockets: Option<u32>,
+    /// How long a socket may send nothing to a destination, without being connected to it, before
+    /// the record of that ends; 60 seconds unless set.
+    pub datagram_idle: Option<Duration>,
     /// The family of hooks; chosen by what the kernel can do unless set.
     pub backend: Option<Backend>,
     /// Do not look at packets that the kernel drops.
@@ -58,6 +63,7 @@ pub struct Builder {
 
 const DEFAULT_RING: u32 = 8 << 20;
 const DEFAULT_SOCKETS: u32 = 65_536;
+const DEFAULT_IDLE: Duration = Duration::from_secs(60);
 /// Values of one kind that an in-kernel filter holds (`FILTER_ENTRIES` of config.h).
 const FILTER_VALUES: usize = 1024;
 
@@ -68,6 +74,10 @@ impl Builder {
 
     pub(crate) fn max_sockets(&self) -> u32 {
         self.max_sockets.unwrap_or(DEFAULT_SOCKETS)
+    }
+
+    pub(crate) fn datagram_idle(&self) -> Duration {
+        self.datagram_idle.unwrap_or(DEFAULT_IDLE)
     }
 
     /// Loads and attaches; events flow from here on.
@@ -96,6 +106,10 @@ impl Builder {
         let sockets = self.max_sockets();
         if !(1..=16 << 20).contains(&sockets) {
             return Err(invalid("max_sockets", format!("{sockets} is not from 1 to 16777216")));
+        }
+        let idle = self.datagram_idle();
+        if !(Duration::from_millis(1)..=Duration::from_secs(86_400)).contains(&idle) {
+            return Err(invalid("datagram_idle", format!("{idle:?} is not from 1 ms to a day")));
         }
         if let Some(name) = self.only_process.iter().find(|n| n.is_empty() || n.len() > 15) {
             let problem = format!("'{name}' is not of 1 to 15 bytes, as the kernel keeps names");
@@ -295,6 +309,7 @@ mod tests {
             ("ring_bytes", Builder { ring_bytes: Some(100_000), ..base() }),
             ("ring_bytes", Builder { ring_bytes: Some(4096), ..base() }),
             ("max_sockets", Builder { max_sockets: Some(0), ..base() }),
+            ("datagram_idle", Builder { datagram_idle: Some(Duration::ZERO), ..base() }),
             ("only_process", Builder { only_process: vec!["x".repeat(16)], ..base() }),
             ("only_pid", Builder { only_pid: vec![1; 1025], ..base() }),
         ];

@@ -167,7 +167,8 @@ struct sock_common {
 		};
 	};
 	short unsigned int skc_family;
-	volatile unsigned char skc_state;
+	unsigned char skc_state;
+	unsigned char skc_ipv6only : 1;
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
@@ -185,6 +186,12 @@ struct sock {
 	u16 sk_protocol;
 	u16 sk_type;
 	u8 sk_shutdown;
+	u8 sk_kern_sock : 1;
+};
+
+struct msghdr {
+	void *msg_name;
+	int msg_namelen;
 };
 
 struct inet_sock {
@@ -313,6 +320,8 @@ struct bpf_iter__bpf_map_elem {
 #if defined(__TARGET_ARCH_x86)
 /* arch/x86/entry/syscalls/syscall_64.tbl */
 #define NR_connect	 42
+#define NR_sendto	 44
+#define NR_sendmsg	 46
 #define NR_shutdown	 48
 #define SYSCALL_NR(regs) ((long)(regs)->orig_ax)
 
@@ -323,6 +332,8 @@ struct pt_regs {
 #elif defined(__TARGET_ARCH_arm64)
 /* include/uapi/asm-generic/unistd.h */
 #define NR_connect	 203
+#define NR_sendto	 206
+#define NR_sendmsg	 211
 #define NR_shutdown	 210
 #define SYSCALL_NR(regs) ((long)(regs)->syscallno)
 

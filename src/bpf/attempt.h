@@ -40,8 +40,9 @@ static __always_inline void read_task(struct netspy_conn *c, bool direct, struct
 	read_comm(c->parent, direct, parent);
 }
 
-/* Whose attempt it is. Only meaningful in process context. */
-static __always_inline void read_identity(struct netspy_conn *c)
+/* Whose attempt it is. Only meaningful in process context. `typed`: the program may ask for the
+ * current task by its type. */
+static __always_inline void read_identity_by(struct netspy_conn *c, bool typed)
 {
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 
@@ -49,11 +50,16 @@ static __always_inline void read_identity(struct netspy_conn *c)
 	c->tid = (__u32)pid_tgid;
 	c->uid = (__u32)bpf_get_current_uid_gid();
 	c->cgroup_id = bpf_get_current_cgroup_id();
-	/* Since 5.11; before, the same pointer without its type. */
-	if (HAS_HELPER(get_current_task_btf))
+	if (typed)
 		read_task(c, true, bpf_get_current_task_btf());
 	else
 		read_task(c, false, (struct task_struct *)bpf_get_current_task());
+}
+
+static __always_inline void read_identity(struct netspy_conn *c)
+{
+	/* Since 5.11; before, the same pointer without its type. */
+	read_identity_by(c, HAS_HELPER(get_current_task_btf));
 }
 
 static __always_inline __u32 read_netns(bool direct, struct sock *sk)

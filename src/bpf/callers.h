@@ -35,6 +35,9 @@ static __always_inline void begin_called(struct bpf_sock_addr *ctx, __u64 key, b
 		c.family = AF_INET;
 		__builtin_memcpy(c.remote, &addr, 4);
 	}
+	clear_no_ports(&c);
+	if (is_datagram(&c))
+		c.flags |= counts_of(&c);
 	c.netns = read_netns(false, sk);
 	read_identity(&c);
 	if (is_filtered(&c))

@@ -24,17 +24,22 @@
 #define IPPROTO_ICMPV6 58
 #define IPPROTO_MPTCP  262
 
+#define ENOENT	     2
+#define EINTR	     4
 #define EBADF	     9
 #define EAGAIN	     11
+#define ENOMEM	     12
 #define EFAULT	     14
 #define ENOTSOCK     88
 #define EPIPE	     32
+#define EDESTADDRREQ 89
 #define EMSGSIZE     90
 #define ECONNABORTED 103
 #define ECONNRESET   104
 #define ETIMEDOUT    110
 #define ECONNREFUSED 111
 #define EISCONN	     106
+#define ENOTCONN     107
 #define EALREADY     114
 #define EINPROGRESS  115
 #define ERESTARTSYS  512
@@ -44,6 +49,13 @@
 const volatile bool cfg_calls = false;	     /* an entry hook keeps `calls` */
 const volatile bool cfg_locked_down = false; /* no helper may read kernel memory */
 const volatile bool cfg_hold = false;	     /* `conns` may hold datagram socks */
+const volatile bool cfg_sent = false;	     /* all that UDP sends to a peer is seen */
+const volatile bool cfg_icmp_raw = false;    /* and what ICMP and raw sockets send */
+const volatile bool cfg_flows = false;	     /* UDP without a peer is seen when the send returns, */
+const volatile bool cfg_flows_at_once = false; /* or only before */
+const volatile bool cfg_stash = false;	     /* cgroup programs leave the destination in `sends` */
+const volatile bool cfg_length_udp = false;  /* sock_send_length tells of UDP, */
+const volatile bool cfg_length_icmp = false; /* of ICMP and raw sockets */
 const volatile bool cfg_only_pid = false;
 const volatile bool cfg_only_comm = false;
 const volatile bool cfg_only_uid = false;
@@ -58,6 +70,9 @@ const volatile __u64 cfg_wake_bytes = 1 << 20;
 const volatile __u64 cfg_start_ns = 0;
 /* How long an attempt may be without outcome before a sweep shows it as such. */
 const volatile __u64 cfg_show_pending_ns = 100 * 1000 * 1000;
+
+/* How long a socket may send nothing to a destination before the record ends. */
+const volatile __u64 cfg_idle_ns = 60ULL * 1000 * 1000 * 1000;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

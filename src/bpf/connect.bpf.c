@@ -15,6 +15,7 @@
 #include "callers.h"
 #include "exec.h"
 #include "inbound.h"
+#include "send.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -293,6 +294,134 @@ int BPF_PROG(sk_error_raw, struct sock *sk)
 	return on_sock_error(false, sk);
 }
 
+/* ---- datagrams leave ---- */
+
+SEC("fexit/udp_sendmsg")
+int BPF_PROG(udp_fexit, struct sock *sk, struct msghdr *msg, __u64 len, int ret)
+{
+	return on_sendmsg(sk, msg, ret, UDP_OF_IPV4);
+}
+
+SEC("fexit/udpv6_sendmsg")
+int BPF_PROG(udpv6_fexit, struct sock *sk, struct msghdr *msg, __u64 len, int ret)
+{
+	return on_sendmsg(sk, msg, ret, UDP_OF_IPV6);
+}
+
+SEC("kprobe/udp_sendmsg")
+int BPF_KPROBE(udp_kprobe, struct sock *sk, struct msghdr *msg)
+{
+	return on_sendmsg_entry(sk, msg, UDP_OF_IPV4);
+}
+
+SEC("kprobe/udpv6_sendmsg")
+int BPF_KPROBE(udpv6_kprobe, struct sock *sk, struct msghdr *msg)
+{
+	return on_sendmsg_entry(sk, msg, UDP_OF_IPV6);
+}
+
+SEC("kretprobe/udp_sendmsg")
+int BPF_KRETPROBE(udp_kretprobe, int ret)
+{
+	return on_sendmsg_return(ret, cfg_flows);
+}
+
+SEC("kretprobe/udpv6_sendmsg")
+int BPF_KRETPROBE(udpv6_kretprobe, int ret)
+{
+	return on_sendmsg_return(ret, cfg_flows);
+}
+
+SEC("fexit/ping_v4_sendmsg")
+int BPF_PROG(ping4_fexit, struct sock *sk, struct msghdr *msg, __u64 len, int ret)
+{
+	return on_sendmsg(sk, msg, ret, ICMP_OR_RAW);
+}
+
+SEC("kprobe/ping_v4_sendmsg")
+int BPF_KPROBE(ping4_kprobe, struct sock *sk, struct msghdr *msg)
+{
+	return on_sendmsg_entry(sk, msg, ICMP_OR_RAW);
+}
+
+SEC("kretprobe/ping_v4_sendmsg")
+int BPF_KRETPROBE(ping4_kretprobe, int ret)
+{
+	return on_sendmsg_return(ret, true);
+}
+
+SEC("fexit/ping_v6_sendmsg")
+int BPF_PROG(ping6_fexit, struct sock *sk, struct msghdr *msg, __u64 len, int ret)
+{
+	return on_sendmsg(sk, msg, ret, ICMP_OR_RAW);
+}
+
+SEC("kprobe/ping_v6_sendmsg")
+int BPF_KPROBE(ping6_kprobe, struct sock *sk, struct msghdr *msg)
+{
+	return on_sendmsg_entry(sk, msg, ICMP_OR_RAW);
+}
+
+SEC("kretprobe/ping_v6_sendmsg")
+int BPF_KRETPROBE(ping6_kretprobe, int ret)
+{
+	return on_sendmsg_return(ret, true);
+}
+
+SEC("fexit/raw_sendmsg")
+int BPF_PROG(raw4_fexit, struct sock *sk, struct msghdr *msg, __u64 len, int ret)
+{
+	return on_sendmsg(sk, msg, ret, ICMP_OR_RAW);
+}
+
+SEC("kprobe/raw_sendmsg")
+int BPF_KPROBE(raw4_kprobe, struct sock *sk, struct msghdr *msg)
+{
+	return on_sendmsg_entry(sk, msg, ICMP_OR_RAW);
+}
+
+SEC("kretprobe/raw_sendmsg")
+int BPF_KRETPROBE(raw4_kretprobe, int ret)
+{
+	return on_sendmsg_return(ret, true);
+}
+
+SEC("fexit/rawv6_sendmsg")
+int BPF_PROG(raw6_fexit, struct sock *sk, struct msghdr *msg, __u64 len, int ret)
+{
+	return on_sendmsg(sk, msg, ret, ICMP_OR_RAW);
+}
+
+SEC("kprobe/rawv6_sendmsg")
+int BPF_KPROBE(raw6_kprobe, struct sock *sk, struct msghdr *msg)
+{
+	return on_sendmsg_entry(sk, msg, ICMP_OR_RAW);
+}
+
+SEC("kretprobe/rawv6_sendmsg")
+int BPF_KRETPROBE(raw6_kretprobe, int ret)
+{
+	return on_sendmsg_return(ret, true);
+}
+
+SEC("tp_btf/sock_send_length")
+int BPF_PROG(send_length, struct sock *sk, int ret)
+{
+	return on_send_length(sk, ret);
+}
+
+SEC("cgroup/sendmsg4")
+int send_cgroup4(struct bpf_sock_addr *ctx)
+{
+	return on_cgroup_send(ctx, AF_INET);
+}
+
+SEC("cgroup/sendmsg6")
+int send_cgroup6(struct bpf_sock_addr *ctx)
+{
+	return on_cgroup_send(ctx, AF_INET6);
+}
+
 /* ---- sweep: what waits for an outcome is shown ---- */
 
 static __always_inline void read_pending_port(struct netspy_conn *c, __u64 key)
@@ -310,11 +439,15 @@ int sweep(struct bpf_iter__bpf_map_elem *ctx)
 
 	if (!entry || !key)
 		return 0;
+	n = this_cpu_counters();
+	if (is_datagram(entry) && entry->phase != NETSPY_PHASE_CALLED) {
+		sweep_datagram(entry, n);
+		return 0;
+	}
 	/* A copy: the state hooks go on meanwhile, and the entry may become another's. */
 	__builtin_memcpy(&c, entry, sizeof(c));
 	if (c.flags & NETSPY_F_FILTERED)
 		return 0;
-	n = this_cpu_counters();
 	if (c.phase == NETSPY_PHASE_CALLED && !cfg_locked_down) {
 		resolve_called(&c, *key);
 		/* It may not have come to its end yet. */
@@ -342,7 +475,7 @@ int sweep(struct bpf_iter__bpf_map_elem *ctx)
 			return 0;
 		break;
 	case NETSPY_PHASE_OPEN:
-		/* The ring was full at the outcome, or it is a peer, which stays. */
+		/* The ring was full at the outcome. */
 		if (c.flags & NETSPY_F_SHOWN)
 			return 0;
 		break;
@@ -350,19 +483,26 @@ int sweep(struct bpf_iter__bpf_map_elem *ctx)
 		return 0;
 	}
 	c.flags |= NETSPY_F_SWEPT;
-	if (output(&c, sizeof(c))) {
+	if (output(&c, sizeof(c)))
 		COUNT(n, left);
+	else
+		entry->swept = c.start_ns + c.phase;
+	return 0;
+}
+
+SEC("iter/bpf_map_elem")
+int sweep_flows(struct bpf_iter__bpf_map_elem *ctx)
+{
+	struct netspy_flow *f = ctx->value;
+	struct netspy_flow_key *found = ctx->key;
+	struct netspy_flow_key key;
+
+	/* Loaded once, since what was checked is the register. */
+	barrier_var(found);
+	if (!f || !found)
 		return 0;
-	}
-	/* Atomic: what is loaded below is loaded after. */
-	__sync_fetch_and_add(&entry->swept, c.start_ns + c.phase - c.swept);
-	if (is_datagram(&c) && entry->error != c.error) {
-		/* Changed meanwhile, and not known to have been shown. */
-		__builtin_memcpy(&c, entry, sizeof(c));
-		c.flags |= NETSPY_F_SWEPT;
-		if (output(&c, sizeof(c)))
-			COUNT(n, updates_lost);
-	}
+	key = *found;
+	sweep_flow(&key, f, this_cpu_counters());
 	return 0;
 }
 

@@ -39,6 +39,7 @@ enum netspy_evidence {
 	NETSPY_EVIDENCE_OWNER_CLOSE = 4,
 	NETSPY_EVIDENCE_ACCEPT = 5,
 	NETSPY_EVIDENCE_SOCKET_STATE = 6,
+	NETSPY_EVIDENCE_SEND_RETURN = 7,
 };
 
 /* How a record of datagrams ended. */

@@ -14,11 +14,16 @@ static __always_inline bool is_datagram(const struct netspy_conn *c)
 	return c->family != AF_UNIX && (c->sock_type == SOCK_DGRAM || c->sock_type == SOCK_RAW);
 }
 
-/* What such sockets have in the place of ports is the protocol, or the identifier of echoes. */
+/* What these have in the place of ports is the protocol, or the identifier of echoes. */
+static __always_inline bool has_no_ports(const struct netspy_conn *c)
+{
+	return c->sock_type == SOCK_RAW || c->protocol == IPPROTO_ICMP ||
+	       c->protocol == IPPROTO_ICMPV6;
+}
+
 static __always_inline void clear_no_ports(struct netspy_conn *c)
 {
-	if (c->sock_type == SOCK_RAW || c->protocol == IPPROTO_ICMP ||
-	    c->protocol == IPPROTO_ICMPV6) {
+	if (has_no_ports(c)) {
 		c->local_port = 0;
 		c->remote_port = 0;
 	}
@@ -92,25 +97,47 @@ static __always_inline void end_datagram(void *map, const void *key, struct nets
 	}
 }
 
-/* The peer that the sock has is its peer no longer. */
-static __always_inline void end_peer(__u64 key, __u8 end, struct netspy_counters *n)
+/* The peer that a sock has; NULL if it has none, or it is not known. */
+static __always_inline struct netspy_conn *peer_of(__u64 key, struct netspy_counters *n)
 {
 	struct netspy_conn *c = bpf_map_lookup_elem(&conns, &key);
 
-	if (c && c->phase == NETSPY_PHASE_CALLED) {
+	if (!c || !is_datagram(c))
+		return NULL;
+	/* There are none where the kernel is locked down, and no helper to conclude them. */
+	if (c->phase == NETSPY_PHASE_CALLED && !cfg_locked_down) {
 		conclude_called(c, key, n);
 		if (c->phase != NETSPY_PHASE_OPEN)
-			return;
+			return NULL;
 	}
-	if (c && is_datagram(c))
+	return c;
+}
+
+/* The peer that the sock has is its peer no longer. */
+static __always_inline void end_peer(__u64 key, __u8 end, struct netspy_counters *n)
+{
+	struct netspy_conn *c = peer_of(key, n);
+
+	if (c)
 		end_datagram(&conns, &key, c, end, bpf_ktime_get_boot_ns(), n);
+}
+
+/* What will be known of the datagrams that the sock sends to its peer: flags of the record. */
+static __always_inline __u16 counts_of(const struct netspy_conn *c)
+{
+	return (has_no_ports(c) ? cfg_icmp_raw : cfg_sent) ? NETSPY_F_COUNTED | NETSPY_F_BYTES : 0;
 }
 
 /* Keeps the record of a peer that the sock was just given; false if it must be shown now. */
 static __always_inline bool hold_peer(__u64 key, struct netspy_conn *c, struct netspy_counters *n)
 {
-	if (!cfg_hold || !is_datagram(c) || bpf_map_update_elem(&conns, &key, c, BPF_NOEXIST))
+	if (!cfg_hold || !is_datagram(c))
 		return false;
+	c->flags |= counts_of(c);
+	if (bpf_map_update_elem(&conns, &key, c, BPF_NOEXIST)) {
+		c->flags &= ~(NETSPY_F_COUNTED | NETSPY_F_BYTES);
+		return false;
+	}
 	COUNT(n, waiting);
 	return true;
 }
@@ -121,16 +148,10 @@ static __always_inline bool may_be_datagram(__u32 type)
 	return type == SOCK_DGRAM || type == SOCK_RAW;
 }
 
-/* Its last file descriptor is closed. */
-static __always_inline void on_release(__u64 key)
-{
-	end_peer(key, NETSPY_END_OWNER_CLOSE, this_cpu_counters());
-}
-
 /* An error that came from the network later. In softirq: the current task is a bystander. */
 static __always_inline int on_sock_error(bool direct, struct sock *sk)
 {
-	__u64 key = (__u64)sk;
+	struct netspy_counters *n;
 	struct netspy_conn *c;
 	__s32 error;
 
@@ -141,14 +162,40 @@ static __always_inline int on_sock_error(bool direct, struct sock *sk)
 	 * a narrower path (RFC 1191), which ends nothing. */
 	if (!error || error == EMSGSIZE)
 		return 0;
-	c = bpf_map_lookup_elem(&conns, &key);
+	n = this_cpu_counters();
+	c = peer_of((__u64)sk, n);
 	if (!c || c->error == error)
 		return 0;
 	c->outcome_ns = bpf_ktime_get_boot_ns();
 	c->evidence = NETSPY_EVIDENCE_SK_ERROR;
 	c->error = error;
-	changed(c, this_cpu_counters());
+	changed(c, n);
 	return 0;
+}
+
+/* Shows an entry that was not shown yet. */
+static __always_inline void sweep_datagram(struct netspy_conn *entry, struct netspy_counters *n)
+{
+	struct netspy_conn c;
+
+	/* A copy: sends and errors go on meanwhile, and the entry may become another's. */
+	__builtin_memcpy(&c, entry, sizeof(c));
+	if (c.flags & (NETSPY_F_FILTERED | NETSPY_F_SHOWN) || was_swept(&c))
+		return;
+	c.flags |= NETSPY_F_SWEPT;
+	if (output(&c, sizeof(c))) {
+		COUNT(n, left);
+		return;
+	}
+	/* Atomic: what is loaded below is loaded after. */
+	__sync_fetch_and_add(&entry->swept, c.start_ns + c.phase - c.swept);
+	if (entry->error == c.error && !entry->datagrams_sent == !c.datagrams_sent)
+		return;
+	/* Changed meanwhile, by somebody who may not have known that it is shown. */
+	__builtin_memcpy(&c, entry, sizeof(c));
+	c.flags |= NETSPY_F_SWEPT;
+	if (output(&c, sizeof(c)))
+		COUNT(n, updates_lost);
 }
 
 #endif

@@ -24,6 +24,10 @@
 		__value;                                                                           \
 	})
 
+#define READ_BIT(direct, src, member)                                                              \
+	((direct) ? BPF_CORE_READ_BITFIELD(src, member)                                            \
+		  : BPF_CORE_READ_BITFIELD_PROBED(src, member))
+
 #define HAS_HELPER(name) bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_##name)
 
 /* Byte by byte: the verifier refuses a wider load from an array of characters, and the alignment

@@ -9,6 +9,9 @@ use super::loader::io_error;
 use super::skel::{ConnectSkel, OpenConnectSkel};
 use crate::stream::Builder;
 
+/// Most sockets give their datagrams a peer; those that do not have few destinations.
+const SOCKETS_PER_FLOW: u32 = 4;
+
 /// What the choice of hooks, or the kernel, asks of the programs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Modes {
@@ -18,6 +21,27 @@ pub(super) struct Modes {
     pub locked_down: bool,
     /// The close of datagram sockets is seen, and a sweep shows those that stay open.
     pub hold: bool,
+    /// What is seen of datagrams that leave.
+    pub sends: Sends,
+}
+
+/// Which of the hooks that see datagrams leave tell of what.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sends {
+    /// UDP to a peer.
+    pub peers: bool,
+    /// UDP without one: when the send returns, or only before.
+    pub flows: bool,
+    pub flows_at_once: bool,
+    /// ICMP and raw sockets.
+    pub icmp_raw: bool,
+    /// cgroup programs leave the destination for the end of the send.
+    pub stash: bool,
+    /// So does the entry of the function that sends.
+    pub entries: bool,
+    /// Its end is told by `sock_send_length`.
+    pub length_udp: bool,
+    pub length_icmp: bool,
 }
 
 /// Sets the constants and the sizes of the maps.
@@ -35,6 +59,13 @@ pub(super) fn configure(
     };
     size(&mut open.maps.events, ring)?;
     size(&mut open.maps.conns, options.max_sockets())?;
+    let any_flows = modes.sends.flows || modes.sends.flows_at_once || modes.sends.icmp_raw;
+    let flows = if any_flows { options.max_sockets().div_ceil(SOCKETS_PER_FLOW) } else { 1 };
+    size(&mut open.maps.flows, flows)?;
+    size(&mut open.maps.senders, flows)?;
+    if !modes.sends.stash && !modes.sends.entries {
+        size(&mut open.maps.sends, 1)?;
+    }
     if !modes.calls {
         size(&mut open.maps.calls, 1)?;
     }
@@ -47,6 +78,15 @@ pub(super) fn configure(
     rodata.cfg_calls = modes.calls;
     rodata.cfg_locked_down = modes.locked_down;
     rodata.cfg_hold = modes.hold;
+    let sends = modes.sends;
+    rodata.cfg_sent = sends.peers;
+    rodata.cfg_flows = sends.flows;
+    rodata.cfg_flows_at_once = sends.flows_at_once;
+    rodata.cfg_icmp_raw = sends.icmp_raw;
+    rodata.cfg_stash = sends.stash;
+    rodata.cfg_length_udp = sends.length_udp;
+    rodata.cfg_length_icmp = sends.length_icmp;
+    rodata.cfg_idle_ns = options.datagram_idle().as_nanos() as u64;
     rodata.cfg_only_pid = !options.only_pid.is_empty();
     rodata.cfg_only_comm = !options.only_process.is_empty();
     rodata.cfg_only_uid = !options.only_uid.is_empty();

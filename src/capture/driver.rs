@@ -45,6 +45,8 @@ const DRAIN_BUSY: Duration = Duration::from_millis(25);
 const DRAIN_IDLE: Duration = Duration::from_millis(200);
 /// Time between sweeps of what waits for an outcome.
 const SWEEP: Duration = Duration::from_millis(400);
+/// Looks for flows that have become idle, in the time after which they are.
+const IDLE_LOOKS: u32 = 8;
 /// How long a request to drain waits for the thread.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -61,6 +63,7 @@ pub(crate) struct Shared {
     updates_lost: AtomicU64,
     counters: MapHandle,
     programs: Vec<OwnedFd>,
+    links: Vec<OwnedFd>,
     pub drops: DropDesk,
     pub report: AttachReport,
     pub since: Timestamp,
@@ -122,12 +125,14 @@ impl Shared {
         let delivered = self.delivered.load(Ordering::Acquire);
         let slow_consumer = self.slow_consumer.load(Ordering::Acquire);
         let undecodable = self.undecodable.load(Ordering::Acquire);
-        let missed = self
+        let skipped: u64 = self
             .programs
             .iter()
             .filter_map(|fd| sys::program_facts(fd.as_fd()).ok())
             .map(|facts| facts.recursion_misses)
             .sum();
+        let missed =
+            skipped + self.links.iter().map(|fd| sys::link_misses(fd.as_fd())).sum::<u64>();
         let kernel = self.kernel();
         Counters {
             attempts: kernel.attempts,
@@ -188,7 +193,7 @@ fn own(options: &Builder, sender: Sender<Batch>, ready: &Ready) -> Result<(), Ca
     let mut places = [const { MaybeUninit::uninit() }; drops::VARIANTS];
     let packets = watch_drops(&mut places, options, &support, &mut loaded.report);
     let shared = Arc::new(share(&loaded, packets.as_ref())?);
-    let mut driver = Driver::new(&shared, sender, options.drop_when_full, packets);
+    let mut driver = Driver::new(&shared, sender, options, packets);
     let pending = RefCell::new(Vec::with_capacity(BATCH));
     let ring = ring(&loaded, &pending)?;
     if ready.send(Ok(Arc::clone(&shared))).is_err() {
@@ -233,6 +238,12 @@ fn share(loaded: &Loaded<'_>, packets: Option<&Packets<'_>>) -> Result<Shared, C
         .map(|fd| fd.try_clone())
         .collect::<Result<_, _>>()
         .map_err(io("cannot share the programs"))?;
+    let links = loaded
+        .links
+        .values()
+        .map(|link| link.as_fd().try_clone_to_owned())
+        .collect::<Result<_, _>>()
+        .map_err(io("cannot share the links"))?;
     Ok(Shared {
         wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|e| io("cannot make an eventfd")(e.into()))?,
@@ -245,6 +256,7 @@ fn share(loaded: &Loaded<'_>, packets: Option<&Packets<'_>>) -> Result<Shared, C
         updates_lost: AtomicU64::new(0),
         counters,
         programs,
+        links,
         drops: DropDesk::of(packets).map_err(io("cannot share the count of drops"))?,
         report: loaded.report.clone(),
         since: Timestamp::now(),
@@ -282,17 +294,29 @@ struct Driver<'a> {
     packets: Option<Packets<'a>>,
     /// What had begun, or had been left, at the last sweep.
     looked_at: (u64, u64),
+    looked_for_idle: Instant,
+    idle_every: Duration,
 }
 
 impl<'a> Driver<'a> {
     fn new(
         shared: &'a Shared,
         sender: Sender<Batch>,
-        drop_when_full: bool,
+        options: &Builder,
         packets: Option<Packets<'a>>,
     ) -> Self {
         let (decoder, shown) = (Decoder::default(), Shown::default());
-        Driver { shared, sender, drop_when_full, decoder, shown, packets, looked_at: (0, 0) }
+        Driver {
+            shared,
+            sender,
+            drop_when_full: options.drop_when_full,
+            decoder,
+            shown,
+            packets,
+            looked_at: (0, 0),
+            looked_for_idle: Instant::now(),
+            idle_every: options.datagram_idle() / IDLE_LOOKS,
+        }
     }
 
     /// Until the stream is dropped or stopped; returns why.
@@ -315,6 +339,7 @@ impl<'a> Driver<'a> {
                 swept = Instant::now();
                 self.decoder.refresh_clock();
                 self.sweep(loaded);
+                forget_calls(loaded);
             }
             let Some(count) = self.drain(ring, pending) else { return "the stream was dropped" };
             self.shown.drained();
@@ -351,19 +376,23 @@ impl<'a> Driver<'a> {
     /// Shows what waits for an outcome, if anything does that was not shown yet.
     fn sweep(&mut self, loaded: &Loaded<'_>) {
         let kernel = self.shared.kernel();
-        // What stays open once shown needs no further look.
+        // What stays open once shown needs no further look, but for what has become idle.
         let begun = (kernel.waiting, kernel.left);
-        if kernel.waiting == kernel.settled || begun == self.looked_at {
+        let is_idle = begun == self.looked_at
+            || (kernel.waiting == kernel.settled && kernel.left == self.looked_at.1);
+        if is_idle && self.looked_for_idle.elapsed() < self.idle_every {
             return;
         }
         self.looked_at = begun;
+        self.looked_for_idle = Instant::now();
         self.shown.swept();
-        let Some(link) = loaded.links.get("sweep") else { return };
-        let swept = Iter::new(link)
-            .map_err(|e| format!("{e:#}"))
-            .and_then(|mut iter| iter.read_to_end(&mut Vec::new()).map_err(|e| e.to_string()));
-        if let Err(why) = swept {
-            tracing::warn!("cannot sweep attempts without outcome: {why}");
+        for link in ["sweep", "sweep_flows"].iter().filter_map(|name| loaded.links.get(*name)) {
+            let swept = Iter::new(link)
+                .map_err(|e| format!("{e:#}"))
+                .and_then(|mut iter| iter.read_to_end(&mut Vec::new()).map_err(|e| e.to_string()));
+            if let Err(why) = swept {
+                tracing::warn!("cannot sweep attempts without outcome: {why}");
+            }
         }
     }
 
@@ -450,6 +479,25 @@ impl<'a> Driver<'a> {
                 self.shared.updates_lost.fetch_add(updates, Ordering::AcqRel);
                 true
             }
+        }
+    }
+}
+
+/// Removes the calls whose return was missed, once their thread is gone. (That of one that lives is
+/// replaced by its next call.)
+fn forget_calls(loaded: &Loaded<'_>) {
+    // The kernel's first namespace, whose ids the entries have (PROC_PID_INIT_INO): in another,
+    // /proc does not tell who is gone.
+    let first = std::fs::read_link("/proc/self/ns/pid");
+    if first.is_ok_and(|ns| ns.as_os_str() != "pid:[4026531836]") {
+        return;
+    }
+    let calls = &loaded.skel.maps.calls;
+    for key in calls.keys() {
+        let Some(tid) = key.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes)) else { continue };
+        if !std::path::Path::new(&format!("/proc/{tid}")).exists() {
+            // It may have been removed meanwhile.
+            let _ = calls.delete(&key);
         }
     }
 }

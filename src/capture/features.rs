@@ -173,6 +173,20 @@ const SYSCALL_NOTE: Option<&str> = Some(
      it blocks; how long it took is not known",
 );
 
+const UDP: Need = Need::Function("udp_sendmsg");
+const UDPV6: Need = Need::Function("udpv6_sendmsg");
+const PING: Need = Need::Function("ping_v4_sendmsg");
+const PINGV6: Need = Need::Function("ping_v6_sendmsg");
+const RAW: Need = Need::Function("raw_sendmsg");
+const RAWV6: Need = Need::Function("rawv6_sendmsg");
+const REMOTE_OF_CALLER: Option<&str> = Some(
+    "the destination is read from the caller's memory: it is null for io_uring and for several \
+     messages in one call",
+);
+/// What is sent is counted until then.
+const CLOSE: Need = Need::Feature("datagram_close");
+const UDP_KPROBES: &[&str] = &["udp_kretprobe", "udpv6_kretprobe", "udp_kprobe", "udpv6_kprobe"];
+
 /// Everything that connect.bpf.c observes. They are attached in this order: what only cleans up
 /// comes first and what begins attempts last, so that nothing that begins is without its end.
 pub const FEATURES: &[FeatureHooks] = &[
@@ -247,6 +261,125 @@ pub const FEATURES: &[FeatureHooks] = &[
             Need::Feature("datagram_close")
         ),
         without: "errors that come back for a datagram do not show in its record",
+    },
+    FeatureHooks {
+        name: "datagram_sent",
+        required: false,
+        hooks: &[
+            Hook {
+                name: "fexit/udp_sendmsg + udpv6_sendmsg",
+                backend: Some(Backend::Fentry),
+                programs: &["udp_fexit", "udpv6_fexit"],
+                needs: &[UDP, UDPV6, CLOSE],
+                note: None,
+            },
+            Hook {
+                name: "kprobe+kretprobe/udp_sendmsg + udpv6_sendmsg",
+                backend: Some(Backend::Kprobe),
+                programs: UDP_KPROBES,
+                needs: &[UDP, UDPV6, Need::Kprobes, Need::ProbeRead, CLOSE],
+                note: None,
+            },
+            Hook {
+                name: "tp_btf/sock_send_length",
+                backend: None,
+                programs: &["send_length"],
+                needs: &[Need::Tracepoint("sock_send_length"), CLOSE],
+                note: None,
+            },
+        ],
+        without: "a connected datagram socket stays 'associated', whatever it sends",
+    },
+    FeatureHooks {
+        name: "datagrams_without_connect",
+        required: false,
+        hooks: &[
+            Hook {
+                name: "fexit/udp_sendmsg + udpv6_sendmsg",
+                backend: Some(Backend::Fentry),
+                programs: &["udp_fexit", "udpv6_fexit"],
+                needs: &[UDP, UDPV6, Need::ProbeRead, CLOSE],
+                note: None,
+            },
+            // Where the kernel's copy of the destination is out of reach.
+            Hook {
+                name: "cgroup/sendmsg4 + sendmsg6, fexit/udp_sendmsg + udpv6_sendmsg",
+                backend: Some(Backend::Fentry),
+                programs: &["udp_fexit", "udpv6_fexit", "send_cgroup4", "send_cgroup6"],
+                needs: &[UDP, UDPV6, Need::Cgroup2, CLOSE],
+                note: None,
+            },
+            Hook {
+                name: "kprobe+kretprobe/udp_sendmsg + udpv6_sendmsg",
+                backend: Some(Backend::Kprobe),
+                programs: UDP_KPROBES,
+                needs: &[UDP, UDPV6, Need::Kprobes, Need::ProbeRead, CLOSE],
+                note: None,
+            },
+            Hook {
+                name: "cgroup/sendmsg4 + sendmsg6, tp_btf/sock_send_length",
+                backend: None,
+                programs: &["send_length", "send_cgroup4", "send_cgroup6"],
+                needs: &[Need::Tracepoint("sock_send_length"), Need::Cgroup2, CLOSE],
+                note: None,
+            },
+            Hook {
+                name: "cgroup/sendmsg4 + sendmsg6",
+                backend: None,
+                programs: &["send_cgroup4", "send_cgroup6"],
+                needs: &[Need::Cgroup2, Need::ProbeRead, CLOSE],
+                note: Some(
+                    "seen before it is sent: what fails at once counts as sent, and bytes are not \
+                     counted",
+                ),
+            },
+        ],
+        without: "datagrams sent without connect() are not seen",
+    },
+    FeatureHooks {
+        name: "icmp_raw",
+        required: false,
+        hooks: &[
+            Hook {
+                name: "fexit/ping_v4_sendmsg + ping_v6_sendmsg + raw_sendmsg + rawv6_sendmsg",
+                backend: Some(Backend::Fentry),
+                programs: &["ping4_fexit", "ping6_fexit", "raw4_fexit", "raw6_fexit"],
+                needs: &[PING, PINGV6, RAW, RAWV6, Need::ProbeRead, CLOSE],
+                note: None,
+            },
+            Hook {
+                name: "fexit/ping_v4_sendmsg + ping_v6_sendmsg + raw_sendmsg + rawv6_sendmsg",
+                backend: Some(Backend::Fentry),
+                programs: &["ping4_fexit", "ping6_fexit", "raw4_fexit", "raw6_fexit"],
+                needs: &[PING, PINGV6, RAW, RAWV6, Need::TaskPtRegs, CLOSE],
+                note: REMOTE_OF_CALLER,
+            },
+            Hook {
+                name: "kprobe+kretprobe/ping_v4_sendmsg + ping_v6_sendmsg + raw_sendmsg + \
+                       rawv6_sendmsg",
+                backend: Some(Backend::Kprobe),
+                programs: &[
+                    "ping4_kretprobe",
+                    "ping6_kretprobe",
+                    "raw4_kretprobe",
+                    "raw6_kretprobe",
+                    "ping4_kprobe",
+                    "ping6_kprobe",
+                    "raw4_kprobe",
+                    "raw6_kprobe",
+                ],
+                needs: &[PING, PINGV6, RAW, RAWV6, Need::Kprobes, Need::ProbeRead, CLOSE],
+                note: None,
+            },
+            Hook {
+                name: "tp_btf/sock_send_length",
+                backend: None,
+                programs: &["send_length"],
+                needs: &[Need::Tracepoint("sock_send_length"), Need::TaskPtRegs, CLOSE],
+                note: REMOTE_OF_CALLER,
+            },
+        ],
+        without: "what ICMP and raw sockets send without connect() is not seen",
     },
     FeatureHooks {
         name: "tcp_outcome",
@@ -384,14 +517,14 @@ pub const FEATURES: &[FeatureHooks] = &[
             Hook {
                 name: "iter/bpf_map_elem",
                 backend: None,
-                programs: &["sweep"],
+                programs: &["sweep", "sweep_flows"],
                 needs: &[Need::ProbeRead],
                 note: None,
             },
             Hook {
                 name: "iter/bpf_map_elem",
                 backend: None,
-                programs: &["sweep"],
+                programs: &["sweep", "sweep_flows"],
                 needs: &[],
                 note: Some("the local port of an attempt is known only at its outcome"),
             },
@@ -402,11 +535,6 @@ pub const FEATURES: &[FeatureHooks] = &[
 
 /// What this version does not look at, so that nobody takes its absence for an answer.
 pub(crate) const NOT_OBSERVED: &[(&str, &str)] = &[
-    (
-        "datagram_sent",
-        "this version does not see datagrams leave: a connected datagram socket stays 'associated'",
-    ),
-    ("datagrams_without_connect", "this version does not see datagrams sent without connect()"),
     ("preexisting", "this version does not list connections that existed before it started"),
     ("dns_names", "this version does not see DNS answers"),
 ];

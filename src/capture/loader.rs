@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{ErrorKind, Link, OpenObject, PrintLevel, ProgramMut};
 
-use super::configure::{Modes, configure, fill_filters};
+use super::configure::{Modes, Sends, configure, fill_filters};
 use super::error::CaptureError;
 use super::features::{Hook, NOT_OBSERVED};
 use super::plan::{AttachPlan, Planned, drop_dependents, nothing_serves};
@@ -44,6 +44,10 @@ impl From<CaptureError> for LoadError {
     }
 }
 
+fn is_entry(program: &&str) -> bool {
+    program.ends_with("_kprobe")
+}
+
 impl AttachPlan {
     /// Whether a program is of a hook that is chosen now.
     fn wants(&self, program: &str) -> bool {
@@ -53,6 +57,31 @@ impl AttachPlan {
     /// Whether a feature has a hook now.
     fn serves(&self, feature: &str) -> bool {
         self.features.iter().any(|p| p.feature.name == feature && p.chosen().is_some())
+    }
+
+    /// What the chosen hooks tell of datagrams that leave.
+    fn sends(&self) -> Sends {
+        let hook = |feature: &str| {
+            let planned = self.features.iter().find(|p| p.feature.name == feature);
+            planned.and_then(Planned::chosen).map_or(&[][..], |hook| hook.programs)
+        };
+        let peers = hook("datagram_sent");
+        let flows = hook("datagrams_without_connect");
+        let icmp_raw = hook("icmp_raw");
+        let by_length = |programs: &[&str]| programs.contains(&"send_length");
+        let of_cgroup = |program: &&str| program.starts_with("send_cgroup");
+        // A cgroup program alone knows the destination, but not what becomes of the send.
+        let at_once = !flows.is_empty() && flows.iter().all(of_cgroup);
+        Sends {
+            peers: !peers.is_empty(),
+            flows: !flows.is_empty() && !at_once,
+            flows_at_once: at_once,
+            icmp_raw: !icmp_raw.is_empty(),
+            stash: flows.iter().any(of_cgroup) && !at_once,
+            entries: [peers, flows, icmp_raw].iter().any(|p| p.iter().any(is_entry)),
+            length_udp: by_length(peers) || by_length(flows),
+            length_icmp: by_length(icmp_raw),
+        }
     }
 
     fn chosen(&self) -> impl Iterator<Item = &'static Hook> {
@@ -151,6 +180,7 @@ pub(crate) fn load<'obj>(
         calls: calls.into_iter().any(|program| plan.wants(program)),
         locked_down: !support.probe_read,
         hold: plan.serves("datagram_close"),
+        sends: plan.sends(),
     };
     configure(&mut open, options, modes)?;
     for mut program in open.open_object_mut().progs_mut() {
@@ -206,6 +236,7 @@ fn attach_one(
 ) -> Result<Link, String> {
     let link = match name {
         "sweep" => program.attach_iter(skel.maps.conns.as_fd()),
+        "sweep_flows" => program.attach_iter(skel.maps.flows.as_fd()),
         _ if program.section().to_string_lossy().starts_with("cgroup/") => {
             let mount = support.cgroup2.as_deref().unwrap_or(Path::new("/sys/fs/cgroup"));
             let root = std::fs::File::open(mount)

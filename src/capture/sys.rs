@@ -38,6 +38,29 @@ pub(crate) fn program_facts(fd: BorrowedFd<'_>) -> io::Result<ProgramFacts> {
     })
 }
 
+/// Runs that a return probe missed because too many calls were under way at once; 0 where the kernel
+/// does not tell (before 6.7) and for links of other kinds.
+pub(crate) fn link_misses(fd: BorrowedFd<'_>) -> u64 {
+    let mut info = libbpf_sys::bpf_link_info::default();
+    let mut len = size_of::<libbpf_sys::bpf_link_info>() as u32;
+    // SAFETY: `info` is a valid, zeroed structure of `len` bytes and outlives the call, and zeroed
+    // means that it asks for no variable-length part.
+    let ret = unsafe {
+        libbpf_sys::bpf_obj_get_info_by_fd(fd.as_raw_fd(), (&raw mut info).cast(), &raw mut len)
+    };
+    if ret != 0 || info.type_ != libbpf_sys::BPF_LINK_TYPE_PERF_EVENT {
+        return 0;
+    }
+    // SAFETY: the type of the link says which member of the union is in use; all are integers.
+    let event = unsafe { info.__bindgen_anon_1.perf_event };
+    let probes = [libbpf_sys::BPF_PERF_EVENT_KPROBE, libbpf_sys::BPF_PERF_EVENT_KRETPROBE];
+    if !probes.contains(&event.type_) {
+        return 0;
+    }
+    // SAFETY: as above.
+    unsafe { event.__bindgen_anon_1.kprobe.missed }
+}
+
 /// Whether the kernel lets a tracing program call a helper. Needs the right to load programs.
 pub(crate) fn has_helper(helper: u32) -> bool {
     // SAFETY: takes integers; a null `opts` is allowed.

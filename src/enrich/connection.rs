@@ -156,6 +156,7 @@ fn evidence(raw: u8) -> Option<Evidence> {
         4 => Some(Evidence::OwnerClose),
         5 => Some(Evidence::Accept),
         6 => Some(Evidence::SocketState),
+        7 => Some(Evidence::SendReturn),
         _ => None,
     }
 }

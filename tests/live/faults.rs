@@ -12,7 +12,7 @@ use netspy::stream::Builder;
 use rustix::net::{AddressFamily, SocketType};
 
 use crate::harness::{
-    bound_port, connect, goes_to, ip, own_network, set_syn_retries, start, v4, watch,
+    bound_port, connect, free_port, goes_to, ip, own_network, set_syn_retries, start, v4, watch,
 };
 use crate::kernel;
 use crate::roles::play;
@@ -100,19 +100,26 @@ fn more_threads_in_connect_than_return_probes_do_not_change_a_record() {
         assert_eq!(c.evidence, Some(Evidence::SkError));
     }
     let report = watch.handle.capabilities();
-    // A call whose return was missed leaves nothing that is taken for a part of the next.
-    let maps = kernel::maps(&report);
-    let left = kernel::entries(&maps);
-    println!("left in the maps: {left:?}");
     let books = watch.handle.accounting();
     assert!(books.balances() && books.lost.total() == 0, "{books:?}");
-    if report.backend != Some(Backend::Kprobe) {
-        assert_eq!(books.missed, 0, "{books:?}");
-    } else if books.missed == 0 {
-        println!("skipped: that misses are counted: this kernel tells of none");
-    } else {
-        assert!(!books.complete, "{books:?}");
+    let is_counted = report.backend == Some(Backend::Kprobe);
+    if is_counted && !tells_missed_probes() {
+        println!("skipped: that misses are counted: Linux 6.7 brings their number");
+    } else if is_counted {
+        assert!(books.missed > 0 && !books.complete, "{books:?}");
     }
+    // Nor does a call whose return was missed stay, to be taken for a part of a later one.
+    let maps = kernel::maps(&report);
+    let left = kernel::entries(&maps);
+    assert_eq!(left["calls"], 0, "{left:?}");
+}
+
+/// Whether the kernel tells how often a probe was missed (bpf_link_info.perf_event.kprobe.missed).
+fn tells_missed_probes() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    let mut next = || numbers.next().unwrap().unwrap();
+    (next(), next()) >= (6, 7)
 }
 
 #[test]
@@ -141,7 +148,7 @@ fn a_capture_that_is_killed_leaves_nothing_in_the_kernel_and_does_not_disturb_an
     }
     let books = watch.handle.accounting();
     assert!(books.balances() && books.lost.total() == 0, "{books:?}");
-    assert_eq!((books.missed, books.updates_lost), (0, 0), "{books:?}");
+    assert_eq!(books.updates_lost, 0, "{books:?}");
 }
 
 /// The role "capture": captures until it is killed.
@@ -159,8 +166,10 @@ pub fn capture_until_killed() {
 fn two_captures_see_the_same_and_the_end_of_one_is_not_felt_by_the_other() {
     let Some(watch) = watch(own()) else { return };
     let other = start(own()).unwrap();
-    let remotes: Vec<_> =
-        (0..20_u16).map(|n| (bound_port(), v4([127, 0, 0, 51], 5000 + n))).collect();
+    // Addresses that nothing else here asks for.
+    let remotes: Vec<_> = (0..20_u16)
+        .map(|n| (free_port(v4([127, 0, 0, 52 + n as u8], 0)), v4([127, 0, 0, 51], 5000 + n)))
+        .collect();
     for (refused, associated) in &remotes {
         connect(AddressFamily::INET, SocketType::STREAM, *refused).1.unwrap_err();
         connect(AddressFamily::INET, SocketType::DGRAM, *associated).1.unwrap();
@@ -169,7 +178,7 @@ fn two_captures_see_the_same_and_the_end_of_one_is_not_felt_by_the_other() {
     handle.stop();
     let theirs: Vec<_> = other.into_iter().collect();
     let books = handle.accounting();
-    assert!(books.balances() && books.complete, "{books:?}");
+    assert!(books.balances() && books.lost.total() == 0, "{books:?}");
     let later = bound_port();
     connect(AddressFamily::INET, SocketType::STREAM, later).1.unwrap_err();
     assert_eq!(watch.only(later).outcome, Outcome::Refused);
@@ -183,5 +192,5 @@ fn two_captures_see_the_same_and_the_end_of_one_is_not_felt_by_the_other() {
         }
     }
     let books = watch.handle.accounting();
-    assert!(books.balances() && books.complete, "{books:?}");
+    assert!(books.balances() && books.lost.total() == 0, "{books:?}");
 }

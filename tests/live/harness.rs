@@ -192,12 +192,10 @@ impl Drop for Watch {
     }
 }
 
-/// How many entries for this process one of the kernel side's maps of attempts has.
-pub fn entries(watch: &Watch, map: &str) -> usize {
+/// The values in one of the kernel side's maps.
+pub fn entries(watch: &Watch, map: &str) -> Vec<Vec<u8>> {
+    use libbpf_rs::MapCore;
     use libbpf_rs::query::{ProgInfoIter, ProgInfoQueryOptions};
-    use libbpf_rs::{MapCore, MapFlags};
-    // The offset of `pid` in netspy_conn (src/bpf/connect.h).
-    const PID: std::ops::Range<usize> = 72..76;
     let programs = watch.handle.capabilities().programs;
     let ours = ProgInfoIter::with_query_opts(ProgInfoQueryOptions::default().include_map_ids(true))
         .filter(|info| programs.iter().any(|program| program.id == info.id));
@@ -205,10 +203,14 @@ pub fn entries(watch: &Watch, map: &str) -> usize {
     let handles = maps.into_iter().map(|id| libbpf_rs::MapHandle::from_map_id(id).unwrap());
     let found: Vec<_> = handles.filter(|handle| handle.name() == map).collect();
     let [map] = &found[..] else { panic!("{} maps named {map}", found.len()) };
-    // What others of this host are connecting at the moment has its entry as well.
-    let own = std::process::id().to_ne_bytes();
-    let values = map.keys().filter_map(|key| map.lookup(&key, MapFlags::ANY).unwrap());
-    values.filter(|value| value[PID] == own).count()
+    let any = libbpf_rs::MapFlags::ANY;
+    map.keys().filter_map(|key| map.lookup(&key, any).unwrap()).collect()
+}
+
+/// How many records of this process one of them holds: what is left out by a filter is held too.
+pub fn held_in(watch: &Watch, map: &str) -> usize {
+    let pid = std::process::id().to_ne_bytes();
+    entries(watch, map).iter().filter(|value| value[72..76] == pid).count()
 }
 
 pub fn goes_to(c: &Connection, remote: SocketAddr) -> bool {

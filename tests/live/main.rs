@@ -24,5 +24,6 @@ mod refusals;
 mod report;
 mod ring;
 mod roles;
+mod send;
 mod tcp;
 mod unix;
