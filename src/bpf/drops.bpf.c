@@ -18,6 +18,8 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define AF_INET6   10
 #define AF_NETLINK 16
 
+#define E2BIG 7
+
 #define ETH_P_IP   0x0800
 #define ETH_P_IPV6 0x86dd
 
@@ -33,8 +35,9 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define IPPROTO_DSTOPTS	 60
 #define IPPROTO_MPTCP	 262
 
-/* Extension headers of IPv6 that are looked through for the ports. */
-#define EXTENSIONS 4
+/* Extension headers of IPv6 that are looked through for the ports; what has more is rare, and each
+ * costs the verifier two thousand instructions. */
+#define EXTENSIONS 2
 
 extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
 
@@ -49,6 +52,8 @@ volatile __u32 active = 0;
 volatile __u32 dirty = 0;
 /* A table had no room for a flow: not tried again, which keeps a flood cheap. */
 volatile __u32 full[2] = {};
+/* Flows in each table, by the place of their reason in `rest`. */
+__u32 flows_of[2][NETSPY_REST_PLACES] = {};
 /* Places of `rest` in use. */
 volatile __u8 rest_used[NETSPY_REST_PLACES] = {};
 
@@ -123,22 +128,21 @@ static __always_inline bool is_end_of_tcp(bool direct, struct sock *sk, __u32 re
 
 static __always_inline __u32 place_of(__u32 reason)
 {
-	__u32 subsystem = reason >> 16, number = reason & 0xffff;
+	__u32 subsystem = reason >> 16, number = reason & 0xffff, place = NETSPY_REST_OTHER;
 
 	if (subsystem == 0 && number < NETSPY_REST_CORE)
-		return number;
-	if (subsystem >= 1 && subsystem <= 3 && number < NETSPY_REST_SUBSYSTEM)
-		return NETSPY_REST_CORE + (subsystem - 1) * NETSPY_REST_SUBSYSTEM + number;
-	return NETSPY_REST_OTHER;
+		place = number;
+	else if (subsystem >= 1 && subsystem <= 3 && number < NETSPY_REST_SUBSYSTEM)
+		place = NETSPY_REST_CORE + (subsystem - 1) * NETSPY_REST_SUBSYSTEM + number;
+	/* For the verifier, which the compiler must not second-guess. */
+	barrier_var(place);
+	return place & (NETSPY_REST_PLACES - 1);
 }
 
 static __always_inline struct netspy_drop_rest *rest_of(__u32 reason)
 {
 	__u32 place = place_of(reason);
 
-	/* For the verifier, which the compiler must not second-guess. */
-	barrier_var(place);
-	place &= NETSPY_REST_PLACES - 1;
 	if (!rest_used[place])
 		rest_used[place] = 1;
 	return bpf_map_lookup_elem(&rest, &place);
@@ -152,7 +156,7 @@ static __always_inline bool load(__u32 *to, __u64 from, const int words)
 
 		if (!bpf_ksym_exists(bpf_rdonly_cast))
 			return false;
-		/* Any structure whose members are words would do. */
+			/* Any structure whose members are words would do. */
 #pragma unroll
 		for (int i = 0; i < words; i++) {
 			at = bpf_rdonly_cast((void *)(from + i * 4),
@@ -318,11 +322,11 @@ static __always_inline void load_sock(struct netspy_drop_key *key, bool direct, 
 	key->destination_port = bpf_ntohs(READ(direct, sk, __sk_common.skc_dport));
 }
 
-static __always_inline void add(struct netspy_drop *entry, __u64 bytes, __u64 now, __u64 sock)
+static __always_inline void add(struct netspy_drop *entry, __u64 bytes, __u64 sock)
 {
 	ADD(entry->count, 1);
 	ADD(entry->bytes, bytes);
-	entry->last_ns = now;
+	entry->last_ns = bpf_ktime_get_boot_ns();
 	if (sock)
 		entry->sock = sock;
 }
@@ -331,31 +335,37 @@ static __always_inline void add(struct netspy_drop *entry, __u64 bytes, __u64 no
 static __always_inline bool count_flow(void *table, __u32 number, struct netspy_drop_key *key,
 				       __u64 bytes, __u64 sock)
 {
-	__u64 now = bpf_ktime_get_boot_ns();
 	struct netspy_drop *entry = bpf_map_lookup_elem(table, key);
 	struct netspy_drop first = {.count = 1, .bytes = bytes, .sock = sock};
+	__u32 *of_reason;
 	int err;
 
 	if (entry) {
-		add(entry, bytes, now, sock);
+		add(entry, bytes, sock);
 		return true;
 	}
-	if (full[number & 1])
+	of_reason = &flows_of[number & 1][place_of(key->reason)];
+	if (full[number & 1] || *of_reason >= NETSPY_DROP_FLOWS_OF_REASON)
 		return false;
-	first.first_ns = now;
-	first.last_ns = now;
+	first.first_ns = bpf_ktime_get_boot_ns();
+	first.last_ns = first.first_ns;
 	/* An int: before 6.4 the function behind the helper returns one, called without the
 	 * wrapper that would extend its sign. */
 	err = bpf_map_update_elem(table, key, &first, BPF_NOEXIST);
-	if (!err)
-		return true;
-	/* Another processor was first, or there is no room. */
-	entry = bpf_map_lookup_elem(table, key);
-	if (entry) {
-		add(entry, bytes, now, sock);
+	if (!err) {
+		ADD(*of_reason, 1);
 		return true;
 	}
-	full[number & 1] = 1;
+	if (err == -E2BIG) {
+		full[number & 1] = 1;
+		return false;
+	}
+	/* Another processor was first, or this one was interrupted in an update. */
+	entry = bpf_map_lookup_elem(table, key);
+	if (entry) {
+		add(entry, bytes, sock);
+		return true;
+	}
 	return false;
 }
 
@@ -392,18 +402,13 @@ static __always_inline __u32 netns_of_route(bool direct, struct sk_buff *skb)
 	return 0;
 }
 
-/* Whether the drop is one; then all of the key is known that can be. */
-static __always_inline bool describe(bool direct, struct sk_buff *skb, struct sock *rx_sk,
-				     struct netspy_drop_key *key, struct owner *owner,
-				     __u64 *bytes)
+/* Of whose socket the packet is, and where; false if it is no drop. */
+static __always_inline bool describe_owner(bool direct, struct sk_buff *skb, struct sock *rx_sk,
+					   __u32 reason, struct owner *owner)
 {
 	struct sock *skb_sk = READ(direct, skb, sk);
-	struct net_device *dev = READ(direct, skb, dev);
-	__u64 head = (__u64)READ(direct, skb, head);
-	struct packet packet = {};
-	__u16 ethertype;
+	struct net_device *dev;
 
-	*bytes = READ(direct, skb, len);
 	if (rx_sk) {
 		READ_OWNER(owner, direct, rx_sk, 1);
 	} else if (skb_sk) {
@@ -412,13 +417,31 @@ static __always_inline bool describe(bool direct, struct sk_buff *skb, struct so
 		if (owner->family == AF_UNIX || owner->family == AF_NETLINK)
 			return false;
 		if ((owner->family == AF_INET || owner->family == AF_INET6) &&
-		    is_end_of_tcp(direct, skb_sk, key->reason))
+		    is_end_of_tcp(direct, skb_sk, reason))
 			return false;
 	}
-	/* A socket first: while it holds the packet, the place of the device has other uses. */
+	/* The socket told first: while one holds the packet, the place of the device has other
+	 * uses. */
+	if (!owner->netns) {
+		dev = READ(direct, skb, dev);
+		owner->netns = dev ? netns_of_device(direct, dev) : netns_of_route(direct, skb);
+	}
+	return true;
+}
+
+/* Whose packet it is, and where it goes; false if it is no drop. */
+static __always_inline bool describe(bool direct, struct sk_buff *skb, struct sock *rx_sk,
+				     struct netspy_drop_key *key, struct owner *owner, __u64 *bytes)
+{
+	__u64 head = (__u64)READ(direct, skb, head);
+	struct packet packet = {};
+	struct sock *skb_sk;
+	__u16 ethertype;
+
+	*bytes = READ(direct, skb, len);
+	if (!describe_owner(direct, skb, rx_sk, key->reason, owner))
+		return false;
 	key->netns = owner->netns;
-	if (!key->netns)
-		key->netns = dev ? netns_of_device(direct, dev) : netns_of_route(direct, skb);
 	/* A socket of another family has the packet for itself: a capture that could not keep up
 	 * drops its copy, not the packet. */
 	if (owner->family && owner->family != AF_INET && owner->family != AF_INET6)
@@ -426,13 +449,18 @@ static __always_inline bool describe(bool direct, struct sk_buff *skb, struct so
 	packet.at = head + READ(direct, skb, network_header);
 	packet.end = head + READ(direct, skb, tail);
 	ethertype = bpf_ntohs(READ(direct, skb, protocol));
+	/* What was read of the packet's pointers is read again after this, rather than kept: the
+	 * verifier goes through the headers once for each state that it has to keep. */
 	if ((ethertype == ETH_P_IP && load_ipv4(key, &packet)) ||
 	    (ethertype == ETH_P_IPV6 && load_ipv6(key, &packet))) {
 		/* From the IP header on, on whichever layer the packet is. */
 		*bytes += (__u64)READ(direct, skb, data) - packet.at;
+		if (!is_bare_ack(key, &packet, *bytes))
+			return true;
 		/* TCP takes the device away from what it receives. */
-		return dev || (skb_sk && !rx_sk) || !is_bare_ack(key, &packet, *bytes);
+		return READ(direct, skb, dev) || (READ(direct, skb, sk) && !rx_sk);
 	}
+	skb_sk = READ(direct, skb, sk);
 	if (!rx_sk && skb_sk)
 		load_sock(key, direct, skb_sk);
 	return true;

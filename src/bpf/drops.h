@@ -8,12 +8,15 @@
 
 /* Flows of one table; what finds no room is counted by reason. */
 #define NETSPY_DROP_FLOWS 8192
+/* Flows of one reason among them: a flood leaves room for what else is dropped. */
+#define NETSPY_DROP_FLOWS_OF_REASON 2048
 
 /* How the headers of a packet are read. */
 enum netspy_drop_headers {
-	NETSPY_HEADERS_NONE = 0,  /* not at all: only what the socket knows */
-	NETSPY_HEADERS_CAST = 1,  /* bpf_rdonly_cast(), Linux 6.2 */
-	NETSPY_HEADERS_PROBE = 2, /* bpf_probe_read_kernel(), refused where the kernel is locked down */
+	NETSPY_HEADERS_NONE = 0, /* not at all: only what the socket knows */
+	NETSPY_HEADERS_CAST = 1, /* bpf_rdonly_cast(), Linux 6.2 */
+	NETSPY_HEADERS_PROBE =
+	    2, /* bpf_probe_read_kernel(), refused where the kernel is locked down */
 };
 
 /* What drops are counted together by. */

@@ -3,8 +3,9 @@
 //! There are few: the kernel side counts flows together, twice a second. A question looks at all
 //! of them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -99,10 +100,12 @@ impl Place {
     }
 }
 
-/// The newest drops, oldest first.
+/// The newest drops.
 #[derive(Debug)]
 pub(super) struct Drops {
-    records: VecDeque<DropRecord>,
+    /// By reason, oldest first.
+    records: HashMap<Arc<str>, VecDeque<DropRecord>>,
+    len: usize,
     limit: usize,
     /// Packets of what is gone, by time.
     evictions: Evictions,
@@ -111,21 +114,33 @@ pub(super) struct Drops {
 impl Drops {
     /// Holds this many records at most.
     pub(super) fn new(limit: usize) -> Self {
-        Drops { records: VecDeque::new(), limit: limit.max(16), evictions: Evictions::default() }
+        let (records, evictions) = (HashMap::new(), Evictions::default());
+        Drops { records, len: 0, limit: limit.max(16), evictions }
     }
 
     pub(super) fn add(&mut self, drops: Vec<DropRecord>) {
         for drop in drops {
-            if self.records.len() >= self.limit {
+            if self.len >= self.limit {
                 self.evict();
             }
-            self.records.push_back(drop);
+            self.len += 1;
+            match self.records.get_mut(&drop.reason) {
+                Some(records) => records.push_back(drop),
+                None => {
+                    let reason = Arc::clone(&drop.reason);
+                    self.records.insert(reason, VecDeque::from([drop]));
+                }
+            }
         }
     }
 
-    /// Drops the oldest sixteenth.
+    /// Forgets the oldest sixteenth of the reason that has most: a flood does not push out what
+    /// else was dropped.
     fn evict(&mut self) {
-        let gone = self.records.drain(..self.limit.div_ceil(16).min(self.records.len()));
+        let most = self.records.values_mut().max_by_key(|records| records.len());
+        let Some(most) = most else { return };
+        let gone = most.drain(..most.len().div_ceil(16));
+        self.len = self.len.saturating_sub(gone.len());
         let (mut packets, mut times) = (0, None);
         for drop in gone {
             packets += drop.count;
@@ -153,7 +168,7 @@ impl Drops {
         let mut selected = SelectedDrops::default();
         let mut found: Vec<(Place, &DropRecord)> = Vec::new();
         let mut by_reason: BTreeMap<&str, u64> = BTreeMap::new();
-        for drop in self.records.iter().filter(|drop| selection.matches(drop)) {
+        for drop in self.matching(selection) {
             selected.total += 1;
             selected.packets += drop.count;
             *by_reason.entry(&drop.reason).or_default() += drop.count;
@@ -175,7 +190,14 @@ impl Drops {
 
     /// The time of the newest record that is selected.
     pub(super) fn newest(&self, selection: &DropSelection) -> Option<Timestamp> {
-        self.records.iter().filter(|drop| selection.matches(drop)).map(|drop| drop.time).max()
+        self.matching(selection).map(|drop| drop.time).max()
+    }
+
+    fn matching<'a>(
+        &'a self,
+        selection: &'a DropSelection,
+    ) -> impl Iterator<Item = &'a DropRecord> {
+        self.records.values().flatten().filter(|drop| selection.matches(drop))
     }
 }
 
@@ -238,7 +260,7 @@ mod tests {
         let mut drops = Drops::new(64);
         for n in 0..1000 {
             drops.add(vec![dropped(n)]);
-            assert!(drops.records.len() <= 64);
+            assert!(drops.len <= 64);
         }
         let selected = drops.select(&all(), &page(10_000, None)).unwrap();
         assert_eq!(selected.drops[0], dropped(999));
@@ -246,5 +268,16 @@ mod tests {
         assert_eq!(gone + selected.packets, 3000);
         assert_eq!(drops.evicted_between(micros(990), micros(1000)), 0);
         assert_eq!(drops.newest(&all()), Some(micros(999)));
+    }
+
+    #[test]
+    fn a_flood_does_not_push_out_what_else_was_dropped() {
+        let mut drops = Drops::new(64);
+        let other = |n| DropRecord { reason: "NETFILTER_DROP".into(), ..dropped(n) };
+        drops.add((0..10).map(other).collect());
+        drops.add((10..1000).map(dropped).collect());
+        let filter = DropFilter { reason: vec!["NETFILTER_DROP".into()], ..Default::default() };
+        let selected = drops.select(&filter.into(), &page(100, None)).unwrap();
+        assert_eq!(selected.total, 10);
     }
 }
