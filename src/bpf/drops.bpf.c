@@ -52,8 +52,8 @@ volatile __u32 active = 0;
 volatile __u32 dirty = 0;
 /* A table had no room for a flow: not tried again, which keeps a flood cheap. */
 volatile __u32 full[2] = {};
-/* Flows in each table, by the place of their reason in `rest`. */
-__u32 flows_of[2][NETSPY_REST_PLACES] = {};
+/* Flows in each table, by a hash of reason and namespace. */
+__u32 shares[2][NETSPY_DROP_SHARES] = {};
 /* Places of `rest` in use. */
 volatile __u8 rest_used[NETSPY_REST_PLACES] = {};
 
@@ -331,21 +331,30 @@ static __always_inline void add(struct netspy_drop *entry, __u64 bytes, __u64 so
 		entry->sock = sock;
 }
 
+static __always_inline __u32 share_of(struct netspy_drop_key *key)
+{
+	/* Odd numbers without pattern; the upper bits are the well mixed ones. */
+	__u32 share = (key->reason * 0x9e3779b1 + key->netns * 0x85ebca6b) >> 23;
+
+	barrier_var(share);
+	return share & (NETSPY_DROP_SHARES - 1);
+}
+
 /* Whether there is room for the flow. */
 static __always_inline bool count_flow(void *table, __u32 number, struct netspy_drop_key *key,
 				       __u64 bytes, __u64 sock)
 {
 	struct netspy_drop *entry = bpf_map_lookup_elem(table, key);
 	struct netspy_drop first = {.count = 1, .bytes = bytes, .sock = sock};
-	__u32 *of_reason;
+	__u32 *share;
 	int err;
 
 	if (entry) {
 		add(entry, bytes, sock);
 		return true;
 	}
-	of_reason = &flows_of[number & 1][place_of(key->reason)];
-	if (full[number & 1] || *of_reason >= NETSPY_DROP_FLOWS_OF_REASON)
+	share = &shares[number & 1][share_of(key)];
+	if (full[number & 1] || *share >= NETSPY_DROP_FLOWS_OF_ONE)
 		return false;
 	first.first_ns = bpf_ktime_get_boot_ns();
 	first.last_ns = first.first_ns;
@@ -353,7 +362,7 @@ static __always_inline bool count_flow(void *table, __u32 number, struct netspy_
 	 * wrapper that would extend its sign. */
 	err = bpf_map_update_elem(table, key, &first, BPF_NOEXIST);
 	if (!err) {
-		ADD(*of_reason, 1);
+		ADD(*share, 1);
 		return true;
 	}
 	if (err == -E2BIG) {

@@ -8,8 +8,10 @@
 
 /* Flows of one table; what finds no room is counted by reason. */
 #define NETSPY_DROP_FLOWS 8192
-/* Flows of one reason among them: a flood leaves room for what else is dropped. */
-#define NETSPY_DROP_FLOWS_OF_REASON 2048
+/* Flows of one reason and network namespace among them, found by a hash: a flood leaves room for
+ * what else is dropped. */
+#define NETSPY_DROP_FLOWS_OF_ONE 2048
+#define NETSPY_DROP_SHARES	 512
 
 /* How the headers of a packet are read. */
 enum netspy_drop_headers {

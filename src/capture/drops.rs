@@ -284,8 +284,8 @@ impl Drops<'_> {
             if let Some(full) = bss.full.get_mut(old as usize) {
                 write(full, 0);
             }
-            if let Some(flows_of) = bss.flows_of.get_mut(old as usize) {
-                flows_of.iter_mut().for_each(|count| write(count, 0));
+            if let Some(shares) = bss.shares.get_mut(old as usize) {
+                shares.iter_mut().for_each(|share| write(share, 0));
             }
             let used = bss.rest_used.iter().enumerate();
             used.filter(|(_, used)| read(&raw const **used) != 0).map(|(place, _)| place).collect()

@@ -102,12 +102,15 @@ fn drops_that_nobody_wants_are_not_looked_at() {
 fn a_refused_connect_is_explained_by_the_missing_socket() {
     let Some(watch) = watch_drops() else { return };
     for (address, family) in [("127.0.0.1:0", Family::Ipv4), ("[::1]:0", Family::Ipv6)] {
-        let remote = free_port(address.parse().unwrap());
         let (socket, size) = match family {
             Family::Ipv4 => (AddressFamily::INET, 60),
             _ => (AddressFamily::INET6, 80),
         };
-        connect(socket, SocketType::STREAM, remote).1.unwrap_err();
+        let (netns, remote) = in_own_network(move || {
+            let remote = free_port(address.parse().unwrap());
+            connect(socket, SocketType::STREAM, remote).1.unwrap_err();
+            remote
+        });
         let c = explained(&watch, remote);
         assert_eq!((c.outcome, c.state), (Outcome::Refused, State::Closed));
         assert_eq!(c.drop, dropped("NO_SOCKET", 1));
@@ -118,7 +121,7 @@ fn a_refused_connect_is_explained_by_the_missing_socket() {
         assert_eq!((d.protocol, d.ip_protocol), (Some(Protocol::Tcp), Some(6)));
         assert_eq!((d.family, d.source), (Some(family), end(local(&c))));
         assert_eq!((d.connection, &d.process), (Some(c.id), &c.process));
-        assert_eq!((d.netns, d.no_room), (Some(netns()), false));
+        assert_eq!((d.netns, d.no_room), (Some(netns), false));
         assert!(d.time >= c.time && d.last == d.time);
     }
 }
@@ -367,7 +370,7 @@ fn a_flood_from_random_ports_costs_bounded_tables_and_loses_no_count() {
     println!("{flood} drops in {ended:?}: {listed} listed, {no_room} by reason alone");
     // Other connects of this host may have been refused meanwhile.
     assert!(listed <= flood && listed + no_room >= flood);
-    // Two tables that hold 2,048 flows of a reason each, one of which is taken every half second.
+    // Two tables that hold 2,048 flows of a reason and namespace each, one of which is taken every half second.
     let looks = 2 + began.elapsed().as_millis() as usize / 500;
     let records = drops.iter().filter(|d| hit(d)).count();
     assert!(records <= looks * 2048, "{records} records in {looks} looks");
