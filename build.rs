@@ -36,9 +36,9 @@ fn build() -> Result<(), Box<dyn Error>> {
     }
     if env::var_os("CARGO_FEATURE_BENCH_PEERS").is_some() {
         // The tracers that the overhead bench compares with.
-        let peers = root.join("benches/overhead/naive.bpf.c");
+        let peers = root.join("benches/overhead/probes.bpf.c");
         println!("cargo:rerun-if-changed={}", peers.display());
-        skeleton(&clang, &root, arch, &peers, &out.join("naive.skel.rs"))?;
+        skeleton(&clang, &root, arch, &peers, &out.join("probes.skel.rs"))?;
     }
     Ok(())
 }

@@ -72,6 +72,24 @@ fn filters_reach_the_server_with_unix_sockets_left_out_unless_asked_for() {
 }
 
 #[test]
+fn datagram_sockets_that_sent_nothing_are_left_out_where_it_is_known() {
+    let asked = |is_known: bool, args: &[&str]| {
+        let mut status = status();
+        status["features"]["datagram_sent"]["ok"] = is_known.into();
+        let list = list(&[connection(1, "curl", "established")], 1);
+        let server =
+            Server::tcp(&[(CONNECTIONS, json_answer(&list)), (STATUS, json_answer(&status))]);
+        assert_eq!(run(&[&["list", "--server", &server.url], args].concat()).code, 0);
+        server.asked().pop().unwrap()
+    };
+    let query = asked(true, &[]);
+    assert!(query.contains("sent") && !query.contains("associated"), "{query}");
+    assert!(!asked(true, &["--all"]).contains("outcome"));
+    assert!(asked(true, &["--outcome", "associated"]).contains("outcome=associated"));
+    assert!(!asked(false, &[]).contains("outcome"));
+}
+
+#[test]
 fn nothing_found_is_exit_code_1_and_names_the_newest_match_elsewhere() {
     let mut empty = list(&[], 0);
     empty["newest_outside_window"] = json!("2026-01-30T08:00:00Z");

@@ -17,8 +17,15 @@ fn every_connect_to_the_closed_port_is_refused() {
 }
 
 #[test]
-fn datagram_connects_and_other_calls_succeed() {
-    for kind in [Kind::Udp, Kind::UdpNew, Kind::Getppid] {
+fn every_connect_to_the_listener_succeeds() {
+    let outcome = run(&Plan { kind: Kind::TcpEstablished, rate: Rate::Max, count: 1_234 }).unwrap();
+    assert_eq!((outcome.attempted, outcome.errors.len()), (1_234, 0));
+    assert!(outcome.with_close_ns > Some(outcome.call_ns));
+}
+
+#[test]
+fn datagram_calls_and_other_calls_succeed() {
+    for kind in [Kind::Udp, Kind::UdpNew, Kind::UdpSend, Kind::Getppid] {
         let outcome = run(&Plan { kind, rate: Rate::Max, count: 250 }).unwrap();
         assert_eq!((outcome.attempted, outcome.errors.len()), (250, 0), "{kind}");
         assert!(outcome.call_ns > 0.0, "{kind}");

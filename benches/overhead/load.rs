@@ -9,12 +9,12 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
+use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use serde::{Serialize, Serializer};
 
 /// Calls whose mean is one sample: long enough to even out the clock, short enough that what
 /// else happens on the machine spoils few of them.
-const BATCH: u64 = 100;
+pub const BATCH: u64 = 100;
 /// No run makes more calls than this, nor lasts longer.
 const MAX_CALLS: u64 = 10_000_000;
 const MAX_TIME: Duration = Duration::from_secs(300);
@@ -25,10 +25,15 @@ const MAX_TIME: Duration = Duration::from_secs(300);
 pub enum Kind {
     /// TCP connect() to a closed port of 127.0.0.1, a new socket each time.
     TcpRefused,
+    /// TCP connect() to a listening socket of this process, a new socket each time, then close()
+    /// with a reset, which leaves nothing behind that waits.
+    TcpEstablished,
     /// UDP connect() of one socket to the same address of 127.0.0.1 again and again.
     Udp,
     /// UDP connect() of a new socket each time, so binding a port is part of it.
     UdpNew,
+    /// sendto() of one unconnected UDP socket to a socket that takes what it gets.
+    UdpSend,
     /// getppid(): a system call that no tracer of connections has a reason to touch.
     Getppid,
 }
@@ -91,6 +96,12 @@ fn seconds<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
 
 /// Makes the calls, in this thread.
 pub fn run(plan: &Plan) -> Result<Outcome, Errno> {
+    run_in_batches(plan, BATCH)
+}
+
+/// The same with batches of another size: at least one call.
+pub fn run_in_batches(plan: &Plan, batch: u64) -> Result<Outcome, Errno> {
+    let batch = batch.max(1);
     let target = Target::new(plan.kind)?;
     let gap = match plan.rate {
         Rate::Max => Duration::ZERO,
@@ -98,10 +109,10 @@ pub fn run(plan: &Plan) -> Result<Outcome, Errno> {
     };
     // A getppid() is about as short as reading the clock twice: unless each call has its own
     // time to start, a whole batch is timed at once.
-    let group = if plan.kind == Kind::Getppid && gap.is_zero() { BATCH } else { 1 };
+    let group = if plan.kind == Kind::Getppid && gap.is_zero() { batch } else { 1 };
     let count = plan.count.min(MAX_CALLS);
     let mut outcome = Outcome::default();
-    let (mut calls, mut closes) = (Samples::default(), Samples::default());
+    let (mut calls, mut closes) = (Samples::of(batch), Samples::of(batch));
     let start = Instant::now();
     let mut due = start;
     while outcome.attempted < count && start.elapsed() < MAX_TIME {
@@ -144,9 +155,11 @@ struct Target {
     kind: Kind,
     address: SocketAddrV4,
     /// Holds the port: bound but not listening, it refuses TCP and nobody else can open it.
-    _port: OwnedFd,
+    port: OwnedFd,
     reused: OwnedFd,
 }
+
+const DATAGRAM: &[u8] = b"netspy overhead\n";
 
 /// The times of one call.
 struct Once {
@@ -157,23 +170,36 @@ struct Once {
 
 impl Target {
     fn new(kind: Kind) -> Result<Self, Errno> {
-        let port =
-            socket(if kind == Kind::TcpRefused { SocketType::STREAM } else { SocketType::DGRAM })?;
+        let stream = matches!(kind, Kind::TcpRefused | Kind::TcpEstablished);
+        let port = socket(if stream { SocketType::STREAM } else { SocketType::DGRAM })?;
         net::bind(&port, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))?;
+        if kind == Kind::TcpEstablished {
+            net::listen(&port, 1)?;
+        }
         let SocketAddr::V4(address) = net::getsockname(&port)?.try_into()? else {
             return Err(Errno::AFNOSUPPORT);
         };
-        Ok(Target { kind, address, _port: port, reused: socket(SocketType::DGRAM)? })
+        Ok(Target { kind, address, port, reused: socket(SocketType::DGRAM)? })
     }
 
     fn call(&self, group: u64) -> Result<Once, Errno> {
         match self.kind {
             Kind::TcpRefused => Ok(self.connect_new(socket(SocketType::STREAM)?)),
+            Kind::TcpEstablished => self.connect_and_accept(),
             Kind::UdpNew => Ok(self.connect_new(socket(SocketType::DGRAM)?)),
             Kind::Udp => {
                 let start = Instant::now();
                 let result = net::connect(&self.reused, &self.address);
                 Ok(Once { call: start.elapsed(), with_close: None, error: result.err() })
+            }
+            Kind::UdpSend => {
+                let start = Instant::now();
+                let result =
+                    net::sendto(&self.reused, DATAGRAM, SendFlags::DONTWAIT, &self.address);
+                let call = start.elapsed();
+                // Taken at once, since a datagram that finds no room is dropped: another matter.
+                net::recv(&self.port, &mut [0_u8; DATAGRAM.len()], RecvFlags::DONTWAIT)?;
+                Ok(Once { call, with_close: None, error: result.err() })
             }
             Kind::Getppid => {
                 let start = Instant::now();
@@ -192,6 +218,22 @@ impl Target {
         drop(socket);
         Once { call, with_close: Some(start.elapsed()), error: result.err() }
     }
+
+    /// The other side accepts in between, which is not in the figures. Over loopback the
+    /// handshake runs within connect(), so nobody has to wait for it.
+    fn connect_and_accept(&self) -> Result<Once, Errno> {
+        let socket = socket(SocketType::STREAM)?;
+        net::sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
+        let start = Instant::now();
+        let result = net::connect(&socket, &self.address);
+        let call = start.elapsed();
+        let accepted = net::accept(&self.port)?;
+        let start = Instant::now();
+        drop(socket);
+        let close = start.elapsed();
+        drop(accepted);
+        Ok(Once { call, with_close: Some(call + close), error: result.err() })
+    }
 }
 
 fn socket(kind: SocketType) -> Result<OwnedFd, Errno> {
@@ -200,18 +242,22 @@ fn socket(kind: SocketType) -> Result<OwnedFd, Errno> {
 
 /// Times, gathered in batches. The mean of a batch keeps what only some calls pay, such as waking
 /// a reader; the median of the batches leaves out what the machine did meanwhile.
-#[derive(Default)]
 struct Samples {
+    batch: u64,
     means: Vec<f64>,
     sum: Duration,
     calls: u64,
 }
 
 impl Samples {
+    fn of(batch: u64) -> Self {
+        Samples { batch, means: Vec::new(), sum: Duration::ZERO, calls: 0 }
+    }
+
     fn add(&mut self, time: Duration, calls: u64) {
         self.sum += time;
         self.calls += calls;
-        if self.calls >= BATCH {
+        if self.calls >= self.batch {
             self.close_batch();
         }
     }

@@ -28,6 +28,20 @@ impl CpuTime {
         Ok(CpuTime { user_s: seconds(usage.ru_utime), system_s: seconds(usage.ru_stime) })
     }
 
+    /// Of another process, all threads, to a hundredth of a second.
+    pub fn of(pid: u32) -> Result<Self, Box<dyn Error>> {
+        let path = format!("/proc/{pid}/stat");
+        let stat = fs::read_to_string(&path)?;
+        // The name, in parentheses, may contain anything; utime and stime are the 12th and 13th
+        // field after it, in units that are a hundredth of a second everywhere (proc(5), USER_HZ).
+        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let seconds = |field: usize| -> Option<f64> {
+            Some(fields.split_whitespace().nth(field)?.parse::<f64>().ok()? / 100.0)
+        };
+        let (user, system) = seconds(11).zip(seconds(12)).ok_or(format!("no times in {path}"))?;
+        Ok(CpuTime { user_s: user, system_s: system })
+    }
+
     pub fn since(self, start: CpuTime) -> Self {
         CpuTime { user_s: self.user_s - start.user_s, system_s: self.system_s - start.system_s }
     }
@@ -37,7 +51,7 @@ impl CpuTime {
     }
 }
 
-/// Resident memory of this process in KiB.
+/// Resident memory of a process in KiB.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Memory {
     pub peak_rss_kib: u64,
@@ -49,12 +63,17 @@ pub struct Memory {
 
 impl Memory {
     pub fn now() -> Result<Self, Box<dyn Error>> {
-        let status = fs::read_to_string("/proc/self/status")?;
-        let field = |name| kib(&status, name).ok_or(format!("no {name} in /proc/self/status"));
+        Self::of(std::process::id())
+    }
+
+    pub fn of(pid: u32) -> Result<Self, Box<dyn Error>> {
+        let path = format!("/proc/{pid}/status");
+        let status = fs::read_to_string(&path)?;
+        let field = |name| kib(&status, name).ok_or(format!("no {name} in {path}"));
         Ok(Memory {
             peak_rss_kib: field("VmHWM:")?,
             rss_kib: field("VmRSS:")?,
-            ring_rss_kib: ring_rss(&fs::read_to_string("/proc/self/smaps")?),
+            ring_rss_kib: ring_rss(&fs::read_to_string(format!("/proc/{pid}/smaps"))?),
         })
     }
 

@@ -25,6 +25,7 @@ struct netspy_dest {
 
 struct netspy_sender {
 	struct netspy_dest newest;
+	__u64 sock; /* the key again: as a number, whatever it was before */
 	__u32 born; /* of the sock's generation */
 	__u32 reserved;
 };
@@ -48,6 +49,26 @@ struct netspy_released {
 	__u32 born;
 	__u32 reserved;
 };
+
+/* What begins a flow, by thread. */
+struct netspy_beginning {
+	struct netspy_flow_key key;
+	__s32 ret;
+	__u32 unknown; /* as in netspy_dest */
+	__u32 netns;
+	__u16 protocol;
+	__u16 sock_type;
+	__u32 local[4];
+	__u16 local_port;
+	__u16 reserved[3];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, struct netspy_beginning);
+} beginnings SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -147,7 +168,7 @@ static __always_inline void count_send(struct netspy_conn *c, __s32 ret, struct 
 static __always_inline struct netspy_sender *sender_of(__u64 sock)
 {
 	struct netspy_sender *sender = bpf_map_lookup_elem(&senders, &sock);
-	struct netspy_sender fresh = {};
+	struct netspy_sender fresh = {.sock = sock};
 
 	if (sender)
 		return sender;
@@ -158,21 +179,21 @@ static __always_inline struct netspy_sender *sender_of(__u64 sock)
 
 /* The first datagram of a flow, or one of a flow that found no room. `typed`: the program may ask
  * for the current task by its type. */
-static __always_inline void begin_flow(bool direct, bool typed, struct sock *sk,
-				       const struct netspy_flow_key *key,
-				       const struct netspy_dest *to, __s32 ret,
-				       struct netspy_counters *n)
+static __always_inline int begin_flow_as(bool typed)
 {
 	struct netspy_flow f = {.conn = {.kind = NETSPY_KIND_CONN}};
+	struct netspy_counters *n = this_cpu_counters();
+	__u32 tid = bpf_get_current_pid_tgid();
 	struct netspy_conn *c = &f.conn;
+	struct netspy_beginning *b;
 	struct netspy_sender *sender;
 	bool filtered;
 	__u8 one = 1;
 	int err;
 
-	/* What the kernel sends by itself has no process, and its socket no close. */
-	if (READ_BIT(direct, sk, sk_kern_sock))
-		return;
+	b = bpf_map_lookup_elem(&beginnings, &tid);
+	if (!b)
+		return 0;
 	c->start_ns = bpf_ktime_get_boot_ns();
 	c->outcome_ns = c->start_ns;
 	f.last_ns = c->start_ns;
@@ -181,21 +202,22 @@ static __always_inline void begin_flow(bool direct, bool typed, struct sock *sk,
 	c->flags = NETSPY_F_NO_START | NETSPY_F_COUNTED;
 	if (!cfg_flows_at_once)
 		c->flags |= NETSPY_F_BYTES;
-	if (ret >= 0) {
+	if (b->ret >= 0) {
 		c->datagrams_sent = 1;
-		c->bytes_sent = ret;
+		c->bytes_sent = b->ret;
 	} else {
-		c->error = -ret;
+		c->error = -b->ret;
 	}
-	c->family = to->family;
-	c->protocol = READ(direct, sk, sk_protocol);
-	c->sock_type = READ(direct, sk, sk_type);
-	c->netns = read_netns(direct, sk);
-	__builtin_memcpy(c->remote, to->addr, sizeof(c->remote));
-	c->remote_port = to->port;
-	if (to->unknown)
+	c->family = b->key.family;
+	c->protocol = b->protocol;
+	c->sock_type = b->sock_type;
+	c->netns = b->netns;
+	__builtin_memcpy(c->remote, b->key.addr, sizeof(c->remote));
+	__builtin_memcpy(c->local, b->local, sizeof(c->local));
+	c->remote_port = b->key.port;
+	c->local_port = b->local_port;
+	if (b->unknown)
 		c->flags |= NETSPY_F_NO_REMOTE;
-	read_local(c, direct, sk);
 	clear_no_ports(c);
 	read_identity_by(c, typed);
 	filtered = is_filtered(c);
@@ -203,22 +225,24 @@ static __always_inline void begin_flow(bool direct, bool typed, struct sock *sk,
 		c->flags |= NETSPY_F_FILTERED;
 
 	COUNT(n, attempts);
-	sender = bpf_map_lookup_elem(&senders, &key->sock);
+	sender = bpf_map_lookup_elem(&senders, &b->key.sock);
 	err = -ENOENT;
 	if (sender) {
 		f.next = sender->newest;
-		err = bpf_map_update_elem(&flows, key, &f, BPF_NOEXIST);
+		err = bpf_map_update_elem(&flows, &b->key, &f, BPF_NOEXIST);
 	}
 	if (err == 0) {
-		sender->newest = *to;
+		sender->newest.family = b->key.family;
+		sender->newest.port = b->key.port;
+		__builtin_memcpy(sender->newest.addr, b->key.addr, sizeof(b->key.addr));
 		if (filtered)
 			COUNT(n, filtered);
 		else
 			COUNT(n, waiting);
-		return;
+		goto out;
 	}
 	if (err != -EEXIST)
-		err = bpf_map_update_elem(&unheld_flows, key, &one, BPF_NOEXIST);
+		err = bpf_map_update_elem(&unheld_flows, &b->key, &one, BPF_NOEXIST);
 	if (err) {
 		/* Counted before, or by another thread just now. */
 		if (n)
@@ -228,6 +252,37 @@ static __always_inline void begin_flow(bool direct, bool typed, struct sock *sk,
 	} else {
 		COUNT(n, map_full);
 	}
+out:
+	bpf_map_delete_elem(&beginnings, &tid);
+	return 0;
+}
+
+/* Not static, so that the verifier looks at it once, and not at every way that leads to it. */
+__noinline int begin_flow(void)
+{
+	return begin_flow_as(HAS_HELPER(get_current_task_btf));
+}
+
+/* Leaves what the sock tells of itself for begin_flow(). */
+static __always_inline bool prepare_flow(bool direct, struct sock *sk,
+					 const struct netspy_flow_key *key,
+					 const struct netspy_dest *to, __s32 ret)
+{
+	struct netspy_beginning b = {.key = *key, .ret = ret, .unknown = to->unknown};
+	__u32 tid = bpf_get_current_pid_tgid();
+
+	/* What the kernel sends by itself has no process, and its socket no close. */
+	if (READ_BIT(direct, sk, sk_kern_sock))
+		return false;
+	b.protocol = READ(direct, sk, sk_protocol);
+	b.sock_type = READ(direct, sk, sk_type);
+	b.netns = read_netns(direct, sk);
+	b.local_port = READ(direct, sk, __sk_common.skc_num);
+	if (to->family == AF_INET)
+		b.local[0] = READ(direct, sk, __sk_common.skc_rcv_saddr);
+	else
+		copy_in6((__u8 *)b.local, direct, &sk->__sk_common.skc_v6_rcv_saddr);
+	return bpf_map_update_elem(&beginnings, &tid, &b, BPF_ANY) == 0;
 }
 
 /* A send to a destination that is not the sock's peer returned. */
@@ -247,38 +302,57 @@ static __always_inline void on_flow_send(bool direct, bool typed, struct sock *s
 	if (f) {
 		f->last_ns = bpf_ktime_get_boot_ns();
 		count_send(&f->conn, ret, n);
-	} else if (ret >= 0 || !is_of_caller(ret)) {
-		begin_flow(direct, typed, sk, &key, to, ret, n);
+		return;
 	}
+	if (ret < 0 && is_of_caller(ret))
+		return;
+	if (!prepare_flow(direct, sk, &key, to, ret))
+		return;
+	if (typed)
+		begin_flow();
+	else
+		begin_flow_as(false);
+}
+
+/* Ends the newest flow of a sock that is being closed; 0 if it has none. Not static, so that the
+ * verifier looks at it once, and not at every turn of the loop that calls it. */
+__noinline int end_newest_flow(__u64 sock)
+{
+	struct netspy_sender *sender = bpf_map_lookup_elem(&senders, &sock);
+	struct netspy_flow_key key = {.sock = sock};
+	struct netspy_flow *f;
+
+	if (!sender || !sender->newest.family)
+		return 0;
+	key.born = sender->born;
+	set_flow_key(&key, &sender->newest);
+	f = bpf_map_lookup_elem(&flows, &key);
+	/* Ended before, by the time that it was idle; which the others were is not known then. */
+	if (!f)
+		return 0;
+	sender->newest = f->next;
+	end_datagram(&flows, &key, &f->conn, NETSPY_END_OWNER_CLOSE, bpf_ktime_get_boot_ns(),
+		     this_cpu_counters());
+	return 1;
 }
 
 /* The sock is closed. What more flows it has than can be ended here are left to a sweep. */
 static __always_inline void end_flows(__u64 sock, struct netspy_counters *n)
 {
 	struct netspy_sender *sender = bpf_map_lookup_elem(&senders, &sock);
-	struct netspy_flow_key key = {.sock = sock};
 	struct netspy_released gone = {.sock = sock};
-	struct netspy_dest to;
 	__u64 now;
 
 	if (!sender)
 		return;
-	now = bpf_ktime_get_boot_ns();
-	key.born = sender->born;
-	to = sender->newest;
-	for (int i = 0; i < FLOWS_PER_CLOSE && to.family; i++) {
-		struct netspy_flow *f;
-
-		set_flow_key(&key, &to);
-		f = bpf_map_lookup_elem(&flows, &key);
-		/* Ended before, by the time that it was idle. */
-		if (!f)
+	sock = sender->sock;
+	for (int i = 0; i < FLOWS_PER_CLOSE; i++) {
+		if (!end_newest_flow(sock))
 			break;
-		to = f->next;
-		end_datagram(&flows, &key, &f->conn, NETSPY_END_OWNER_CLOSE, now, n);
 	}
-	if (to.family) {
-		gone.born = key.born;
+	if (sender->newest.family) {
+		now = bpf_ktime_get_boot_ns();
+		gone.born = sender->born;
 		bpf_map_update_elem(&released, &gone, &now, BPF_ANY);
 		COUNT(n, left);
 	}

@@ -125,8 +125,8 @@ static __always_inline bool is_left_to_ipv4(bool direct, struct sock *sk, __u16 
 }
 
 /* The destination that the system call of the current task names, where the kernel's copy is out of
- * reach; unknown where that is not to be had (io_uring, several messages in one call). Only for
- * sends that name one. */
+ * reach; unknown where it names none or that is not to be had (io_uring, several messages in one
+ * call). */
 static __always_inline void read_dest_of_caller(struct sock *sk, struct netspy_dest *to)
 {
 	__u16 family = READ(true, sk, __sk_common.skc_family);
@@ -206,7 +206,7 @@ static __always_inline int on_sendmsg(struct sock *sk, struct msghdr *msg, __s32
 	} else if (!read_dest(true, sk, msg, &to, kind)) {
 		return 0;
 	}
-	on_send_return(true, HAS_HELPER(get_current_task_btf), sk, &to, ret, flows);
+	on_send_return(true, true, sk, &to, ret, flows);
 	return 0;
 }
 
@@ -226,14 +226,15 @@ static __always_inline int on_sendmsg_return(__s32 ret, bool flows)
 	struct netspy_send send = {};
 
 	if (leave_send(&send))
-		on_send_return(false, HAS_HELPER(get_current_task_btf), (struct sock *)send.sock,
-			       &send.to, ret, flows);
+		on_send_return(false, true, (struct sock *)send.sock, &send.to, ret, flows);
 	return 0;
 }
 
 /* tp_btf/sock_send_length: for every socket there is, so what is not of interest leaves early. */
 static __always_inline int on_send_length(struct sock *sk, __s32 ret)
 {
+	struct netspy_send send = {.sock = (__u64)sk};
+	bool flows = cfg_flows;
 	struct netspy_dest to = {};
 	__u16 family, protocol;
 
@@ -246,19 +247,18 @@ static __always_inline int on_send_length(struct sock *sk, __s32 ret)
 	if (sk->sk_type == SOCK_RAW || protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6) {
 		if (!cfg_length_icmp)
 			return 0;
-		if (sk->__sk_common.skc_state != TCP_ESTABLISHED)
-			read_dest_of_caller(sk, &to);
-		on_send_return(true, true, sk, &to, ret, true);
-		return 0;
-	}
-	if (cfg_stash) {
-		struct netspy_send send = {.sock = (__u64)sk};
-
-		if (leave_send(&send))
+		read_dest_of_caller(sk, &to);
+		/* Most likely there is no other than the peer. */
+		if (to.unknown && sk->__sk_common.skc_state == TCP_ESTABLISHED)
+			to.family = 0;
+		flows = true;
+	} else {
+		if (cfg_stash && leave_send(&send))
 			to = send.to;
+		if (!cfg_length_udp)
+			return 0;
 	}
-	if (cfg_length_udp)
-		on_send_return(true, true, sk, &to, ret, cfg_flows);
+	on_send_return(true, true, sk, &to, ret, flows);
 	return 0;
 }
 

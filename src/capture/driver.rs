@@ -63,7 +63,10 @@ pub(crate) struct Shared {
     updates_lost: AtomicU64,
     counters: MapHandle,
     programs: Vec<OwnedFd>,
-    links: Vec<OwnedFd>,
+    /// Taken away at the end: an open one keeps its program attached.
+    links: Mutex<Vec<OwnedFd>>,
+    /// What they had missed by then.
+    links_missed: AtomicU64,
     pub drops: DropDesk,
     pub report: AttachReport,
     pub since: Timestamp,
@@ -106,6 +109,18 @@ impl Shared {
         self.drained.notify_all();
     }
 
+    fn links_missed(&self) -> u64 {
+        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let now: u64 = links.iter().map(|fd| sys::link_misses(fd.as_fd())).sum();
+        now + self.links_missed.load(Ordering::Acquire)
+    }
+
+    /// Lets the programs be detached.
+    fn release_links(&self) {
+        self.links_missed.store(self.links_missed(), Ordering::Release);
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn ended(&self, why: &str) {
         self.drains.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
         self.drained.notify_all();
@@ -131,8 +146,7 @@ impl Shared {
             .filter_map(|fd| sys::program_facts(fd.as_fd()).ok())
             .map(|facts| facts.recursion_misses)
             .sum();
-        let missed =
-            skipped + self.links.iter().map(|fd| sys::link_misses(fd.as_fd())).sum::<u64>();
+        let missed = skipped + self.links_missed();
         let kernel = self.kernel();
         Counters {
             attempts: kernel.attempts,
@@ -203,6 +217,7 @@ fn own(options: &Builder, sender: Sender<Batch>, ready: &Ready) -> Result<(), Ca
     drop(ring);
     // Detached before the end is announced.
     drop(driver);
+    shared.release_links();
     drop(loaded);
     shared.ended(why);
     Ok(())
@@ -256,7 +271,8 @@ fn share(loaded: &Loaded<'_>, packets: Option<&Packets<'_>>) -> Result<Shared, C
         updates_lost: AtomicU64::new(0),
         counters,
         programs,
-        links,
+        links: Mutex::new(links),
+        links_missed: AtomicU64::new(0),
         drops: DropDesk::of(packets).map_err(io("cannot share the count of drops"))?,
         report: loaded.report.clone(),
         since: Timestamp::now(),

@@ -6,9 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 use strum::VariantArray;
 
 use super::failure::Failure;
-use crate::event::Protocol;
+use crate::event::{Outcome, Protocol};
 use crate::query::drops::DropFilter;
-use crate::query::{self, Filter, filter};
+use crate::query::{self, Filter, Source, filter};
 
 /// Which connections.
 #[derive(Debug, Clone, Default, Args)]
@@ -25,7 +25,8 @@ pub struct What {
     /// outbound or inbound
     #[arg(long, value_name = "DIRECTION")]
     pub direction: Vec<String>,
-    /// UNIX sockets too; hidden unless asked for with this or with --protocol
+    /// UNIX sockets and datagram sockets that sent nothing too; hidden unless asked for with this,
+    /// --protocol or --outcome
     #[arg(long)]
     pub all: bool,
 }
@@ -141,6 +142,19 @@ impl What {
     /// Whether UNIX sockets are left out because nobody asked for them.
     pub fn hides_unix(&self) -> bool {
         !self.all && self.narrow.protocol.is_empty()
+    }
+
+    /// Leaves datagram sockets out that sent nothing, unless somebody asks for them: look-ups of
+    /// names make one of every address that they weigh. Only where it is seen what is sent.
+    pub async fn hide_associated(&self, filter: &mut Filter, source: &dyn Source) {
+        if self.all || !self.narrow.outcome.is_empty() {
+            return;
+        }
+        let status = source.status().await;
+        if status.is_ok_and(|s| s.features.get("datagram_sent").is_some_and(|f| f.ok)) {
+            let others = Outcome::VARIANTS.iter().copied().filter(|o| *o != Outcome::Associated);
+            filter.outcome = others.collect();
+        }
     }
 }
 

@@ -22,9 +22,11 @@
 
 # Kernels and what a foreign architecture needs; survives the checkout.
 VM_CACHE=${NETSPY_KERNELS:-${XDG_CACHE_HOME:-$HOME/.cache}/netspy/kernels}
-# Seconds that a guest may run, and its megabytes.
+# Seconds that a guest may run, its megabytes, its processors and what emulates them.
 VM_TIMEOUT=${VM_TIMEOUT:-900}
 VM_MEMORY=${VM_MEMORY:-512}
+VM_CPUS=${VM_CPUS:-1}
+VM_ACCEL=${VM_ACCEL:-tcg,thread=multi}
 readonly VM_KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 
 vm_choose() { # amd64|arm64
@@ -241,8 +243,8 @@ vm_boot() { # kernel initrd out [word of the command line...]
             ;;
     esac
     # In the foreground: an emulator in a process group of its own would outlive an interruption.
-    timeout --foreground "$VM_TIMEOUT" "$VM_QEMU" "${VM_MACHINE[@]}" -accel tcg,thread=multi \
-        -m "$VM_MEMORY" -smp 1 -nodefaults -no-user-config -display none -no-reboot \
+    timeout --foreground "$VM_TIMEOUT" "$VM_QEMU" "${VM_MACHINE[@]}" -accel "$VM_ACCEL" \
+        -m "$VM_MEMORY" -smp "$VM_CPUS" -nodefaults -no-user-config -display none -no-reboot \
         "${lines[@]}" -kernel "$kernel" -initrd "$initrd" \
         -append "console=${VM_LINES[0]} panic=-1 oops=panic quiet loglevel=4 $*"
     code=$?

@@ -172,7 +172,7 @@ fn nothing_of_a_socket_that_is_gone_stays_in_the_kernel() {
     for round in 0..2_000_u16 {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect(v4([127, 0, 1, 1], 1000 + round)).unwrap();
-        if round % 4 == 0 {
+        if round.is_multiple_of(4) {
             socket.connect(v4([127, 0, 2, 1], 1000 + round)).unwrap();
         }
     }

@@ -15,6 +15,7 @@ mod filters;
 mod flood;
 mod group;
 mod harness;
+mod icmp_raw;
 mod identity;
 mod inbound;
 mod isolation;

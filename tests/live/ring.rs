@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+const OP_SENDMSG: u8 = 9;
 const OP_CONNECT: u8 = 16;
+const OP_SEND: u8 = 26;
 /// Hands the operation to a worker at once.
 pub const ASYNC: u8 = 1 << 4;
 const ENTER_GETEVENTS: u32 = 1;
@@ -121,15 +123,54 @@ impl Ring {
         self.result()
     }
 
+    /// send() by the ring.
+    pub fn send(&self, socket: &impl AsFd, data: &[u8]) -> io::Result<()> {
+        self.put(Submission {
+            opcode: OP_SEND,
+            fd: socket.as_fd().as_raw_fd(),
+            address: data.as_ptr() as u64,
+            rest: [data.len() as u64, 0, 0, 0, 0],
+            ..Submission::default()
+        });
+        self.enter(1, 1);
+        self.result()
+    }
+
+    /// sendmsg() by the ring, with a destination.
+    pub fn send_to(&self, socket: &impl AsFd, data: &[u8], to: SocketAddr) -> io::Result<()> {
+        let mut name = sockaddr(to);
+        let mut part =
+            libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
+        // SAFETY: zeroes are a message without anything.
+        #[allow(unsafe_code)]
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_name = name.as_mut_ptr().cast();
+        message.msg_namelen = name.len() as u32;
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        self.put(Submission {
+            opcode: OP_SENDMSG,
+            fd: socket.as_fd().as_raw_fd(),
+            address: &raw const message as u64,
+            rest: [1, 0, 0, 0, 0],
+            ..Submission::default()
+        });
+        self.enter(1, 1);
+        self.result()
+    }
+
     fn submit(&self, socket: &impl AsFd, address: &[u8], flags: u8) {
-        let entry = Submission {
+        self.put(Submission {
             opcode: OP_CONNECT,
             flags,
             fd: socket.as_fd().as_raw_fd(),
             offset: address.len() as u64,
             address: address.as_ptr() as u64,
             ..Submission::default()
-        };
+        });
+    }
+
+    fn put(&self, entry: Submission) {
         // SAFETY: offsets are the kernel's, within what is mapped; only this thread submits.
         #[allow(unsafe_code)]
         unsafe {

@@ -12,6 +12,7 @@ use rustix::net::{SendAncillaryBuffer, SendFlags, SocketAddrAny};
 
 use crate::datagram::{has, own};
 use crate::harness::{Watch, entries, goes_to, held_in, ip, own_network, v4, watch};
+use crate::ring::Ring;
 
 /// Whether all that the kernel tells of a send is seen: whether it failed, and its bytes.
 fn is_exact(watch: &Watch) -> bool {
@@ -149,6 +150,35 @@ fn datagrams_without_connect_are_one_record_for_each_destination() {
     let books = watch.handle.accounting();
     assert!(books.balances() && books.pending == 0 && books.complete, "{books:?}");
     assert_eq!(books.attempts - books.filtered, books.delivered, "{books:?}");
+}
+
+#[test]
+fn datagrams_by_io_uring_are_those_of_the_process_that_asked() {
+    let Some(watch) = watch(own()) else { return };
+    let ring = match Ring::new() {
+        Ok(ring) => ring,
+        Err(error) => {
+            println!("skipped: io_uring: {error}");
+            return;
+        }
+    };
+    let (peer, to) = (v4([127, 0, 0, 68], 4000), v4([127, 0, 0, 69], 4000));
+    let _receiver = UdpSocket::bind(peer).unwrap();
+    let socket = any();
+    ring.send_to(&socket, b"four", to).unwrap();
+    socket.connect(peer).unwrap();
+    ring.send(&socket, b"four").unwrap();
+    ring.send_to(&socket, b"four", peer).unwrap();
+    drop(socket);
+    let c = watch.only(peer);
+    if has(&watch, "datagram_sent") {
+        assert_eq!((c.outcome, sent(&c)), (Outcome::Sent, (Some(2), Some(8))));
+    }
+    if has(&watch, "datagrams_without_connect") {
+        let c = watch.only(to);
+        assert_eq!((c.outcome, sent(&c).0), (Outcome::Sent, Some(1)));
+        assert_eq!(c.process.as_ref().unwrap().pid, std::process::id());
+    }
 }
 
 #[test]

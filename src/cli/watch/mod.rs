@@ -43,7 +43,8 @@ pub async fn run(
     origin: &Origin,
     printer: &mut Printer<'_>,
 ) -> Result<(), Failure> {
-    let (filter, _) = args.what.read(&When::default(), &Page::default())?;
+    let (mut filter, _) = args.what.read(&When::default(), &Page::default())?;
+    args.what.hide_associated(&mut filter, &*origin.source).await;
     let mut changes = origin.source.follow(&filter, None).await?;
     let mut signals = Signals::new()?;
     let mut view = View::new(printer, args.json, args.limit);
