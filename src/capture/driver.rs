@@ -357,7 +357,9 @@ impl<'a> Driver<'a> {
                 self.sweep(loaded);
                 forget_calls(loaded);
             }
-            let Some(count) = self.drain(ring, pending) else { return "the stream was dropped" };
+            let Some(count) = self.drain(ring, pending, loaded) else {
+                return "the stream was dropped";
+            };
             self.shown.drained();
             let look = match (stopping, asked > answered) {
                 (true, _) => Look::Last,
@@ -417,6 +419,7 @@ impl<'a> Driver<'a> {
         &mut self,
         ring: &RingBuffer<'_>,
         pending: &RefCell<Vec<Result<Raw, decode::DecodeError>>>,
+        loaded: &Loaded<'_>,
     ) -> Option<usize> {
         let mut total = 0;
         loop {
@@ -428,6 +431,10 @@ impl<'a> Driver<'a> {
             total += records.len();
             let batch = self.batch(records);
             if !batch.connections.is_empty() && !self.send(batch) {
+                return None;
+            }
+            // A full ring has more attempts than are remembered.
+            if !self.look_at_drops(Look::Due, loaded) {
                 return None;
             }
         }
@@ -482,7 +489,7 @@ impl<'a> Driver<'a> {
 
     /// Hands a batch on; waits if the reader is slow, which lets the ring fill. Returns whether
     /// anybody still reads.
-    fn send(&self, batch: Batch) -> bool {
+    fn send(&mut self, batch: Batch) -> bool {
         if !self.drop_when_full {
             return self.sender.send_blocking(batch).is_ok();
         }
@@ -493,6 +500,9 @@ impl<'a> Driver<'a> {
                 let updates = batch.connections.len() as u64 - batch.first;
                 self.shared.slow_consumer.fetch_add(batch.first, Ordering::AcqRel);
                 self.shared.updates_lost.fetch_add(updates, Ordering::AcqRel);
+                if let Some(packets) = &mut self.packets {
+                    packets.forget(&batch.connections);
+                }
                 true
             }
         }

@@ -50,6 +50,49 @@ impl<K: Hash + Eq, V> Generations<K, V> {
     }
 }
 
+/// What is known of attempts that go on, apart from what is of those that have ended: a flood of
+/// failures must not make the former forgotten.
+#[derive(Debug)]
+struct Lives<K, V> {
+    open: Generations<K, V>,
+    ended: Generations<K, V>,
+}
+
+impl<K, V> Default for Lives<K, V> {
+    fn default() -> Self {
+        Lives { open: Generations::default(), ended: Generations::default() }
+    }
+}
+
+impl<K: Hash + Eq, V> Lives<K, V> {
+    fn insert(&mut self, key: K, is_open: bool, value: V) {
+        let (table, other) = match is_open {
+            true => (&mut self.open, &mut self.ended),
+            false => (&mut self.ended, &mut self.open),
+        };
+        other.remove(&key);
+        table.insert(key, value);
+    }
+
+    fn get(&self, key: &K) -> Option<&V> {
+        self.open.get(key).or_else(|| self.ended.get(key))
+    }
+
+    fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.open.get_mut(key).or_else(|| self.ended.get_mut(key))
+    }
+
+    fn remove(&mut self, key: &K) -> Option<V> {
+        let ended = self.ended.remove(key);
+        self.open.remove(key).or(ended)
+    }
+}
+
+/// Whether more versions of a record will come.
+fn is_open(c: &Connection) -> bool {
+    c.state != State::Closed
+}
+
 /// Packets in one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct FlowKey {
@@ -176,9 +219,9 @@ impl Tally {
 #[derive(Debug, Default)]
 pub(super) struct Join {
     /// The latest version of each attempt, by what it sends.
-    attempts: Generations<FlowKey, Connection>,
+    attempts: Lives<FlowKey, Connection>,
     /// Drops that hit an attempt.
-    tallies: Generations<ConnectionId, Tally>,
+    tallies: Lives<ConnectionId, Tally>,
     /// Drops that hit no known attempt.
     unclaimed: Generations<FlowKey, VecDeque<Unclaimed>>,
     /// Attempts that were handed on, and hit since.
@@ -195,8 +238,10 @@ impl Join {
         peek: impl FnOnce(&Connection, FlowKey) -> Option<Dropped>,
     ) {
         let key = FlowKey::of(c);
-        if let Some(tally) = self.tallies.get(&c.id) {
+        if let Some(tally) = self.tallies.remove(&c.id) {
             c.drop = tally.dropped();
+            // As one that was used last.
+            self.tallies.insert(c.id, is_open(c), tally);
         } else if let Some(key) = key {
             self.claim(key, c);
             if c.drop.is_none() {
@@ -205,7 +250,7 @@ impl Join {
             }
         }
         if let Some(key) = key {
-            self.attempts.insert(key, c.clone());
+            self.attempts.insert(key, is_open(c), c.clone());
         }
     }
 
@@ -220,7 +265,18 @@ impl Join {
         }
         c.drop = claimed.dropped();
         if c.drop.is_some() {
-            self.tallies.insert(c.id, claimed);
+            self.tallies.insert(c.id, is_open(c), claimed);
+        }
+    }
+
+    /// Records that never reached the reader, who must not be told of them by an update.
+    pub(super) fn forget<'c>(&mut self, lost: impl IntoIterator<Item = &'c Connection>) {
+        for c in lost {
+            if let Some(key) = FlowKey::of(c)
+                && self.attempts.get(&key).is_some_and(|known| known.id == c.id)
+            {
+                self.attempts.remove(&key);
+            }
         }
     }
 
@@ -233,21 +289,21 @@ impl Join {
         by_sock: Option<ConnectionId>,
     ) -> Option<ConnectionId> {
         let flow = FlowKey::of_drop(drop);
-        let mut hit: Vec<ConnectionId> = by_sock.into_iter().collect();
+        // A sock is held for as long as its attempt goes on.
+        let mut hit: Vec<(ConnectionId, bool)> = by_sock.map(|id| (id, true)).into_iter().collect();
         for key in flow.into_iter().flat_map(FlowKey::attempts) {
             let attempt = self.attempts.get(&key).filter(|c| span.is_of(c));
             if let Some(attempt) = attempt {
                 self.hit.insert(key);
-                if !hit.contains(&attempt.id) {
-                    hit.push(attempt.id);
+                if !hit.iter().any(|(id, _)| *id == attempt.id) {
+                    hit.push((attempt.id, is_open(attempt)));
                 }
             }
         }
-        for id in &hit {
-            // As one that was used last.
+        for (id, is_open) in &hit {
             let mut tally = self.tallies.remove(id).unwrap_or_default();
             tally.add(&drop.reason, drop.count);
-            self.tallies.insert(*id, tally);
+            self.tallies.insert(*id, *is_open, tally);
         }
         if let (true, Some(flow)) = (hit.is_empty(), flow) {
             let mut waiting = self.unclaimed.remove(&flow).unwrap_or_default();
@@ -258,7 +314,7 @@ impl Join {
             waiting.push_back(Unclaimed { reason, count, span });
             self.unclaimed.insert(flow, waiting);
         }
-        hit.first().copied()
+        hit.first().map(|(id, _)| *id)
     }
 
     /// The process of an attempt that drops hit, or both where only the flow is known.

@@ -127,6 +127,11 @@ impl<'obj> Packets<'obj> {
         });
     }
 
+    /// Records that never reached the reader.
+    pub(super) fn forget(&mut self, lost: &[Connection]) {
+        self.join.forget(lost);
+    }
+
     /// Looks for drops; `by_sock` finds the attempt that a socket holds.
     pub(super) fn look(
         &mut self,

@@ -230,18 +230,61 @@ fn what_a_peek_tells_is_not_counted_again_when_it_is_taken() {
 }
 
 #[test]
+fn what_goes_on_keeps_its_drops_through_a_flood_of_failures() {
+    let mut join = Join::default();
+    let open = || Connection { state: State::Open, latency_us: None, ..attempt(1) };
+    let mut c = open();
+    join.record(&mut c, |_, _| None);
+    join.dropped(&drops(&c, "TCP_ABORT_ON_DATA", 2), at(start(1) + 5), None);
+    for n in 10..3 * GENERATION as u64 {
+        let mut other = attempt(n);
+        other.local = Some(Endpoint { ip: [10, 0, (n >> 8) as u8, n as u8].into(), port: 1 });
+        join.dropped(&drops(&other, "NO_SOCKET", 1), at(start(n)), None);
+        join.record(&mut other, |_, _| None);
+    }
+    // The last version that was handed on can be told of more.
+    join.dropped(&drops(&c, "TCP_ABORT_ON_DATA", 1), at(start(1) + 9), None);
+    assert_eq!(join.updates()[0].drop, dropped("TCP_ABORT_ON_DATA", 3));
+    for state in [State::Open, State::Closed, State::Closed] {
+        let mut version = Connection { state, ..open() };
+        join.record(&mut version, |_, _| None);
+        assert_eq!(version.drop, dropped("TCP_ABORT_ON_DATA", 3));
+    }
+    assert!(join.tallies.open.get(&c.id).is_none(), "it has ended");
+}
+
+#[test]
+fn a_record_that_was_lost_does_not_come_back_as_an_update() {
+    let mut join = Join::default();
+    let (mut lost, mut kept) = (attempt(1), attempt(2));
+    kept.local = Some(Endpoint { port: 41_000, ..kept.local.unwrap() });
+    join.record(&mut lost, |_, _| None);
+    join.record(&mut kept, |_, _| None);
+    join.forget([&lost]);
+    for c in [&lost, &kept] {
+        join.dropped(&drops(c, "NO_SOCKET", 1), at(c.id.start_ns + 5), None);
+    }
+    let updates: Vec<_> = join.updates().into_iter().map(|c| c.id).collect();
+    assert_eq!(updates, [kept.id]);
+}
+
+fn is_bounded<K, V>(table: &Generations<K, V>) -> bool {
+    table.young.len() + table.old.len() <= 2 * GENERATION
+}
+
+#[test]
 fn the_tables_are_bounded() {
     let mut join = Join::default();
-    for n in 0..3 * GENERATION as u64 {
+    for n in 0..6 * GENERATION as u64 {
         let mut c = attempt(n);
+        c.state = if n % 2 == 0 { State::Open } else { State::Closed };
         c.local = Some(Endpoint { ip: [10, 0, (n >> 8) as u8, n as u8].into(), port: n as u16 });
         join.dropped(&drops(&c, "NO_SOCKET", 1), at(start(n)), None);
         join.record(&mut c, |_, _| None);
         assert!(c.drop.is_some());
     }
-    let len = |a: usize, b: usize| a + b <= 2 * GENERATION;
-    assert!(len(join.attempts.young.len(), join.attempts.old.len()));
-    assert!(len(join.tallies.young.len(), join.tallies.old.len()));
-    assert!(len(join.unclaimed.young.len(), join.unclaimed.old.len()));
+    assert!(is_bounded(&join.attempts.ended) && is_bounded(&join.tallies.ended));
+    assert!(is_bounded(&join.attempts.open) && is_bounded(&join.tallies.open));
+    assert!(is_bounded(&join.unclaimed));
     assert!(join.hit.is_empty());
 }
