@@ -101,6 +101,9 @@ struct {
 /* Whether `unheld` was ever used: look-ups there cost every sock that goes away. */
 bool any_unheld = false;
 
+/* Set by user space when capture ends: the last sweep shows what there is. */
+bool ending = false;
+
 /* Whether any entry of `conns` was ever one of which only the beginning was seen. */
 bool any_called = false;
 

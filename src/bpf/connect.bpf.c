@@ -28,25 +28,61 @@ const volatile struct netspy_exec type_of_exec_record = {};
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(set_state_btf, struct sock *sk, int oldstate, int newstate)
 {
+	has_run(sk, newstate);
+	return on_set_state(true, sk, oldstate, newstate);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(set_state_btf_standin, struct sock *sk, int oldstate, int newstate)
+{
+	if (!must_stand_in(sk, newstate))
+		return 0;
+	if (newstate == TCP_SYN_SENT && has_begun((__u64)sk))
+		return 0;
 	return on_set_state(true, sk, oldstate, newstate);
 }
 
 SEC("raw_tp/inet_sock_set_state")
 int BPF_PROG(set_state_raw, struct sock *sk, int oldstate, int newstate)
 {
+	has_run(sk, newstate);
+	return on_set_state(false, sk, oldstate, newstate);
+}
+
+SEC("raw_tp/inet_sock_set_state")
+int BPF_PROG(set_state_raw_standin, struct sock *sk, int oldstate, int newstate)
+{
+	if (!must_stand_in(sk, newstate))
+		return 0;
+	if (newstate == TCP_SYN_SENT && has_begun((__u64)sk))
+		return 0;
 	return on_set_state(false, sk, oldstate, newstate);
 }
 
 SEC("tp_btf/tcp_destroy_sock")
 int BPF_PROG(destroy_sock_btf, struct sock *sk)
 {
+	has_run(sk, DESTROYED);
 	return on_destroy_sock(true, sk);
+}
+
+SEC("tp_btf/tcp_destroy_sock")
+int BPF_PROG(destroy_sock_btf_standin, struct sock *sk)
+{
+	return must_stand_in(sk, DESTROYED) ? on_destroy_sock(true, sk) : 0;
 }
 
 SEC("raw_tp/tcp_destroy_sock")
 int BPF_PROG(destroy_sock_raw, struct sock *sk)
 {
+	has_run(sk, DESTROYED);
 	return on_destroy_sock(false, sk);
+}
+
+SEC("raw_tp/tcp_destroy_sock")
+int BPF_PROG(destroy_sock_raw_standin, struct sock *sk)
+{
+	return must_stand_in(sk, DESTROYED) ? on_destroy_sock(false, sk) : 0;
 }
 
 /* ---- connect(): __sys_connect_file() serves the system calls of 64 and 32 bits and io_uring ----
@@ -424,6 +460,12 @@ int send_cgroup6(struct bpf_sock_addr *ctx)
 
 /* ---- sweep: what waits for an outcome is shown ---- */
 
+/* Whether an outcome may still come before anybody asks. */
+static __always_inline bool is_young(const struct netspy_conn *c)
+{
+	return !ending && bpf_ktime_get_boot_ns() - c->start_ns < cfg_show_pending_ns;
+}
+
 static __always_inline void read_pending_port(struct netspy_conn *c, __u64 key)
 {
 	read_local_tcp(c, false, (struct sock *)key, (struct tcp_sock *)key);
@@ -451,8 +493,7 @@ int sweep(struct bpf_iter__bpf_map_elem *ctx)
 	if (c.phase == NETSPY_PHASE_CALLED && !cfg_locked_down) {
 		resolve_called(&c, *key);
 		/* It may not have come to its end yet. */
-		if (c.phase == NETSPY_PHASE_FAILED &&
-		    bpf_ktime_get_boot_ns() - c.start_ns < cfg_show_pending_ns) {
+		if (c.phase == NETSPY_PHASE_FAILED && is_young(&c)) {
 			COUNT(n, left);
 			return 0;
 		}
@@ -461,7 +502,7 @@ int sweep(struct bpf_iter__bpf_map_elem *ctx)
 		return 0;
 	switch (c.phase) {
 	case NETSPY_PHASE_PENDING:
-		if (bpf_ktime_get_boot_ns() - c.start_ns < cfg_show_pending_ns) {
+		if (is_young(&c)) {
 			COUNT(n, left);
 			return 0;
 		}

@@ -142,6 +142,8 @@ struct netspy_counters {
 	__u64 settled;
 	/* How often something was not shown that a sweep should show later. */
 	__u64 left;
+	/* Runs of a program that the kernel skipped, but not those of its stand-in. */
+	__u64 stood_in;
 };
 
 /* Key of the network filters. */
@@ -158,6 +160,6 @@ struct netspy_cidr6 {
 _Static_assert(sizeof(struct netspy_conn) == 216, "layout of netspy_conn");
 _Static_assert(sizeof(struct netspy_unix) == 328, "layout of netspy_unix");
 _Static_assert(sizeof(struct netspy_exec) == 1056, "layout of netspy_exec");
-_Static_assert(sizeof(struct netspy_counters) == 80, "layout of netspy_counters");
+_Static_assert(sizeof(struct netspy_counters) == 88, "layout of netspy_counters");
 
 #endif

@@ -4,6 +4,7 @@
 #define NETSPY_TCP_H
 
 #include "called.h"
+#include "standin.h"
 
 #define RCV_SEND_SHUTDOWN 3 /* SHUTDOWN_MASK of net/sock.h */
 /* tcp_syn_retries at its default gives up after 127 s (ip-sysctl.rst). */
@@ -253,6 +254,15 @@ static __always_inline void forget_unheld(__u64 key)
 {
 	if (any_unheld)
 		bpf_map_delete_elem(&unheld, &key);
+}
+
+/* Whether the attempt that the sock begins is known. */
+static __always_inline bool has_begun(__u64 key)
+{
+	struct netspy_conn *c = bpf_map_lookup_elem(&conns, &key);
+
+	return (c && c->phase == NETSPY_PHASE_PENDING) ||
+	       (any_unheld && bpf_map_lookup_elem(&unheld, &key));
 }
 
 static __always_inline int on_set_state(bool direct, struct sock *sk, int oldstate, int newstate)

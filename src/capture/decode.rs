@@ -73,6 +73,7 @@ pub(crate) fn sum_counters<'a>(per_cpu: impl Iterator<Item = &'a [u8]>) -> netsp
         sum.waiting += one.waiting;
         sum.settled += one.settled;
         sum.left += one.left;
+        sum.stood_in += one.stood_in;
     }
     sum
 }

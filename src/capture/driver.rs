@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::Read;
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, take};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -17,11 +17,12 @@ use super::decode::{self, Raw};
 use super::decoder::Decoder;
 use super::drops;
 use super::error::CaptureError;
-use super::loader::{self, LoadError, Loaded};
+use super::loader::{self, Links, LoadError, Loaded};
 use super::packets::{DropDesk, Look, Packets};
 use super::plan::plan;
 use super::report::AttachReport;
 use super::shown::{Shown, Sight};
+use super::skel::types::bss;
 use super::support::KernelSupport;
 use super::sys;
 use crate::accounting::{Counters, Lost};
@@ -63,7 +64,7 @@ pub(crate) struct Shared {
     updates_lost: AtomicU64,
     counters: MapHandle,
     programs: Vec<OwnedFd>,
-    /// Taken away at the end: an open one keeps its program attached.
+    /// Those of return probes. Taken away at the end: an open one keeps its program attached.
     links: Mutex<Vec<OwnedFd>>,
     /// What they had missed by then.
     links_missed: AtomicU64,
@@ -146,8 +147,9 @@ impl Shared {
             .filter_map(|fd| sys::program_facts(fd.as_fd()).ok())
             .map(|facts| facts.recursion_misses)
             .sum();
-        let missed = skipped + self.links_missed();
+        // After what it is subtracted from.
         let kernel = self.kernel();
+        let missed = skipped.saturating_sub(kernel.stood_in) + self.links_missed();
         Counters {
             attempts: kernel.attempts,
             delivered,
@@ -207,13 +209,14 @@ fn own(options: &Builder, sender: Sender<Batch>, ready: &Ready) -> Result<(), Ca
     let mut places = [const { MaybeUninit::uninit() }; drops::VARIANTS];
     let packets = watch_drops(&mut places, options, &support, &mut loaded.report);
     let shared = Arc::new(share(&loaded, packets.as_ref())?);
+    let end = End { links: take(&mut loaded.links), data: loaded.skel.maps.bss_data.take() };
     let mut driver = Driver::new(&shared, sender, options, packets);
     let pending = RefCell::new(Vec::with_capacity(BATCH));
     let ring = ring(&loaded, &pending)?;
     if ready.send(Ok(Arc::clone(&shared))).is_err() {
         return Ok(());
     }
-    let why = driver.run(&loaded, &ring, &pending);
+    let why = driver.run(&loaded, end, &ring, &pending);
     drop(ring);
     // Detached before the end is announced.
     drop(driver);
@@ -248,14 +251,14 @@ fn share(loaded: &Loaded<'_>, packets: Option<&Packets<'_>>) -> Result<Shared, C
     let counters = MapHandle::try_from(&loaded.skel.maps.counters)
         .map_err(|e| io("cannot share the counters")(std::io::Error::other(e.to_string())))?;
     let programs = loaded
-        .programs
+        .counted
         .iter()
         .map(|fd| fd.try_clone())
         .collect::<Result<_, _>>()
         .map_err(io("cannot share the programs"))?;
     let links = loaded
         .links
-        .values()
+        .of_return_probes()
         .map(|link| link.as_fd().try_clone_to_owned())
         .collect::<Result<_, _>>()
         .map_err(io("cannot share the links"))?;
@@ -301,6 +304,25 @@ fn ring<'a>(
     builder.build().map_err(failed)
 }
 
+const DROPPED: &str = "the stream was dropped";
+
+/// What ends capture.
+struct End<'obj> {
+    links: Links,
+    data: Option<&'obj mut bss>,
+}
+
+impl End<'_> {
+    /// From here on nothing new is seen, and sweeps show all that there is.
+    fn begin(&mut self, shared: &Shared) {
+        shared.release_links();
+        self.links.detach();
+        if let Some(data) = &mut self.data {
+            data.ending = true;
+        }
+    }
+}
+
 struct Driver<'a> {
     shared: &'a Shared,
     sender: Sender<Batch>,
@@ -339,6 +361,7 @@ impl<'a> Driver<'a> {
     fn run(
         &mut self,
         loaded: &Loaded<'_>,
+        mut end: End<'_>,
         ring: &RingBuffer<'_>,
         pending: &RefCell<Vec<Result<Raw, decode::DecodeError>>>,
     ) -> &'static str {
@@ -349,33 +372,48 @@ impl<'a> Driver<'a> {
         let (mut swept, mut answered) = (Instant::now(), 0);
         loop {
             let asked = self.shared.drains.lock().unwrap_or_else(PoisonError::into_inner).asked;
-            let stopping = self.shared.stop.load(Ordering::Acquire);
+            if self.shared.stop.load(Ordering::Acquire) {
+                end.begin(self.shared);
+                return self.finish(loaded, ring, pending);
+            }
             // Who asks is to find in the books what is open, not what waits to be shown.
-            if stopping || asked != answered || swept.elapsed() >= SWEEP {
+            if asked != answered || swept.elapsed() >= SWEEP {
                 swept = Instant::now();
                 self.decoder.refresh_clock();
                 self.sweep(loaded);
                 forget_calls(loaded);
             }
-            let Some(count) = self.drain(ring, pending, loaded) else {
-                return "the stream was dropped";
-            };
+            let Some(count) = self.drain(ring, pending, loaded) else { return DROPPED };
             self.shown.drained();
-            let look = match (stopping, asked > answered) {
-                (true, _) => Look::Last,
-                (false, true) => Look::Asked,
-                (false, false) => Look::Due,
-            };
+            let look = if asked > answered { Look::Asked } else { Look::Due };
             if !self.look_at_drops(look, loaded) {
-                return "the stream was dropped";
+                return DROPPED;
             }
             self.shared.drains_done(asked);
             answered = asked;
-            if stopping {
-                return "it was stopped";
-            }
             pause = if count > 0 { DRAIN_BUSY } else { (pause * 2).min(DRAIN_IDLE) };
             self.wait(ring_fd, pause);
+        }
+    }
+
+    /// Hands on what is left once nothing new comes, so that every attempt is in the books.
+    fn finish(
+        &mut self,
+        loaded: &Loaded<'_>,
+        ring: &RingBuffer<'_>,
+        pending: &RefCell<Vec<Result<Raw, decode::DecodeError>>>,
+    ) -> &'static str {
+        loop {
+            let left = self.shared.kernel().left;
+            self.decoder.refresh_clock();
+            self.sweep_now(loaded);
+            let Some(count) = self.drain(ring, pending, loaded) else { return DROPPED };
+            self.shown.drained();
+            // It takes several rounds where the table holds more than the ring does.
+            if count == 0 || self.shared.kernel().left == left {
+                let is_read = self.look_at_drops(Look::Last, loaded);
+                return if is_read { "it was stopped" } else { DROPPED };
+            }
         }
     }
 
@@ -403,8 +441,12 @@ impl<'a> Driver<'a> {
         }
         self.looked_at = begun;
         self.looked_for_idle = Instant::now();
+        self.sweep_now(loaded);
+    }
+
+    fn sweep_now(&mut self, loaded: &Loaded<'_>) {
         self.shown.swept();
-        for link in ["sweep", "sweep_flows"].iter().filter_map(|name| loaded.links.get(*name)) {
+        for link in &loaded.sweeps {
             let swept = Iter::new(link)
                 .map_err(|e| format!("{e:#}"))
                 .and_then(|mut iter| iter.read_to_end(&mut Vec::new()).map_err(|e| e.to_string()));

@@ -147,19 +147,19 @@ fn needs(select: impl Fn(Need) -> Option<&'static str>) -> Vec<&'static str> {
 
 /// A tracepoint of the kernel, typed where the kernel allows.
 macro_rules! kernel_tracepoint {
-    ($name:literal, $btf:literal, $raw:literal $(, $need:expr)*) => {
+    ($name:literal, $btf:expr, $raw:expr $(, $need:expr)*) => {
         &[
             Hook {
                 name: concat!("tp_btf/", $name),
                 backend: None,
-                programs: &[$btf],
+                programs: $btf,
                 needs: &[Need::Tracepoint($name) $(, $need)*],
                 note: None,
             },
             Hook {
                 name: concat!("raw_tp/", $name),
                 backend: None,
-                programs: &[$raw],
+                programs: $raw,
                 needs: &[Need::Tracepoint($name), Need::ProbeRead $(, $need)*],
                 note: None,
             },
@@ -215,7 +215,11 @@ pub const FEATURES: &[FeatureHooks] = &[
     FeatureHooks {
         name: "tcp_close",
         required: true,
-        hooks: kernel_tracepoint!("tcp_destroy_sock", "destroy_sock_btf", "destroy_sock_raw"),
+        hooks: kernel_tracepoint!(
+            "tcp_destroy_sock",
+            &["destroy_sock_btf", "destroy_sock_btf_standin"],
+            &["destroy_sock_raw", "destroy_sock_raw_standin"]
+        ),
         without: "",
     },
     FeatureHooks {
@@ -256,8 +260,8 @@ pub const FEATURES: &[FeatureHooks] = &[
         required: false,
         hooks: kernel_tracepoint!(
             "inet_sk_error_report",
-            "sk_error_btf",
-            "sk_error_raw",
+            &["sk_error_btf"],
+            &["sk_error_raw"],
             Need::Feature("datagram_close")
         ),
         without: "errors that come back for a datagram do not show in its record",
@@ -384,7 +388,11 @@ pub const FEATURES: &[FeatureHooks] = &[
     FeatureHooks {
         name: "tcp_outcome",
         required: true,
-        hooks: kernel_tracepoint!("inet_sock_set_state", "set_state_btf", "set_state_raw"),
+        hooks: kernel_tracepoint!(
+            "inet_sock_set_state",
+            &["set_state_btf", "set_state_btf_standin"],
+            &["set_state_raw", "set_state_raw_standin"]
+        ),
         without: "",
     },
     FeatureHooks {

@@ -23,11 +23,12 @@ use crate::stream::Builder;
 /// The programs, loaded and attached. Dropping it detaches them.
 pub(crate) struct Loaded<'obj> {
     pub skel: ConnectSkel<'obj>,
-    /// Held: dropping a link detaches its program. By the name of the program.
-    pub links: BTreeMap<String, Link>,
+    pub links: Links,
+    /// Iterators over the maps, which run only when asked to.
+    pub sweeps: Vec<Link>,
     pub report: AttachReport,
-    /// For the counts of skipped runs.
-    pub programs: Vec<OwnedFd>,
+    /// Programs of which the kernel counts the runs that it skipped.
+    pub counted: Vec<OwnedFd>,
 }
 
 /// Why a selection of hooks does not work.
@@ -41,6 +42,23 @@ pub(crate) enum LoadError {
 impl From<CaptureError> for LoadError {
     fn from(error: CaptureError) -> Self {
         LoadError::Final(error)
+    }
+}
+
+/// What keeps programs at their hooks, with the names of the programs, in the order of attachment.
+#[derive(Debug, Default)]
+pub(crate) struct Links(Vec<(&'static str, Link)>);
+
+impl Links {
+    /// Takes the programs from their hooks, those first that came last: what begins goes before
+    /// what concludes, and a stand-in before the program that it stands in for.
+    pub(crate) fn detach(&mut self) {
+        while self.0.pop().is_some() {}
+    }
+
+    /// The links of return probes, which count what they miss.
+    pub(crate) fn of_return_probes(&self) -> impl Iterator<Item = &Link> {
+        self.0.iter().filter(|(name, _)| name.ends_with("_kretprobe")).map(|(_, link)| link)
     }
 }
 
@@ -201,10 +219,11 @@ fn attach<'obj>(
     plan: &AttachPlan,
     support: &KernelSupport,
 ) -> Result<Loaded<'obj>, LoadError> {
-    let (mut links, mut fds, mut programs) = (BTreeMap::new(), Vec::new(), Vec::new());
+    let (mut links, mut sweeps) = (Links::default(), Vec::new());
+    let (mut counted, mut programs) = (Vec::new(), Vec::<ProgramReport>::new());
     for hook in plan.chosen() {
         for name in hook.programs.iter().copied() {
-            if links.contains_key(name) {
+            if programs.iter().any(|program| program.name == name) {
                 continue;
             }
             let error = |why| CaptureError::Attach { hook: hook.name.to_owned(), why };
@@ -213,8 +232,15 @@ fn attach<'obj>(
             };
             let link = attach_one(&skel, name, &program, support)
                 .map_err(|why| LoadError::Program { name: name.to_owned(), error: error(why) })?;
-            programs.push(describe(&program, &mut fds));
-            links.insert(name.to_owned(), link);
+            programs.push(describe(&program));
+            // Runs of a stand-in are missed only if the program is missed as well.
+            if !name.ends_with("_standin") {
+                counted.extend(program.as_fd().try_clone_to_owned());
+            }
+            match name {
+                "sweep" | "sweep_flows" => sweeps.push(link),
+                _ => links.0.push((name, link)),
+            }
         }
     }
     let backend = plan.chosen().find(|h| h.programs.iter().any(|p| p.contains("connect")));
@@ -225,7 +251,7 @@ fn attach<'obj>(
     }
     let report =
         AttachReport { backend: backend.and_then(|hook| hook.backend), features, programs };
-    Ok(Loaded { links, report, programs: fds, skel })
+    Ok(Loaded { links, sweeps, report, counted, skel })
 }
 
 fn attach_one(
@@ -250,11 +276,8 @@ fn attach_one(
     link.map_err(|e| format!("{e:#}"))
 }
 
-fn describe(program: &ProgramMut<'_>, fds: &mut Vec<OwnedFd>) -> ProgramReport {
+fn describe(program: &ProgramMut<'_>) -> ProgramReport {
     let facts = sys::program_facts(program.as_fd()).unwrap_or_default();
-    if let Ok(fd) = program.as_fd().try_clone_to_owned() {
-        fds.push(fd);
-    }
     let hook = program.section().to_string_lossy().into_owned();
     ProgramReport {
         name: program.name().to_string_lossy().into_owned(),

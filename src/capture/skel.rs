@@ -29,4 +29,4 @@ unsafe impl Plain for types::netspy_counters {}
 const _: () = assert!(size_of::<types::netspy_conn>() == 216);
 const _: () = assert!(size_of::<types::netspy_unix>() == 328);
 const _: () = assert!(size_of::<types::netspy_exec>() == 1056);
-const _: () = assert!(size_of::<types::netspy_counters>() == 80);
+const _: () = assert!(size_of::<types::netspy_counters>() == 88);
