@@ -44,6 +44,7 @@ static __always_inline void has_run(struct sock *sk, int event)
 static __always_inline bool must_stand_in(struct sock *sk, int event)
 {
 	__u64 *run = run_of(event);
+	struct netspy_counters *n;
 
 	if (!run)
 		return false;
@@ -51,7 +52,8 @@ static __always_inline bool must_stand_in(struct sock *sk, int event)
 		*run = 0;
 		return false;
 	}
-	COUNT(this_cpu_counters(), stood_in);
+	n = this_cpu_counters();
+	COUNT(n, stood_in);
 	return true;
 }
 
