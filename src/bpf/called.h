@@ -25,6 +25,9 @@ static __always_inline void resolve_called(struct netspy_conn *c, __u64 key)
 static __always_inline void conclude_called(struct netspy_conn *c, __u64 key,
 					    struct netspy_counters *n)
 {
+	/* There are none under lockdown. */
+	if (cfg_locked_down)
+		return;
 	resolve_called(c, key);
 	if (c->phase == NETSPY_PHASE_OPEN)
 		return;
