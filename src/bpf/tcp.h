@@ -314,7 +314,7 @@ static __always_inline int on_destroy_sock(bool direct, struct sock *sk)
 		return 0;
 	}
 	n = this_cpu_counters();
-	if (c->phase == NETSPY_PHASE_CALLED && !cfg_locked_down) {
+	if (c->phase == NETSPY_PHASE_CALLED) {
 		conclude_called(c, key, n);
 	} else if (c->phase == NETSPY_PHASE_UNSETTLED) {
 		taken_back(c, n);
