@@ -218,14 +218,16 @@ impl Tally {
 /// Attempts and drops of the last while.
 #[derive(Debug, Default)]
 pub(super) struct Join {
-    /// The latest version of each attempt, by what it sends.
-    attempts: Lives<FlowKey, Connection>,
+    /// The latest version of each attempt.
+    attempts: Lives<ConnectionId, Connection>,
+    /// Attempts by what they send.
+    flows: Lives<FlowKey, ConnectionId>,
     /// Drops that hit an attempt.
     tallies: Lives<ConnectionId, Tally>,
     /// Drops that hit no known attempt.
     unclaimed: Generations<FlowKey, VecDeque<Unclaimed>>,
     /// Attempts that were handed on, and hit since.
-    hit: HashSet<FlowKey>,
+    hit: HashSet<ConnectionId>,
 }
 
 impl Join {
@@ -250,7 +252,10 @@ impl Join {
             }
         }
         if let Some(key) = key {
-            self.attempts.insert(key, is_open(c), c.clone());
+            self.flows.insert(key, is_open(c), c.id);
+        }
+        if c.protocol != Protocol::Unix {
+            self.attempts.insert(c.id, is_open(c), c.clone());
         }
     }
 
@@ -272,12 +277,16 @@ impl Join {
     /// Records that never reached the reader, who must not be told of them by an update.
     pub(super) fn forget<'c>(&mut self, lost: impl IntoIterator<Item = &'c Connection>) {
         for c in lost {
-            if let Some(key) = FlowKey::of(c)
-                && self.attempts.get(&key).is_some_and(|known| known.id == c.id)
-            {
-                self.attempts.remove(&key);
-            }
+            self.attempts.remove(&c.id);
         }
+    }
+
+    /// The attempts that drops of a flow may have hit.
+    fn hit_by(&self, flow: Option<FlowKey>, span: Span) -> impl Iterator<Item = &Connection> {
+        let ids = flow.into_iter().flat_map(FlowKey::attempts);
+        let attempts =
+            ids.filter_map(|key| self.flows.get(&key)).filter_map(|id| self.attempts.get(id));
+        attempts.filter(move |c| span.is_of(c))
     }
 
     /// Takes drops in; `by_sock` is the attempt of the socket that the kernel named. Tells which
@@ -291,15 +300,12 @@ impl Join {
         let flow = FlowKey::of_drop(drop);
         // A sock is held for as long as its attempt goes on.
         let mut hit: Vec<(ConnectionId, bool)> = by_sock.map(|id| (id, true)).into_iter().collect();
-        for key in flow.into_iter().flat_map(FlowKey::attempts) {
-            let attempt = self.attempts.get(&key).filter(|c| span.is_of(c));
-            if let Some(attempt) = attempt {
-                self.hit.insert(key);
-                if !hit.iter().any(|(id, _)| *id == attempt.id) {
-                    hit.push((attempt.id, is_open(attempt)));
-                }
+        for attempt in self.hit_by(flow, span) {
+            if !hit.iter().any(|(id, _)| *id == attempt.id) {
+                hit.push((attempt.id, is_open(attempt)));
             }
         }
+        self.hit.extend(hit.iter().map(|(id, _)| *id));
         for (id, is_open) in &hit {
             let mut tally = self.tallies.remove(id).unwrap_or_default();
             tally.add(&drop.reason, drop.count);
@@ -319,11 +325,10 @@ impl Join {
 
     /// The process of an attempt that drops hit, or both where only the flow is known.
     pub(super) fn name(&self, drop: &mut DropRecord, span: Span) {
-        let Some(flow) = FlowKey::of_drop(drop) else { return };
-        let attempts = flow.attempts().filter_map(|key| self.attempts.get(&key));
-        let owner = attempts
-            .filter(|c| span.is_of(c))
-            .find(|c| drop.connection.is_none_or(|id| id == c.id));
+        let owner = match drop.connection {
+            Some(id) => self.attempts.get(&id),
+            None => self.hit_by(FlowKey::of_drop(drop), span).next(),
+        };
         if let Some(owner) = owner {
             drop.connection = Some(owner.id);
             drop.process.clone_from(&owner.process);
@@ -333,8 +338,8 @@ impl Join {
     /// New versions of the records that were hit.
     pub(super) fn updates(&mut self) -> Vec<Connection> {
         let mut updates = Vec::with_capacity(self.hit.len());
-        for key in self.hit.drain() {
-            let Some(attempt) = self.attempts.get_mut(&key) else { continue };
+        for id in self.hit.drain() {
+            let Some(attempt) = self.attempts.get_mut(&id) else { continue };
             let dropped = self.tallies.get(&attempt.id).and_then(Tally::dropped);
             if dropped.is_some() && dropped != attempt.drop {
                 attempt.drop = dropped;

@@ -193,6 +193,15 @@ fn the_socket_tells_the_attempt_where_the_addresses_do_not() {
     assert_eq!(join.dropped(&drop, at(start(1)), Some(c.id)), Some(c.id));
     join.record(&mut c, |_, _| None);
     assert_eq!(c.drop, dropped("NETFILTER_DROP", 1));
+    // Nor may the addresses of what is in progress be known.
+    let mut join = Join::default();
+    let mut c = Connection { local: None, state: State::Connecting, ..attempt(2) };
+    join.record(&mut c, |_, _| None);
+    let mut drop = drops(&attempt(2), "NETFILTER_DROP", 1);
+    drop.connection = join.dropped(&drop, at(start(2)), Some(c.id));
+    assert_eq!(join.updates()[0].drop, dropped("NETFILTER_DROP", 1));
+    join.name(&mut drop, at(start(2)));
+    assert_eq!((drop.connection, drop.process), (Some(c.id), c.process));
 }
 
 #[test]
@@ -285,6 +294,7 @@ fn the_tables_are_bounded() {
     }
     assert!(is_bounded(&join.attempts.ended) && is_bounded(&join.tallies.ended));
     assert!(is_bounded(&join.attempts.open) && is_bounded(&join.tallies.open));
+    assert!(is_bounded(&join.flows.ended) && is_bounded(&join.flows.open));
     assert!(is_bounded(&join.unclaimed));
     assert!(join.hit.is_empty());
 }
