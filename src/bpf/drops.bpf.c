@@ -44,6 +44,7 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
 /* Options; constants to the verifier. */
 const volatile __u32 cfg_headers = NETSPY_HEADERS_PROBE;
 const volatile bool cfg_rx_sk = false; /* the fourth argument is there (Linux 6.11) */
+const volatile bool cfg_reason = true; /* the third argument is there (Linux 5.17) */
 
 /* Which table takes drops; the reader has the other one. */
 volatile __u32 active = 0;
@@ -99,10 +100,16 @@ static __always_inline bool is_reason(__u32 reason, bool exists, __u64 value)
 	is_reason(reason, bpf_core_enum_value_exists(enum skb_drop_reason, name),                  \
 		  bpf_core_enum_value(enum skb_drop_reason, name))
 
+/* Whether the kernel tells no reason. Before 5.17 it never does. */
+static __always_inline bool is_unexplained(__u32 reason)
+{
+	return !cfg_reason || IS(reason, SKB_DROP_REASON_NOT_SPECIFIED);
+}
+
 /* Whether the packet came to its end in order, whatever the function that freed it is called. */
 static __always_inline bool is_no_drop(__u32 reason)
 {
-	return IS(reason, SKB_NOT_DROPPED_YET) || IS(reason, SKB_CONSUMED);
+	return cfg_reason && (IS(reason, SKB_NOT_DROPPED_YET) || IS(reason, SKB_CONSUMED));
 }
 
 /* The FIN of the peer waits in the receive queue until the socket is gone, and is not freed as what
@@ -113,7 +120,7 @@ static __always_inline bool is_end_of_tcp(bool direct, struct sock *sk, __u32 re
 	__u16 protocol;
 	__u8 state;
 
-	if (!IS(reason, SKB_DROP_REASON_NOT_SPECIFIED) && !IS(reason, SKB_DROP_REASON_QUEUE_PURGE))
+	if (!is_unexplained(reason) && !IS(reason, SKB_DROP_REASON_QUEUE_PURGE))
 		return false;
 	if (direct)
 		state = sk->__sk_common.skc_state;
@@ -261,8 +268,8 @@ static __always_inline bool is_bare_ack(struct netspy_drop_key *key, struct pack
 {
 	__u32 word, header;
 
-	if (!IS(key->reason, SKB_DROP_REASON_NOT_SPECIFIED) || key->protocol != IPPROTO_TCP ||
-	    !p->transport || p->transport + 16 > p->end || !load(&word, p->transport + 12, 1))
+	if (!is_unexplained(key->reason) || key->protocol != IPPROTO_TCP || !p->transport ||
+	    p->transport + 16 > p->end || !load(&word, p->transport + 12, 1))
 		return false;
 	word = bpf_ntohl(word);
 	header = (word >> 28) * 4;
@@ -519,17 +526,30 @@ static __always_inline int on_drop(bool direct, struct sk_buff *skb, __u32 reaso
 	return 0;
 }
 
+/* Where there is no reason, the place that dropped the packet stands for it: the kernel and its
+ * modules lie within 2 GiB. */
+static __always_inline __u32 reason_of(__u64 *ctx)
+{
+	__u32 reason = ctx[1];
+
+	/* Two loads: the verifier takes none whose offset was computed. */
+	barrier_var(reason);
+	if (cfg_reason)
+		reason = ctx[2];
+	return reason;
+}
+
 SEC("tp_btf/kfree_skb")
 int drop_btf(__u64 *ctx)
 {
 	/* An argument that this kernel has not is never read: the verifier knows the constant. */
-	return on_drop(true, (struct sk_buff *)ctx[0], (__u32)ctx[2],
+	return on_drop(true, (struct sk_buff *)ctx[0], reason_of(ctx),
 		       cfg_rx_sk ? (struct sock *)ctx[3] : NULL);
 }
 
 SEC("raw_tp/kfree_skb")
 int drop_raw(__u64 *ctx)
 {
-	return on_drop(false, (struct sk_buff *)ctx[0], (__u32)ctx[2],
+	return on_drop(false, (struct sk_buff *)ctx[0], reason_of(ctx),
 		       cfg_rx_sk ? (struct sock *)ctx[3] : NULL);
 }

@@ -20,7 +20,8 @@ use super::support::KernelSupport;
 use super::sys::Entries;
 use super::{clock, loader, sys};
 
-/// Arguments of the tracepoint from which on there is a reason, and the receiving socket.
+/// Arguments of the tracepoint: from which on there is a place, a reason, and the receiving socket.
+const WITH_PLACE: usize = 2;
 const WITH_REASON: usize = 3;
 const WITH_RX_SK: usize = 4;
 
@@ -54,6 +55,8 @@ impl Variant {
     }
 }
 
+const NO_REASON: &str = "Linux 5.17 tells why packets are dropped, this kernel does not: the function \
+                         that dropped them stands for the reason";
 const NO_HEADERS: &str = "packets cannot be read, as where the kernel is locked down: addresses \
                           are known only where the packet's socket tells them";
 
@@ -63,9 +66,9 @@ pub(super) const VARIANTS: usize = 4;
 /// Places to load into.
 pub(super) type Storage = [MaybeUninit<OpenObject>; VARIANTS];
 
-/// The ways to try, best first; none if the kernel does not tell why packets are dropped.
+/// The ways to try, best first; none if the kernel does not tell of drops.
 fn variants(facts: &DropFacts, support: &KernelSupport) -> (Vec<Variant>, Vec<NotUsed>) {
-    if facts.arguments < WITH_REASON {
+    if facts.arguments < WITH_PLACE {
         return (Vec::new(), Vec::new());
     }
     let all = [
@@ -154,13 +157,18 @@ pub(super) fn start<'obj>(storage: &'obj mut Storage, support: &KernelSupport) -
     };
     let (ways, mut not_used) = variants(&facts, support);
     if ways.is_empty() {
-        return missing("Linux 5.17 tells why packets are dropped, this kernel does not");
+        return missing("this kernel does not tell of the packets that it drops");
     }
     for (variant, place) in ways.into_iter().zip(storage) {
         let hook = variant.hook().to_owned();
         match load(place, &facts, variant) {
             Ok(drops) => {
-                let note = (variant.headers == Headers::None).then(|| NO_HEADERS.to_owned());
+                let has_reason = facts.arguments >= WITH_REASON;
+                let notes =
+                    [(has_reason, NO_REASON), (variant.headers != Headers::None, NO_HEADERS)];
+                let notes: Vec<_> =
+                    notes.iter().filter(|(is_there, _)| !is_there).map(|(_, note)| *note).collect();
+                let note = (!notes.is_empty()).then(|| notes.join("; "));
                 let feature = Feature { hook: Some(hook), ok: true, note, not_used };
                 return Started { drops: Some(drops), feature };
             }
@@ -184,12 +192,18 @@ fn load<'obj>(
     let mut open = DropsSkelBuilder::default().open(place).map_err(told)?;
     let rodata = open.maps.rodata_data.as_deref_mut().ok_or("the object has no options")?;
     rodata.cfg_headers = variant.headers as u32;
+    rodata.cfg_reason = facts.arguments >= WITH_REASON;
     rodata.cfg_rx_sk = facts.arguments >= WITH_RX_SK;
     open.progs.drop_btf.set_autoload(variant.btf);
     open.progs.drop_raw.set_autoload(!variant.btf);
     let skel = open.load().map_err(|e| {
-        tracing::debug!("{}", log.tail());
-        format!("the kernel refused it: {e:#}")
+        let log = log.tail();
+        tracing::debug!("{log}");
+        // The verifier's own words come just before its figures.
+        let lines: Vec<&str> = log.lines().collect();
+        let verdict = lines.windows(2).find(|pair| pair[1].trim_start().starts_with("processed "));
+        let verdict = verdict.map(|pair| format!(": {}", pair[0].trim())).unwrap_or_default();
+        format!("the kernel refused it: {e:#}{verdict}")
     })?;
     let program = if variant.btf { &skel.progs.drop_btf } else { &skel.progs.drop_raw };
     let hook = variant.hook();
@@ -400,8 +414,8 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_gives_no_reason_is_not_tried() {
-        assert_eq!(ways(2, false, true), (vec![], 0));
+    fn a_kernel_that_does_not_tell_of_drops_is_not_tried() {
+        assert_eq!(ways(0, false, true), (vec![], 0));
     }
 
     #[test]
@@ -409,6 +423,7 @@ mod tests {
         let (cast, probe, none) = (Headers::Cast, Headers::Probe, Headers::None);
         for (facts, expected, not_used) in [
             ((4, true, true), vec![(true, cast), (true, probe), (true, none), (false, probe)], 0),
+            ((2, false, true), vec![(true, probe), (true, none), (false, probe)], 0),
             ((3, false, true), vec![(true, probe), (true, none), (false, probe)], 0),
             // Locked down.
             ((4, true, false), vec![(true, cast), (true, none)], 0),

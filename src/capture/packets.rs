@@ -171,6 +171,7 @@ impl<'obj> Packets<'obj> {
         for flow in &taken.flows {
             let reason = self.drops.names.of(flow.key.reason);
             let mut drop = decoder.dropped(&flow.key, &flow.drop, reason);
+            drop.reason_code = self.drops.names.code(flow.key.reason);
             let span = Span { first_ns: flow.drop.first_ns, last_ns: flow.drop.last_ns };
             let sock = Some(flow.drop.sock).filter(|sock| *sock != 0);
             let holder = sock.and_then(|sock| by_sock(sock, decoder));

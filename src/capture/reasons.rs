@@ -1,8 +1,11 @@
 //! What this kernel tells of drops: whether there is a reason, and how reasons are called.
 //!
-//! The numbers differ between kernels, so the names come from the running kernel's own types.
+//! The numbers differ between kernels, so the names come from the running kernel's own types. Where
+//! there are none (before Linux 5.17), the function that dropped the packet stands for the reason.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::sync::Arc;
 
 use libbpf_rs::btf::{Btf, BtfType, types};
@@ -38,7 +41,11 @@ impl DropFacts {
             .and_then(|function| types::FuncProto::try_from(function).ok())
             .map_or(0, |function| function.len().saturating_sub(1));
         let rdonly_cast = btf.type_by_name::<types::Func<'_>>("bpf_rdonly_cast").is_some();
-        Ok(DropFacts { arguments, rdonly_cast, names: Names::read(&btf) })
+        let mut names = Names::read(&btf);
+        if names.names.is_empty() {
+            names.places = Some(Places::read());
+        }
+        Ok(DropFacts { arguments, rdonly_cast, names })
     }
 }
 
@@ -48,6 +55,8 @@ pub(super) struct Names {
     names: HashMap<u32, Arc<str>>,
     numbers: HashMap<Arc<str>, u32>,
     subsystems: HashMap<u32, String>,
+    /// Where places stand for reasons.
+    places: Option<Places>,
 }
 
 impl Names {
@@ -99,18 +108,78 @@ impl Names {
         if reason == Self::OTHER {
             return "OTHER".into();
         }
+        if let Some(places) = &self.places {
+            let name = places.function(reason).unwrap_or_else(|| NOT_SPECIFIED.to_owned()).into();
+            return self.keep(reason, name);
+        }
         let name: Arc<str> = match (self.subsystems.get(&(reason >> 16)), reason & 0xffff) {
             (Some(subsystem), number) if reason >> 16 != 0 => {
                 format!("{subsystem}_{number}").into()
             }
             _ => format!("REASON_{reason}").into(),
         };
+        self.keep(reason, name)
+    }
+
+    fn keep(&mut self, reason: u32, name: Arc<str>) -> Arc<str> {
         // The kernel has no more than a few hundred.
         if self.names.len() < 4096 {
             self.names.insert(reason, Arc::clone(&name));
         }
         name
     }
+
+    /// The number to show: a part of an address is nobody's business.
+    pub(super) fn code(&self, reason: u32) -> u32 {
+        if self.places.is_some() { 0 } else { reason }
+    }
+}
+
+/// What the kernel calls a reason that it does not tell.
+const NOT_SPECIFIED: &str = "NOT_SPECIFIED";
+
+/// Functions of the kernel, by the lower half of an address in them.
+#[derive(Debug, Clone, Default)]
+struct Places {
+    /// Where the kernel's code begins; `None` where addresses are not shown to this process.
+    text: Option<u64>,
+}
+
+impl Places {
+    fn read() -> Self {
+        let text = symbols().and_then(|mut symbols| symbols.find(|(_, name)| name == "_stext"));
+        Places { text: text.map(|(at, _)| at).filter(|at| *at != 0) }
+    }
+
+    fn function(&self, place: u32) -> Option<String> {
+        function_at(symbols()?, self.text?, place)
+    }
+}
+
+/// The function that an address is in, of which the lower half is known: a place just behind a
+/// call, within 2 GiB of the beginning of the kernel's code.
+fn function_at(
+    symbols: impl Iterator<Item = (u64, String)>,
+    text: u64,
+    place: u32,
+) -> Option<String> {
+    let distance = place.wrapping_sub(1).wrapping_sub(text as u32).cast_signed();
+    let place = text.wrapping_add_signed(distance.into());
+    let (_, name) = symbols.filter(|(at, _)| *at <= place).max_by_key(|(at, _)| *at)?;
+    // What the compiler appends to the name of a part or a copy.
+    name.split('.').next().map(str::to_owned)
+}
+
+/// The kernel's functions, where they are and what they are called. Read anew for each of the few
+/// places that drop packets, rather than kept.
+fn symbols() -> Option<impl Iterator<Item = (u64, String)>> {
+    let lines = BufReader::new(File::open("/proc/kallsyms").ok()?).lines();
+    Some(lines.map_while(Result::ok).filter_map(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        let at = u64::from_str_radix(fields.next()?, 16).ok()?;
+        let is_code = matches!(fields.next()?, "t" | "T" | "w" | "W");
+        is_code.then(|| Some((at, fields.next()?.to_owned())))?
+    }))
 }
 
 /// The variants of an enumeration; none if the kernel has none of that name.
@@ -133,6 +202,32 @@ fn variants(btf: &Btf<'_>, name: &str) -> Vec<(String, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_place_is_that_of_the_function_around_it() {
+        let text = 0xffff_ffff_8100_0000_u64;
+        let at = |offset: i64, name: &str| (text.wrapping_add_signed(offset), name.to_owned());
+        let symbols = [
+            at(0, "_stext"),
+            at(0x1000, "tcp_v4_rcv"),
+            at(0x3f00_0000, "nf_hook_slow"),
+            at(0x2000, "__udp4_lib_rcv.part.0"),
+            at(-0x1000, "of_a_module"),
+        ];
+        for (place, name) in [
+            (0x1000, Some("_stext")),
+            (0x1001, Some("tcp_v4_rcv")),
+            (0x2000, Some("tcp_v4_rcv")),
+            (0x2080, Some("__udp4_lib_rcv")),
+            (0x3f00_0010, Some("nf_hook_slow")),
+            (-0xff0, Some("of_a_module")),
+            (-0x1000, None),
+        ] {
+            let place = text.wrapping_add_signed(place) as u32;
+            let found = function_at(symbols.iter().cloned(), text, place);
+            assert_eq!(found.as_deref(), name, "{place:x}");
+        }
+    }
 
     #[test]
     fn a_reason_has_the_kernels_name_without_its_prefix() {
