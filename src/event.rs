@@ -219,6 +219,8 @@ word_enum! {
         Failed,
         /// No outcome yet.
         InProgress,
+        /// No attempt: the socket listens, or did until it was closed.
+        Listening,
     }
 }
 
@@ -235,7 +237,7 @@ word_enum! {
         OwnerClose,
         /// It was accepted.
         Accept,
-        /// The state in which the call left the socket, where its return value is not seen.
+        /// The state of the socket, where what led to it was not seen.
         SocketState,
         /// The return value of a call that sends.
         SendReturn,
@@ -255,7 +257,7 @@ word_enum! {
         Timeout,
         /// Another error on the socket.
         Error,
-        /// A datagram socket was closed, or its owner died.
+        /// A datagram socket, or one that listens, was closed, or its owner died.
         OwnerClose,
         /// A datagram socket was given another peer, or none.
         Disconnect,
@@ -395,15 +397,16 @@ pub struct Dropped {
     pub count: u64,
 }
 
-/// How an established connection, or a datagram socket's time with a peer, ended, and what it
-/// carried.
+/// How an established connection, a datagram socket's time with a peer, or a socket that listens,
+/// ended, and what it carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Close {
     /// When the socket reached the state CLOSED, or the peer was given up.
     #[serde(serialize_with = "time::serialize")]
     pub time: Timestamp,
-    /// From the outcome to the close, in microseconds.
-    pub duration_us: u64,
+    /// From the outcome to the close, in microseconds; `None` for what existed before capture
+    /// began, since the kernel keeps no time for it.
+    pub duration_us: Option<u64>,
     /// Payload bytes sent, each counted once however often it was retransmitted.
     pub bytes_sent: Option<u64>,
     /// Payload bytes received; `None` for datagrams, whose arrival is not seen.
@@ -419,7 +422,8 @@ pub struct Close {
     pub reason: CloseReason,
 }
 
-/// One connection attempt: who, where to, with what outcome.
+/// One connection attempt: who, where to, with what outcome. Connections that were accepted and
+/// sockets that listen have the same form.
 ///
 /// A record changes after it was first shown (outcome, close): each later version carries the
 /// same [`id`](Connection::id) and replaces the earlier one.
@@ -429,7 +433,8 @@ pub struct Connection {
     pub id: ConnectionId,
     /// Name of the host.
     pub host: Arc<str>,
-    /// Start of the attempt; of an inbound connection, when it was accepted.
+    /// Start of the attempt; of an inbound connection, when it was accepted; of what existed before,
+    /// the start of capture, since the kernel keeps no time for it.
     #[serde(serialize_with = "time::serialize")]
     pub time: Timestamp,
     /// Who opened it.
@@ -442,11 +447,12 @@ pub struct Connection {
     pub family: Family,
     /// This side; `None` while unknown (not bound) and for UNIX sockets.
     pub local: Option<Endpoint>,
-    /// The other side; `None` for UNIX sockets, and where no address could be read.
+    /// The other side; `None` for UNIX and listening sockets, and where no address could be read.
     pub remote: Option<Remote>,
     /// Path of a UNIX socket; abstract names start with `@`.
     pub path: Option<Arc<str>>,
-    /// Who made the attempt, or accepted the connection.
+    /// Who made the attempt, accepted the connection or began to listen; of what existed before,
+    /// the first process found that holds the socket.
     pub process: Option<Process>,
     /// What it is doing now.
     pub state: State,
@@ -459,10 +465,10 @@ pub struct Connection {
     /// What told the outcome; `None` while there is none.
     pub evidence: Option<Evidence>,
     /// From the attempt to its outcome in microseconds, for success and failure alike; `None`
-    /// for inbound connections.
+    /// for inbound connections, listening sockets and what existed before.
     pub latency_us: Option<u64>,
-    /// SYNs sent again before the outcome; `None` where the protocol has none, and for inbound
-    /// connections.
+    /// SYNs sent again before the outcome; `None` where the protocol has none, for inbound
+    /// connections and what existed before.
     pub syn_retransmits: Option<u32>,
     /// Packets that the kernel dropped.
     pub drop: Option<Dropped>,
@@ -470,6 +476,14 @@ pub struct Connection {
     pub close: Option<Close>,
     /// Whether it existed before capture began.
     pub preexisting: bool,
+}
+
+impl Connection {
+    /// Whether it is an attempt or an accepted connection, which the books count: what listens, and
+    /// what existed before capture began, is none.
+    pub fn is_attempt(&self) -> bool {
+        !self.preexisting && self.outcome != Outcome::Listening
+    }
 }
 
 #[cfg(test)]

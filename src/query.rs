@@ -51,6 +51,8 @@ pub struct Filter {
     pub outcome: Vec<Outcome>,
     /// systemd unit.
     pub unit: Vec<String>,
+    /// Whether it existed before capture began.
+    pub preexisting: Option<bool>,
     /// Start of the window (the attempt began at or after it).
     pub since: Option<Timestamp>,
     /// End of the window (the attempt began before it).
@@ -156,7 +158,8 @@ pub struct Summary {
     pub processes: u64,
     /// Distinct remote addresses.
     pub remotes: u64,
-    /// Attempts per second over the window.
+    /// Attempts per second over the window: what listens, and what existed before capture began, is
+    /// none.
     pub rate_per_second: f64,
     /// Handshake times of TCP and MPTCP; `None` where there were none.
     pub handshake: Option<Handshake>,

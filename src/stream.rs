@@ -36,14 +36,19 @@ pub struct Builder {
     pub only_uid: Vec<u32>,
     /// Remote ports; of inbound connections, local ports.
     pub only_port: Vec<u16>,
-    /// Remote networks.
+    /// Remote networks. Sockets that listen have none.
     pub only_cidr: Vec<IpNet>,
     /// cgroup v2 ids.
     pub only_cgroup: Vec<u64>,
-    /// Leave out connections to this host's loopback addresses.
+    /// Leave out connections to and from this host's loopback addresses, and sockets that listen
+    /// at them.
     pub no_loopback: bool,
     /// Leave out UNIX sockets.
     pub no_unix: bool,
+    /// Leave out connections that are accepted, and sockets that listen.
+    pub no_inbound: bool,
+    /// Leave out what existed before capture began.
+    pub no_preexisting: bool,
     /// Ring buffer size in bytes; a power of two, 8 MiB unless set.
     pub ring_bytes: Option<u32>,
     /// Sockets that can be followed at a time, and four times the destinations of datagrams sent
@@ -78,6 +83,18 @@ impl Builder {
 
     pub(crate) fn datagram_idle(&self) -> Duration {
         self.datagram_idle.unwrap_or(DEFAULT_IDLE)
+    }
+
+    /// The features that are not wanted, each with the option that says so.
+    pub(crate) fn left_out(&self) -> Vec<(&'static str, &'static str)> {
+        let mut features = Vec::new();
+        if self.no_inbound {
+            features.extend([("inbound", "no_inbound"), ("listeners", "no_inbound")]);
+        }
+        if self.no_preexisting {
+            features.push(("preexisting", "no_preexisting"));
+        }
+        features
     }
 
     /// Loads and attaches; events flow from here on.

@@ -39,6 +39,7 @@ async fn some() -> Server {
         seconds_ago(30, udp(6, &wget)),
         seconds_ago(5, Connection { direction: Direction::Inbound, ..closed(7, &curl) }),
         seconds_ago(5, Connection { preexisting: true, ..established(8, &curl) }),
+        seconds_ago(5, listening(9, &curl)),
     ])
     .await
 }

@@ -114,6 +114,38 @@ async fn a_summary_has_totals_rates_and_percentiles() {
 }
 
 #[tokio::test]
+async fn what_listens_and_what_existed_before_can_be_asked_for_and_is_no_attempt() {
+    let curl = info(7, "curl");
+    let before = |record| Connection { preexisting: true, ..record };
+    let server = server(vec![
+        refused(1, &curl),
+        before(established(2, &curl)),
+        listening(3, &curl),
+        before(listening(4, &curl)),
+    ])
+    .await;
+    for (query, total) in [
+        ("", 4),
+        ("?preexisting=true", 2),
+        ("?preexisting=false", 2),
+        ("?state=listening", 2),
+        ("?outcome=listening&preexisting=true", 1),
+        ("?port=443&direction=inbound", 2),
+        ("?outcome=unsuccessful", 1),
+    ] {
+        let answer = list(&server.get(&format!("/api/v1/connections{query}")).await);
+        assert_eq!(answer.total, total, "{query}");
+        let summary = server.get(&format!("/api/v1/summary{query}")).await;
+        let summary: Summary = serde_json::from_slice(&summary.body).unwrap();
+        assert_eq!(summary.total, total, "{query}");
+        let seconds = summary.window.until.duration_since(summary.window.since).as_secs_f64();
+        let attempts = summary.by_outcome.get(&Outcome::Refused).copied().unwrap_or(0) as f64;
+        assert!((summary.rate_per_second * seconds - attempts).abs() < 0.01, "{query}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn status_tells_version_hooks_store_and_books() {
     let curl = info(7, "curl");
     let server = server(vec![refused(1, &curl)]).await;
@@ -140,6 +172,7 @@ async fn what_is_wrong_with_a_parameter_is_said_and_what_is_accepted() {
         ("/api/v1/connections?pid=1&pid=2", "pid"),
         ("/api/v1/connections?colour=red", "colour"),
         ("/api/v1/connections?since=never", "since"),
+        ("/api/v1/connections?preexisting=maybe", "preexisting"),
         ("/api/v1/connections?limit=0", "limit"),
         ("/api/v1/connections?cursor=abc", "cursor"),
         ("/api/v1/connections?=x", ""),

@@ -42,6 +42,7 @@ fn the_summary_comes_in_the_originals_words_with_the_outcomes_after_them() {
     );
     let query = server.asked().pop().unwrap();
     assert!(query.contains("direction=outbound") && !query.contains("protocol"), "{query}");
+    assert!(query.contains("preexisting=false"), "{query}");
     let ran = run(&["-tool", "get_network_summary", "-process=curl", "-server", &server.url]);
     assert_eq!(ran.out, format!("{SENTENCE}\n  Outcomes: established 3, refused 2\n"));
 }

@@ -90,6 +90,29 @@ fn datagram_sockets_that_sent_nothing_are_left_out_where_it_is_known() {
 }
 
 #[test]
+fn what_existed_before_is_left_out_unless_asked_for() {
+    let mut listener = connection(1, "nginx", "listening");
+    listener["state"] = json!("listening");
+    listener["direction"] = json!("inbound");
+    listener["local"] = json!({"ip": "0.0.0.0", "port": 80});
+    for member in ["remote", "latency_us", "syn_retransmits", "evidence"] {
+        listener[member] = Value::Null;
+    }
+    listener["preexisting"] = json!(true);
+    let server = list_server(&[listener]);
+    let ran = run(&["list", "--state", "listening", "--server", &server.url]);
+    let line = ran.out.lines().nth(1).unwrap();
+    for part in ["earlier ", "nginx[1001]", " at 0.0.0.0:80 ", " listening "] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
+    assert!(!server.asked().pop().unwrap().contains("preexisting"));
+    for (args, hides) in [(&["list"][..], true), (&["list", "--all"], false)] {
+        assert_eq!(run(&[args, &["--server", &server.url]].concat()).code, 0);
+        assert_eq!(server.asked().pop().unwrap().contains("preexisting=false"), hides);
+    }
+}
+
+#[test]
 fn nothing_found_is_exit_code_1_and_names_the_newest_match_elsewhere() {
     let mut empty = list(&[], 0);
     empty["newest_outside_window"] = json!("2026-01-30T08:00:00Z");

@@ -66,7 +66,6 @@ enum bpf_func_id {
 	BPF_FUNC_sock_from_file = 162,
 	BPF_FUNC_task_pt_regs = 175,
 	BPF_FUNC_kallsyms_lookup_name = 179,
-	BPF_FUNC_skc_to_mptcp_sock = 196,
 };
 
 /* include/net/dropreason-core.h; of these only the names count. */
@@ -85,6 +84,7 @@ enum {
 	TCP_FIN_WAIT2 = 5,
 	TCP_CLOSE = 7,
 	TCP_CLOSE_WAIT = 8,
+	TCP_LISTEN = 10,
 };
 
 /* include/uapi/linux/bpf.h: contexts, whose offsets the verifier translates. */
@@ -186,6 +186,7 @@ struct sock {
 	u16 sk_protocol;
 	u16 sk_type;
 	u8 sk_shutdown;
+	u8 sk_userlocks : 4;
 	u8 sk_kern_sock : 1;
 };
 
@@ -194,8 +195,14 @@ struct msghdr {
 	int msg_namelen;
 };
 
+struct ipv6_pinfo {
+	int mcast_oif;
+};
+
 struct inet_sock {
 	struct sock sk;
+	struct ipv6_pinfo *pinet6;
+	int mc_index;
 	__be32 inet_saddr;
 	__be16 inet_sport;
 };
@@ -261,6 +268,26 @@ struct mm_struct {
 	long unsigned int arg_end;
 };
 
+typedef struct {
+	unsigned int val;
+} kuid_t;
+
+struct cred {
+	kuid_t uid;
+};
+
+struct kernfs_node {
+	u64 id;
+};
+
+struct cgroup {
+	struct kernfs_node *kn;
+};
+
+struct css_set {
+	struct cgroup *dfl_cgrp;
+};
+
 struct task_struct {
 	unsigned int flags;
 	struct mm_struct *mm;
@@ -271,6 +298,8 @@ struct task_struct {
 	u64 start_boottime;
 	char comm[16];
 	struct files_struct *files;
+	const struct cred *real_cred;
+	struct css_set *cgroups;
 };
 
 struct linux_binprm {
@@ -298,8 +327,14 @@ struct sk_buff {
 	long unsigned int _skb_refdst;
 };
 
-struct bpf_iter_meta;
+struct seq_file;
 struct bpf_map;
+
+struct bpf_iter_meta {
+	union {
+		struct seq_file *seq;
+	};
+};
 
 struct bpf_iter__bpf_map_elem {
 	union {
@@ -313,6 +348,19 @@ struct bpf_iter__bpf_map_elem {
 	};
 	union {
 		void *value;
+	};
+};
+
+struct bpf_iter__task_file {
+	union {
+		struct bpf_iter_meta *meta;
+	};
+	union {
+		struct task_struct *task;
+	};
+	u32 fd;
+	union {
+		struct file *file;
 	};
 };
 

@@ -120,13 +120,34 @@ static __always_inline void read_addresses(struct netspy_conn *c, bool direct, s
 	read_local(c, direct, sk);
 }
 
-static __always_inline bool is_loopback(const struct netspy_conn *c)
+/* Whether the other side of the socket is still this one. */
+static __always_inline bool has_remote(const struct netspy_conn *c, bool direct, struct sock *sk)
 {
 	const __u32 *word = (const __u32 *)c->remote;
+	__u32 addr[4];
 
+	if (READ(direct, sk, __sk_common.skc_family) == AF_INET)
+		return READ(direct, sk, __sk_common.skc_daddr) == word[0];
+	copy_in6((__u8 *)addr, direct, &sk->__sk_common.skc_v6_daddr);
 	if (c->family == AF_INET)
-		return c->remote[0] == 127;
+		return addr[3] == word[0];
+	return addr[0] == word[0] && addr[1] == word[1] && addr[2] == word[2] && addr[3] == word[3];
+}
+
+static __always_inline bool is_loopback_address(__u16 family, const __u8 *addr)
+{
+	const __u32 *word = (const __u32 *)addr;
+
+	if (family == AF_INET)
+		return addr[0] == 127;
 	return word[0] == 0 && word[1] == 0 && word[2] == 0 && word[3] == bpf_htonl(1);
+}
+
+static __always_inline bool is_loopback(const struct netspy_conn *c)
+{
+	if (c->flags & NETSPY_F_LISTENER)
+		return is_loopback_address(c->family, c->local);
+	return is_loopback_address(c->family, c->remote);
 }
 
 /* Whether the filters leave the attempt out. */
@@ -153,6 +174,8 @@ static __always_inline bool is_filtered(const struct netspy_conn *c)
 	if (cfg_no_loopback && c->family != AF_UNIX && is_loopback(c))
 		return true;
 	if (cfg_only_cidr) {
+		if (c->flags & NETSPY_F_NO_REMOTE)
+			return true;
 		if (c->family == AF_INET) {
 			struct netspy_cidr4 key = {.prefix_len = 32};
 
@@ -187,7 +210,7 @@ static __always_inline long output(void *record, __u64 size)
 /* Whether a sweep has shown the attempt, in whichever phase. */
 static __always_inline bool was_swept(const struct netspy_conn *c)
 {
-	return c->swept - c->start_ns <= NETSPY_PHASE_ENTERING;
+	return c->swept - c->start_ns <= NETSPY_PHASE_LAST;
 }
 
 /* A new version of the record of a sock. `last` says that there will be no other, so that a failure
@@ -202,12 +225,13 @@ static __always_inline void show(struct netspy_conn *c, struct netspy_counters *
 	if (!sent) {
 		if (c->flags & NETSPY_F_SHOWN || was_swept(c))
 			COUNT(n, updates_lost);
-		else if (last)
-			COUNT(n, ring_full);
-		else {
+		else if (!last) {
 			COUNT(n, left);
 			return;
-		}
+		} else if (c->flags & NETSPY_F_LISTENER)
+			COUNT(n, updates_lost);
+		else
+			COUNT(n, ring_full);
 	}
 	/* What follows is an update, if of a record that was lost. */
 	c->flags |= NETSPY_F_SHOWN;
@@ -222,8 +246,10 @@ static __always_inline void show(struct netspy_conn *c, struct netspy_counters *
 static __always_inline void show_entering(struct netspy_conn *held, struct netspy_conn *c,
 					  struct netspy_counters *n)
 {
-	if (output(c, sizeof(*c)))
+	if (output(c, sizeof(*c))) {
+		COUNT(n, left);
 		return;
+	}
 	held->flags |= NETSPY_F_SHOWN | NETSPY_F_SETTLED;
 	COUNT(n, settled);
 }

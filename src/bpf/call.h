@@ -211,6 +211,17 @@ static __always_inline void tcp_returned_0(__u64 key, struct netspy_counters *n)
 	bpf_map_delete_elem(&conns, &key);
 }
 
+/* Whether the search for what existed before came upon the sock while the call was under way, and
+ * found the peer that the call has given it. */
+static __always_inline bool is_found_meanwhile(bool direct, const struct connect_return *call)
+{
+	__u64 key = (__u64)call->sk;
+	struct netspy_conn *c = bpf_map_lookup_elem(&conns, &key);
+
+	return c && c->flags & NETSPY_F_PREEXISTING && call->start_ns &&
+	       c->outcome_ns > call->start_ns && has_remote(c, direct, call->sk);
+}
+
 /* Return values that say nothing about an attempt. */
 static __always_inline bool is_no_outcome(__s32 ret)
 {
@@ -262,8 +273,11 @@ static __always_inline void on_connect_return(bool direct, enum address_space sp
 			return;
 	}
 	/* One that fails leaves the peer that there was. */
-	if (cfg_hold && family != AF_UNIX && !call->ret)
+	if (cfg_hold && family != AF_UNIX && !call->ret) {
+		if (found_existing && is_found_meanwhile(direct, call))
+			return;
 		end_peer((__u64)sk, NETSPY_END_DISCONNECT, n);
+	}
 	readable = read_sockaddr(&sa, space, call->addr, call->len);
 	/* AF_UNSPEC takes the peer away. */
 	if (readable && call->len >= 2 && sa.family == AF_UNSPEC)

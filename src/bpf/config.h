@@ -19,10 +19,12 @@
 #define SOCK_RAW       3
 #define SOCK_SEQPACKET 5
 
-#define IPPROTO_ICMP   1
-#define IPPROTO_TCP    6
-#define IPPROTO_ICMPV6 58
-#define IPPROTO_MPTCP  262
+#define IPPROTO_ICMP	1
+#define IPPROTO_TCP	6
+#define IPPROTO_UDP	17
+#define IPPROTO_ICMPV6	58
+#define IPPROTO_UDPLITE 136
+#define IPPROTO_MPTCP	262
 
 #define ENOENT	     2
 #define EINTR	     4
@@ -64,6 +66,7 @@ const volatile bool cfg_only_cgroup = false;
 const volatile bool cfg_only_cidr = false;
 const volatile bool cfg_no_loopback = false;
 const volatile bool cfg_no_unix = false;
+const volatile bool cfg_no_inbound = false;
 /* Bytes waiting in the ring above which the reader is woken rather than left to its timer. */
 const volatile __u64 cfg_wake_bytes = 1 << 20;
 /* When capture began, since boot. */
@@ -106,6 +109,9 @@ bool ending = false;
 
 /* Whether any entry of `conns` was ever one of which only the beginning was seen. */
 bool any_called = false;
+
+/* How many socks the search for what existed before came upon: makes the ids of those unique. */
+__u32 found_existing = 0;
 
 /* Where a pointer becomes a number (key_of()). */
 struct {

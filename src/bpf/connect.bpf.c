@@ -14,6 +14,7 @@
  */
 #include "callers.h"
 #include "exec.h"
+#include "existing.h"
 #include "inbound.h"
 #include "send.h"
 
@@ -29,34 +30,30 @@ SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(set_state_btf, struct sock *sk, int oldstate, int newstate)
 {
 	has_run(sk, newstate);
-	return on_set_state(true, sk, oldstate, newstate);
+	return on_state(true, sk, oldstate, newstate);
 }
 
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(set_state_btf_standin, struct sock *sk, int oldstate, int newstate)
 {
-	if (!must_stand_in(sk, newstate))
+	if (!must_stand_in(sk, newstate) || has_begun((__u64)sk, newstate))
 		return 0;
-	if (newstate == TCP_SYN_SENT && has_begun((__u64)sk))
-		return 0;
-	return on_set_state(true, sk, oldstate, newstate);
+	return on_state(true, sk, oldstate, newstate);
 }
 
 SEC("raw_tp/inet_sock_set_state")
 int BPF_PROG(set_state_raw, struct sock *sk, int oldstate, int newstate)
 {
 	has_run(sk, newstate);
-	return on_set_state(false, sk, oldstate, newstate);
+	return on_state(false, sk, oldstate, newstate);
 }
 
 SEC("raw_tp/inet_sock_set_state")
 int BPF_PROG(set_state_raw_standin, struct sock *sk, int oldstate, int newstate)
 {
-	if (!must_stand_in(sk, newstate))
+	if (!must_stand_in(sk, newstate) || has_begun((__u64)sk, newstate))
 		return 0;
-	if (newstate == TCP_SYN_SENT && has_begun((__u64)sk))
-		return 0;
-	return on_set_state(false, sk, oldstate, newstate);
+	return on_state(false, sk, oldstate, newstate);
 }
 
 SEC("tp_btf/tcp_destroy_sock")
@@ -515,6 +512,12 @@ int sweep(struct bpf_iter__bpf_map_elem *ctx)
 		if (entry->phase != NETSPY_PHASE_CALLED)
 			return 0;
 		break;
+	case NETSPY_PHASE_LISTENING:
+		if (!c.local_port && !cfg_locked_down)
+			c.local_port = READ(false, (struct sock *)*key, __sk_common.skc_num);
+		if (c.flags & NETSPY_F_SHOWN)
+			return 0;
+		break;
 	case NETSPY_PHASE_OPEN:
 		/* The ring was full at the outcome. */
 		if (c.flags & NETSPY_F_SHOWN)
@@ -545,6 +548,24 @@ int sweep_flows(struct bpf_iter__bpf_map_elem *ctx)
 	key = *found;
 	sweep_flow(&key, f, this_cpu_counters());
 	return 0;
+}
+
+/* ---- what existed before ---- */
+
+SEC("iter/task_file")
+int existing(struct bpf_iter__task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+
+	if (!task || !file)
+		return 0;
+	if (HAS_HELPER(sock_from_file)) {
+		struct socket *socket = bpf_sock_from_file(file);
+
+		return socket ? existing_socket(true, ctx->meta->seq, task, socket->sk) : 0;
+	}
+	return existing_socket(false, ctx->meta->seq, task, sock_of_file(file));
 }
 
 /* ---- programs that start ---- */

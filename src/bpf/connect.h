@@ -29,6 +29,8 @@ enum netspy_phase {
 	NETSPY_PHASE_ENTERING = 5,
 	/* Asked for by a call whose end is not seen. Not in the ring. */
 	NETSPY_PHASE_CALLED = 6,
+	NETSPY_PHASE_LISTENING = 7,
+	NETSPY_PHASE_LAST = NETSPY_PHASE_LISTENING,
 };
 
 enum netspy_evidence {

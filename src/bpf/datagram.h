@@ -142,6 +142,16 @@ static __always_inline bool hold_peer(__u64 key, struct netspy_conn *c, struct n
 	return true;
 }
 
+/* Sockets that have no peer but a port of their own, at which others reach them, are listed where
+ * they existed before. Their entries have keys of their own: they may get a peer besides. */
+bool any_bound = false;
+
+static __always_inline __u64 bound_key(__u64 key)
+{
+	/* Added: the verifier takes no other operation on what may be a pointer. Those are even. */
+	return key + 1;
+}
+
 /* Whether a sock can be of the kind that this file is about. */
 static __always_inline bool may_be_datagram(__u32 type)
 {

@@ -365,6 +365,8 @@ static __always_inline void on_release(__u64 key)
 	struct netspy_counters *n = this_cpu_counters();
 
 	end_peer(key, NETSPY_END_OWNER_CLOSE, n);
+	if (any_bound)
+		end_peer(bound_key(key), NETSPY_END_OWNER_CLOSE, n);
 	if (cfg_flows || cfg_flows_at_once || cfg_icmp_raw)
 		end_flows(key, n);
 }

@@ -10,6 +10,7 @@
 #define NETSPY_INBOUND_H
 
 #include "call.h"
+#include "listen.h"
 
 /* The entry of a sock that was connected already is complete. The states of the sock went on
  * meanwhile, and their hooks leave alone what is still entering: an end that they came to is made
@@ -73,34 +74,40 @@ static __always_inline bool is_inet(__u16 family)
 	return family == AF_INET || family == AF_INET6;
 }
 
-/* The TCP sock behind that of a socket, which for MPTCP is its first subflow. NULL where there is
- * none, or where it cannot be told. */
-static __always_inline struct sock *tcp_behind(bool direct, struct sock *sk)
+/* The first subflow of an MPTCP socket, which stands for it: behind a pointer that no helper makes
+ * one with a type (bpf_skc_to_mptcp_sock() takes none from fentry). NULL if there is none. */
+static __always_inline struct sock *first_subflow(struct sock *msk)
 {
-	if (!is_inet(READ(direct, sk, __sk_common.skc_family)))
+	if (cfg_locked_down || !bpf_core_type_exists(struct mptcp_sock))
 		return NULL;
-	if (READ(direct, sk, sk_protocol) != IPPROTO_MPTCP)
-		return sk;
-	if (!bpf_core_type_exists(struct mptcp_sock))
-		return NULL;
-	if (direct) {
-		struct mptcp_sock *msk;
-
-		/* Since 5.19. */
-		if (!HAS_HELPER(skc_to_mptcp_sock))
-			return NULL;
-		msk = bpf_skc_to_mptcp_sock(sk);
-		return msk ? msk->first : NULL;
-	}
-	return READ(false, (struct mptcp_sock *)sk, first);
+	return READ(false, (struct mptcp_sock *)msk, first);
 }
 
 static __always_inline int on_accept_socket(bool direct, struct sock *sk)
 {
-	sk = tcp_behind(direct, sk);
-	if (sk)
-		on_accept(direct, sk);
+	if (!is_inet(READ(direct, sk, __sk_common.skc_family)))
+		return 0;
+	if (READ(direct, sk, sk_protocol) == IPPROTO_MPTCP) {
+		sk = first_subflow(sk);
+		if (sk)
+			on_accept(false, sk);
+		return 0;
+	}
+	on_accept(direct, sk);
 	return 0;
+}
+
+/* Whether the search for what existed before has found the sock behind this one meanwhile. */
+static __always_inline bool is_found_already(struct sock *sk)
+{
+	struct netspy_conn *held;
+	__u64 key = (__u64)sk;
+
+	if (READ(false, sk, sk_protocol) == IPPROTO_MPTCP)
+		key = (__u64)first_subflow(sk);
+	held = bpf_map_lookup_elem(&conns, &key);
+	return held && held->flags & NETSPY_F_PREEXISTING &&
+	       held->remote_port == bpf_ntohs(READ(false, sk, __sk_common.skc_dport));
 }
 
 /* accept() returns this file descriptor, or an error. */
@@ -108,7 +115,10 @@ static __always_inline int on_accept_fd(long fd)
 {
 	struct sock *sk = fd < 0 ? NULL : sock_of_fd(fd);
 
-	return sk ? on_accept_socket(false, sk) : 0;
+	/* Its file was open for others to see before this. */
+	if (!sk || (found_existing && is_found_already(sk)))
+		return 0;
+	return on_accept_socket(false, sk);
 }
 
 #endif

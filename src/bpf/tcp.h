@@ -250,34 +250,41 @@ static __always_inline void tcp_closed(bool direct, struct sock *sk, __u64 key,
 		bpf_map_delete_elem(&conns, &key);
 }
 
+static __always_inline void listen_ends(__u64 key, struct netspy_conn *c, struct netspy_counters *n)
+{
+	c->close_ns = bpf_ktime_get_boot_ns();
+	c->phase = NETSPY_PHASE_CLOSED;
+	show(c, n, true);
+	bpf_map_delete_elem(&conns, &key);
+}
+
 static __always_inline void forget_unheld(__u64 key)
 {
 	if (any_unheld)
 		bpf_map_delete_elem(&unheld, &key);
 }
 
-/* Whether the attempt that the sock begins is known. */
-static __always_inline bool has_begun(__u64 key)
+/* Whether what begins with this state of the sock is known. */
+static __always_inline bool has_begun(__u64 key, int newstate)
 {
-	struct netspy_conn *c = bpf_map_lookup_elem(&conns, &key);
+	struct netspy_conn *c;
 
+	if (newstate != TCP_SYN_SENT && newstate != TCP_LISTEN)
+		return false;
+	c = bpf_map_lookup_elem(&conns, &key);
+	if (newstate == TCP_LISTEN)
+		return c && c->phase == NETSPY_PHASE_LISTENING;
 	return (c && c->phase == NETSPY_PHASE_PENDING) ||
 	       (any_unheld && bpf_map_lookup_elem(&unheld, &key));
 }
 
-static __always_inline int on_set_state(bool direct, struct sock *sk, int oldstate, int newstate)
+/* What comes after the beginning. */
+static __always_inline int on_later_state(bool direct, struct sock *sk, int oldstate, int newstate)
 {
 	__u64 key = (__u64)sk;
 	struct netspy_counters *n;
 	struct netspy_conn *c;
 
-	if (oldstate == TCP_CLOSE && newstate == TCP_SYN_SENT) {
-		if (READ(direct, sk, sk_protocol) != IPPROTO_TCP)
-			return 0;
-		n = this_cpu_counters();
-		tcp_begin(direct, sk, key, n);
-		return 0;
-	}
 	if (newstate != TCP_ESTABLISHED && newstate != TCP_CLOSE)
 		return 0;
 	c = bpf_map_lookup_elem(&conns, &key);
@@ -301,6 +308,15 @@ static __always_inline int on_set_state(bool direct, struct sock *sk, int oldsta
 	return 0;
 }
 
+static __always_inline int on_set_state(bool direct, struct sock *sk, int oldstate, int newstate)
+{
+	if (oldstate != TCP_CLOSE || newstate != TCP_SYN_SENT)
+		return on_later_state(direct, sk, oldstate, newstate);
+	if (READ(direct, sk, sk_protocol) == IPPROTO_TCP)
+		tcp_begin(direct, sk, (__u64)sk, this_cpu_counters());
+	return 0;
+}
+
 /* Whatever was not concluded before the sock goes away is concluded here, so that no entry outlives
  * its sock. */
 static __always_inline int on_destroy_sock(bool direct, struct sock *sk)
@@ -314,7 +330,9 @@ static __always_inline int on_destroy_sock(bool direct, struct sock *sk)
 		return 0;
 	}
 	n = this_cpu_counters();
-	if (c->phase == NETSPY_PHASE_CALLED) {
+	/* There are none of these where the kernel is locked down, and no helper to conclude them.
+	 */
+	if (!cfg_locked_down && c->phase == NETSPY_PHASE_CALLED) {
 		conclude_called(c, key, n);
 	} else if (c->phase == NETSPY_PHASE_UNSETTLED) {
 		taken_back(c, n);
@@ -327,6 +345,8 @@ static __always_inline int on_destroy_sock(bool direct, struct sock *sk)
 		show(c, n, true);
 	} else if (c->phase == NETSPY_PHASE_OPEN) {
 		tcp_closed(direct, sk, key, c, TCP_CLOSE, n);
+	} else if (c->phase == NETSPY_PHASE_LISTENING) {
+		listen_ends(key, c, n);
 	}
 	bpf_map_delete_elem(&conns, &key);
 	return 0;

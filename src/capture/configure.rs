@@ -95,6 +95,7 @@ pub(super) fn configure(
     rodata.cfg_only_cidr = !options.only_cidr.is_empty();
     rodata.cfg_no_loopback = options.no_loopback;
     rodata.cfg_no_unix = options.no_unix;
+    rodata.cfg_no_inbound = options.no_inbound;
     // A quarter of the ring leaves the reader the time in which the rest fills.
     rodata.cfg_wake_bytes = u64::from(ring / 4);
     rodata.cfg_start_ns = clock::boot_ns();

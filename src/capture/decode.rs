@@ -59,6 +59,11 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Raw, DecodeError> {
     }
 }
 
+/// Decodes what an iterator wrote: records of one size, one after the other.
+pub(crate) fn decode_all(bytes: &[u8]) -> impl Iterator<Item = Result<Raw, DecodeError>> {
+    bytes.chunks(size_of::<netspy_conn>()).map(decode)
+}
+
 /// Sums the counters of all processors; short values count as zero.
 pub(crate) fn sum_counters<'a>(per_cpu: impl Iterator<Item = &'a [u8]>) -> netspy_counters {
     let mut sum = netspy_counters::default();

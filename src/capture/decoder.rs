@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use super::decode::{self, DecodeError, Raw};
 use super::drops_skel::types::{netspy_drop, netspy_drop_key};
-use super::{FLAG_SHOWN, FLAG_SWEPT};
+use super::{FLAG_LISTENER, FLAG_PREEXISTING, FLAG_SHOWN, FLAG_SWEPT};
 use crate::enrich::Enricher;
 use crate::event::{Connection, ConnectionId, DropRecord};
 
-/// One record of an attempt.
+/// One record of an attempt, or of what is none.
 #[derive(Debug)]
 pub struct Decoded {
     /// The record.
     pub connection: Connection,
+    /// Whether it is of an attempt: what listens, and what existed before, is none and is not
+    /// counted.
+    pub is_attempt: bool,
     /// Whether the kernel side has put an earlier version of it into the ring, other than by a
     /// sweep.
     pub is_update: bool,
@@ -55,7 +58,12 @@ impl Decoder {
         let connection = self.enricher.connection(&conn, path.as_deref());
         let connection = connection.ok_or(DecodeError::UnknownValue)?;
         let has = |flag: u16| conn.flags & flag != 0;
-        Ok(Some(Decoded { connection, is_update: has(FLAG_SHOWN), is_swept: has(FLAG_SWEPT) }))
+        Ok(Some(Decoded {
+            connection,
+            is_attempt: !has(FLAG_LISTENER | FLAG_PREEXISTING),
+            is_update: has(FLAG_SHOWN),
+            is_swept: has(FLAG_SWEPT),
+        }))
     }
 
     /// The id of the attempt that a table of the kernel side holds.

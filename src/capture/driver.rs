@@ -1,5 +1,7 @@
 //! The thread that owns the programs: it drains the ring, sweeps, and hands records on.
 
+mod existing;
+
 use std::cell::RefCell;
 use std::io::Read;
 use std::mem::{MaybeUninit, take};
@@ -195,7 +197,7 @@ type Ready = std::sync::mpsc::SyncSender<Result<Arc<Shared>, CaptureError>>;
 
 fn own(options: &Builder, sender: Sender<Batch>, ready: &Ready) -> Result<(), CaptureError> {
     let support = KernelSupport::probe();
-    let mut plan = plan(&support, options.backend)?;
+    let mut plan = plan(&support, options.backend, &options.left_out())?;
     let mut storage = MaybeUninit::uninit();
     let mut loaded = loop {
         match loader::load(&mut storage, options, &support, &plan) {
@@ -368,6 +370,9 @@ impl<'a> Driver<'a> {
         // SAFETY: the descriptor belongs to `ring`, which outlives this borrow.
         #[allow(unsafe_code)]
         let ring_fd = unsafe { BorrowedFd::borrow_raw(ring.epoll_fd()) };
+        if !self.existing(loaded, ring, pending) {
+            return DROPPED;
+        }
         let mut pause = DRAIN_BUSY;
         let (mut swept, mut answered) = (Instant::now(), 0);
         loop {

@@ -403,7 +403,8 @@ pub const FEATURES: &[FeatureHooks] = &[
                 name: "fentry/security_sock_graft",
                 backend: Some(Backend::Fentry),
                 programs: &["graft_fentry"],
-                needs: &[Need::Function("security_sock_graft")],
+                // MPTCP is behind a pointer without a type.
+                needs: &[Need::Function("security_sock_graft"), Need::ProbeRead],
                 note: None,
             },
             Hook {
@@ -449,6 +450,35 @@ pub const FEATURES: &[FeatureHooks] = &[
             },
         ],
         without: "connections that processes of this host accept are not seen",
+    },
+    FeatureHooks {
+        name: "listeners",
+        required: false,
+        // By the programs of tcp_outcome.
+        hooks: &[
+            Hook {
+                name: "tp_btf/inet_sock_set_state",
+                backend: None,
+                programs: &["set_state_btf", "set_state_btf_standin"],
+                needs: &[Need::Tracepoint("inet_sock_set_state"), Need::ProbeRead],
+                note: None,
+            },
+            Hook {
+                name: "raw_tp/inet_sock_set_state",
+                backend: None,
+                programs: &["set_state_raw", "set_state_raw_standin"],
+                needs: &[Need::Tracepoint("inet_sock_set_state"), Need::ProbeRead],
+                note: None,
+            },
+            Hook {
+                name: "tp_btf/inet_sock_set_state",
+                backend: None,
+                programs: &["set_state_btf", "set_state_btf_standin"],
+                needs: &[Need::Tracepoint("inet_sock_set_state")],
+                note: Some("the port of a socket that listens without bind() is known at its end"),
+            },
+        ],
+        without: "TCP sockets that begin to listen are not seen",
     },
     FeatureHooks {
         name: "connect",
@@ -519,6 +549,22 @@ pub const FEATURES: &[FeatureHooks] = &[
                   protocols and refusals before the first packet are not",
     },
     FeatureHooks {
+        name: "preexisting",
+        required: false,
+        hooks: &[Hook {
+            name: "iter/task_file",
+            backend: None,
+            programs: &["existing"],
+            needs: &[],
+            note: Some(
+                "connections that no process holds any more are not found; nor is MPTCP where the \
+                 kernel is locked down, nor are datagram sockets where their close is not seen; of \
+                 datagram sockets that only receive, those are listed that existed before",
+            ),
+        }],
+        without: "what existed before capture began is not listed",
+    },
+    FeatureHooks {
         name: "in_progress",
         required: false,
         hooks: &[
@@ -542,7 +588,5 @@ pub const FEATURES: &[FeatureHooks] = &[
 ];
 
 /// What this version does not look at, so that nobody takes its absence for an answer.
-pub(crate) const NOT_OBSERVED: &[(&str, &str)] = &[
-    ("preexisting", "this version does not list connections that existed before it started"),
-    ("dns_names", "this version does not see DNS answers"),
-];
+pub(crate) const NOT_OBSERVED: &[(&str, &str)] =
+    &[("dns_names", "this version does not see DNS answers")];

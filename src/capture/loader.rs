@@ -26,6 +26,8 @@ pub(crate) struct Loaded<'obj> {
     pub links: Links,
     /// Iterators over the maps, which run only when asked to.
     pub sweeps: Vec<Link>,
+    /// The iterator over what existed before.
+    pub existing: Option<Link>,
     pub report: AttachReport,
     /// Programs of which the kernel counts the runs that it skipped.
     pub counted: Vec<OwnedFd>,
@@ -163,7 +165,11 @@ impl Planned {
                 not_used,
             },
             None => {
-                let note = Some(self.feature.without.to_owned());
+                let without = self.feature.without;
+                let note = Some(match self.left_out {
+                    Some(option) => format!("left out by {option}: {without}"),
+                    None => without.to_owned(),
+                });
                 Feature { hook: None, ok: false, note, not_used }
             }
         }
@@ -219,7 +225,7 @@ fn attach<'obj>(
     plan: &AttachPlan,
     support: &KernelSupport,
 ) -> Result<Loaded<'obj>, LoadError> {
-    let (mut links, mut sweeps) = (Links::default(), Vec::new());
+    let (mut links, mut sweeps, mut existing) = (Links::default(), Vec::new(), None);
     let (mut counted, mut programs) = (Vec::new(), Vec::<ProgramReport>::new());
     for hook in plan.chosen() {
         for name in hook.programs.iter().copied() {
@@ -239,6 +245,7 @@ fn attach<'obj>(
             }
             match name {
                 "sweep" | "sweep_flows" => sweeps.push(link),
+                "existing" => existing = Some(link),
                 _ => links.0.push((name, link)),
             }
         }
@@ -251,7 +258,7 @@ fn attach<'obj>(
     }
     let report =
         AttachReport { backend: backend.and_then(|hook| hook.backend), features, programs };
-    Ok(Loaded { links, sweeps, report, counted, skel })
+    Ok(Loaded { links, sweeps, existing, report, counted, skel })
 }
 
 fn attach_one(

@@ -33,6 +33,10 @@ pub(crate) const FLAG_NO_REMOTE: u16 = 0x0004;
 pub(crate) const FLAG_SWEPT: u16 = 0x0020;
 /// `NETSPY_F_OWN_CLOSE`.
 pub(crate) const FLAG_OWN_CLOSE: u16 = 0x0010;
+/// `NETSPY_F_PREEXISTING`: it was there before capture, and is counted nowhere.
+pub(crate) const FLAG_PREEXISTING: u16 = 0x0080;
+/// `NETSPY_F_LISTENER`: a socket that listens, which is no attempt and counted nowhere.
+pub(crate) const FLAG_LISTENER: u16 = 0x0200;
 /// `NETSPY_F_INBOUND`: it was accepted.
 pub(crate) const FLAG_INBOUND: u16 = 0x0100;
 /// `NETSPY_F_COUNTED`: the datagrams sent are counted, from the first on.

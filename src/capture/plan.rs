@@ -14,6 +14,8 @@ pub struct Planned {
     pub candidates: Vec<&'static Hook>,
     /// What is ruled out before anything is loaded, and why.
     pub ruled_out: Vec<NotUsed>,
+    /// The option that leaves it out.
+    pub left_out: Option<&'static str>,
 }
 
 /// What to load and attach: of each feature the first candidate that the kernel takes.
@@ -23,12 +25,17 @@ pub struct AttachPlan {
     pub features: Vec<Planned>,
 }
 
-/// Chooses from the facts, or says what stands in the way.
+/// Chooses from the facts, or says what stands in the way. `left_out` are features that are not
+/// wanted, each with the option that says so.
 ///
 /// # Errors
 ///
 /// A privilege, or something that capture cannot do without, is missing.
-pub fn plan(support: &KernelSupport, forced: Option<Backend>) -> Result<AttachPlan, CaptureError> {
+pub fn plan(
+    support: &KernelSupport,
+    forced: Option<Backend>,
+    left_out: &[(&str, &'static str)],
+) -> Result<AttachPlan, CaptureError> {
     if !support.missing_capabilities.is_empty() {
         let missing = format!("this process lacks {}", support.missing_capabilities.join(" and "));
         return Err(CaptureError::NoPrivilege { missing });
@@ -39,7 +46,14 @@ pub fn plan(support: &KernelSupport, forced: Option<Backend>) -> Result<AttachPl
     if !support.probe_read && !support.typed_task {
         return Err(CaptureError::LockedDown { release: support.release.clone() });
     }
-    let mut features: Vec<_> = FEATURES.iter().map(|f| consider(f, support, forced)).collect();
+    let consider = |feature: &'static FeatureHooks| match left_out
+        .iter()
+        .find(|(name, _)| *name == feature.name)
+    {
+        Some((_, option)) => leave_out(feature, option),
+        None => consider(feature, support, forced),
+    };
+    let mut features: Vec<_> = FEATURES.iter().map(consider).collect();
     drop_dependents(&mut features, support);
     for planned in &features {
         if planned.feature.required && planned.candidates.is_empty() {
@@ -49,12 +63,18 @@ pub fn plan(support: &KernelSupport, forced: Option<Backend>) -> Result<AttachPl
     Ok(AttachPlan { features })
 }
 
+fn leave_out(feature: &'static FeatureHooks, option: &'static str) -> Planned {
+    let (candidates, ruled_out) = (Vec::new(), Vec::new());
+    Planned { feature, candidates, ruled_out, left_out: Some(option) }
+}
+
 fn consider(
     feature: &'static FeatureHooks,
     support: &KernelSupport,
     forced: Option<Backend>,
 ) -> Planned {
-    let mut planned = Planned { feature, candidates: Vec::new(), ruled_out: Vec::new() };
+    let (candidates, ruled_out) = (Vec::new(), Vec::new());
+    let mut planned = Planned { feature, candidates, ruled_out, left_out: None };
     for hook in feature.hooks {
         // Another family's, and nobody asked for it to be tried.
         if forced.is_some() && hook.backend.is_some() && hook.backend != forced {
@@ -136,7 +156,7 @@ mod tests {
         forced: Option<Backend>,
         name: &str,
     ) -> Vec<&'static str> {
-        let plan = plan(support, forced).unwrap();
+        let plan = plan(support, forced, &[]).unwrap();
         let planned = plan.features.iter().find(|p| p.feature.name == name).unwrap();
         planned.candidates.iter().map(|hook| hook.name).collect()
     }
@@ -171,6 +191,16 @@ mod tests {
     }
 
     #[test]
+    fn a_feature_that_is_not_wanted_has_no_hooks() {
+        let plan = plan(&modern(), None, &[("inbound", "no_inbound")]).unwrap();
+        for planned in &plan.features {
+            let is_left_out = planned.feature.name == "inbound";
+            assert_eq!(planned.candidates.is_empty(), is_left_out, "{}", planned.feature.name);
+            assert_eq!(planned.left_out.is_some(), is_left_out);
+        }
+    }
+
+    #[test]
     fn a_kernel_that_is_locked_down_has_only_what_reads_through_typed_pointers() {
         let locked = KernelSupport { probe_read: false, ..modern() };
         assert_eq!(candidates(&locked, None, "connect"), ["fentry+fexit/__sys_connect_file"]);
@@ -182,7 +212,7 @@ mod tests {
         let errors = ["tp_btf/inet_sk_error_report", "raw_tp/inet_sk_error_report"];
         assert_eq!(candidates(&modern(), None, "datagram_errors"), errors);
         let blind = KernelSupport { cgroup2: None, functions: Default::default(), ..modern() };
-        let plan = plan(&blind, Some(Backend::Tracepoint)).unwrap();
+        let plan = plan(&blind, Some(Backend::Tracepoint), &[]).unwrap();
         let planned = plan.features.iter().find(|p| p.feature.name == "datagram_errors").unwrap();
         assert!(planned.candidates.is_empty());
         assert!(planned.ruled_out.iter().all(|not| not.why.contains("datagram_close")));
@@ -191,7 +221,7 @@ mod tests {
     #[test]
     fn a_backend_that_the_kernel_lacks_is_an_error_that_says_what_would_bring_it() {
         let without = KernelSupport { kprobes: false, ..modern() };
-        let error = plan(&without, Some(Backend::Kprobe)).unwrap_err().to_string();
+        let error = plan(&without, Some(Backend::Kprobe), &[]).unwrap_err().to_string();
         assert!(error.contains("kprobe") && error.contains("CONFIG_KPROBE_EVENTS"), "{error}");
     }
 
@@ -216,7 +246,7 @@ mod tests {
             (no_hook, ["tracing file system", "mount -t tracefs"]),
         ];
         for (support, words) in cases {
-            let error = plan(&support, None).unwrap_err().to_string();
+            let error = plan(&support, None, &[]).unwrap_err().to_string();
             for word in words {
                 assert!(error.contains(word), "{word} in: {error}");
             }

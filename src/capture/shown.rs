@@ -19,7 +19,7 @@ const REMEMBERED: usize = 1 << 20;
 pub(super) enum Sight {
     /// The attempt was not shown before.
     First,
-    /// A later version.
+    /// A later version, or of what is no attempt.
     Update,
     /// Overtaken by a later version that was shown already.
     Outdated,
@@ -48,6 +48,7 @@ impl Shown {
     /// Takes note of a record, in the order of the ring.
     pub(super) fn note(&mut self, decoded: &Decoded) -> Sight {
         let id = decoded.connection.id;
+        let first = if decoded.is_attempt { Sight::First } else { Sight::Update };
         if decoded.is_swept {
             if self.since_sweep.as_ref().is_some_and(|shown| shown.contains(&id)) {
                 return Sight::Outdated;
@@ -55,7 +56,7 @@ impl Shown {
             if self.by_sweep.len() >= REMEMBERED {
                 self.by_sweep.clear();
             }
-            return if self.by_sweep.insert(id) { Sight::First } else { Sight::Update };
+            return if self.by_sweep.insert(id) { first } else { Sight::Update };
         }
         if let Some(shown) = &mut self.since_sweep {
             shown.insert(id);
@@ -64,7 +65,7 @@ impl Shown {
         if was_swept && decoded.connection.state == State::Closed {
             self.by_sweep.remove(&id);
         }
-        if decoded.is_update || was_swept { Sight::Update } else { Sight::First }
+        if decoded.is_update || was_swept { Sight::Update } else { first }
     }
 }
 
@@ -74,7 +75,8 @@ mod tests {
     use crate::test_records::{info, refused};
 
     fn record(is_swept: bool) -> Decoded {
-        Decoded { connection: refused(1, &info(1, "x")), is_update: false, is_swept }
+        let connection = refused(1, &info(1, "x"));
+        Decoded { connection, is_attempt: true, is_update: false, is_swept }
     }
 
     #[test]
@@ -93,5 +95,14 @@ mod tests {
         shown.swept();
         assert_eq!(shown.note(&record(false)), Sight::First);
         assert_eq!(shown.note(&record(true)), Sight::Outdated);
+    }
+
+    #[test]
+    fn what_is_no_attempt_is_never_counted_as_one() {
+        let mut shown = Shown::default();
+        for is_swept in [false, true] {
+            let listener = Decoded { is_attempt: false, ..record(is_swept) };
+            assert_eq!(shown.note(&listener), Sight::Update);
+        }
     }
 }

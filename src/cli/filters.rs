@@ -25,8 +25,8 @@ pub struct What {
     /// outbound or inbound
     #[arg(long, value_name = "DIRECTION")]
     pub direction: Vec<String>,
-    /// UNIX sockets and datagram sockets that sent nothing too; hidden unless asked for with this,
-    /// --protocol or --outcome
+    /// UNIX sockets, datagram sockets that sent nothing and what existed before capture began too;
+    /// hidden unless asked for with this, --protocol, --outcome or --state
     #[arg(long)]
     pub all: bool,
 }
@@ -136,7 +136,16 @@ impl What {
             filter.protocol =
                 Protocol::VARIANTS.iter().copied().filter(|p| *p != Protocol::Unix).collect();
         }
+        if self.hides_preexisting() {
+            filter.preexisting = Some(false);
+        }
         Ok((filter, page))
+    }
+
+    /// Whether what existed before capture began is left out because nobody asked for it: it did
+    /// not begin in any time that an answer is about.
+    pub fn hides_preexisting(&self) -> bool {
+        !self.all && self.narrow.state.is_empty()
     }
 
     /// Whether UNIX sockets are left out because nobody asked for them.
@@ -240,6 +249,16 @@ mod tests {
         let narrow = Narrow { protocol: vec!["unix".to_owned()], ..Narrow::default() };
         let unix = What { narrow, ..What::default() };
         assert_eq!(protocols(unix), [Protocol::Unix]);
+    }
+
+    #[test]
+    fn what_existed_before_is_hidden_unless_asked_for_by_its_state() {
+        let preexisting =
+            |what: What| what.read(&When::default(), &Page::default()).unwrap().0.preexisting;
+        assert_eq!(preexisting(What::default()), Some(false));
+        assert_eq!(preexisting(What { all: true, ..What::default() }), None);
+        let narrow = Narrow { state: vec!["open".to_owned()], ..Narrow::default() };
+        assert_eq!(preexisting(What { narrow, ..What::default() }), None);
     }
 
     #[test]

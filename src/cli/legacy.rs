@@ -93,6 +93,7 @@ impl Question {
             process: self.process.clone().filter(|name| !name.is_empty()).into_iter().collect(),
             pid: self.pid.filter(|pid| *pid > 0).into_iter().collect(),
             direction: vec![Direction::Outbound],
+            preexisting: Some(false),
             since: if until.is_some() { None } else { last(seconds) },
             until,
             ..filter

@@ -8,7 +8,8 @@ use super::errno;
 use crate::capture::clock::Clock;
 use crate::capture::skel::types::netspy_conn;
 use crate::capture::{
-    FLAG_BYTES, FLAG_COUNTED, FLAG_INBOUND, FLAG_NO_REMOTE, FLAG_NO_START, FLAG_OWN_CLOSE,
+    FLAG_BYTES, FLAG_COUNTED, FLAG_INBOUND, FLAG_LISTENER, FLAG_NO_REMOTE, FLAG_NO_START,
+    FLAG_OWN_CLOSE, FLAG_PREEXISTING,
 };
 use crate::event::{
     Close, CloseReason, Connection, ConnectionId, Direction, Endpoint, Evidence, Family, Outcome,
@@ -22,6 +23,7 @@ enum Phase {
     Open,
     Failed,
     Closed,
+    Listening,
 }
 
 pub(super) fn build(
@@ -37,15 +39,18 @@ pub(super) fn build(
         1 => Phase::Open,
         2 => Phase::Failed,
         3 => Phase::Closed,
+        7 => Phase::Listening,
         _ => return None,
     };
     let socket_type = socket_type(raw.sock_type)?;
     let family = family(raw.family)?;
     let protocol = protocol(family, socket_type, raw.protocol);
     let evidence = evidence(raw.evidence);
+    let has = |flag: u16| raw.flags & flag != 0;
     let is_datagram =
         family != Family::Unix && matches!(socket_type, SocketType::Dgram | SocketType::Raw);
     let outcome = match outcome(phase, raw.error, socket_type) {
+        _ if has(FLAG_LISTENER) => Outcome::Listening,
         // An error that came later, of a socket that goes on.
         Outcome::Associated if raw.error != 0 => outcome(Phase::Failed, raw.error, socket_type),
         Outcome::Associated if raw.datagrams_sent != 0 => Outcome::Sent,
@@ -54,13 +59,13 @@ pub(super) fn build(
         outcome => outcome,
     };
     let errno = ((phase == Phase::Failed || is_datagram) && raw.error != 0).then_some(raw.error);
-    let is_inbound = raw.flags & FLAG_INBOUND != 0;
     let is_tcp = matches!(protocol, Protocol::Tcp | Protocol::Mptcp);
+    let tells_syns = is_tcp && !has(FLAG_INBOUND) && !has(FLAG_PREEXISTING);
     Some(Connection {
         id: ConnectionId { start_ns: raw.start_ns, tid: raw.tid, boot },
         host,
         time: clock.wall(raw.start_ns),
-        direction: if is_inbound { Direction::Inbound } else { Direction::Outbound },
+        direction: if has(FLAG_INBOUND) { Direction::Inbound } else { Direction::Outbound },
         protocol,
         socket_type,
         family,
@@ -71,19 +76,19 @@ pub(super) fn build(
         state: match phase {
             Phase::Pending => State::Connecting,
             Phase::Open => State::Open,
+            Phase::Listening => State::Listening,
             Phase::Failed | Phase::Closed => State::Closed,
         },
         outcome,
         errno,
         error: errno.and_then(errno::name).map(Cow::Borrowed),
         evidence,
-        latency_us: (phase != Phase::Pending && raw.flags & FLAG_NO_START == 0)
+        latency_us: (phase != Phase::Pending && !has(FLAG_NO_START))
             .then(|| raw.outcome_ns.saturating_sub(raw.start_ns) / 1_000),
-        syn_retransmits: (is_tcp && !is_inbound && phase != Phase::Pending)
-            .then_some(raw.syn_retransmits),
+        syn_retransmits: (tells_syns && phase != Phase::Pending).then_some(raw.syn_retransmits),
         drop: None,
         close: (phase == Phase::Closed).then(|| close(raw, is_datagram, clock)),
-        preexisting: false,
+        preexisting: has(FLAG_PREEXISTING),
     })
 }
 
@@ -130,6 +135,7 @@ fn protocol(family: Family, socket_type: SocketType, raw: u16) -> Protocol {
 fn outcome(phase: Phase, error: i32, socket_type: SocketType) -> Outcome {
     match phase {
         Phase::Pending => Outcome::InProgress,
+        Phase::Listening => Outcome::Listening,
         Phase::Open | Phase::Closed => match socket_type {
             SocketType::Stream | SocketType::Seqpacket => Outcome::Established,
             SocketType::Dgram | SocketType::Raw => Outcome::Associated,
@@ -195,16 +201,19 @@ fn socket_path(bytes: &[u8]) -> Arc<str> {
 
 fn close(raw: &netspy_conn, is_datagram: bool, clock: &Clock) -> Close {
     let has = |flag: u16| raw.flags & flag != 0;
+    let carries = !is_datagram && !has(FLAG_LISTENER);
     Close {
         time: clock.wall(raw.close_ns),
-        duration_us: raw.close_ns.saturating_sub(raw.outcome_ns) / 1_000,
-        bytes_sent: (!is_datagram || has(FLAG_BYTES)).then_some(raw.bytes_sent),
-        bytes_received: (!is_datagram).then_some(raw.bytes_received),
+        duration_us: (!has(FLAG_PREEXISTING))
+            .then(|| raw.close_ns.saturating_sub(raw.outcome_ns) / 1_000),
+        bytes_sent: (carries || has(FLAG_BYTES)).then_some(raw.bytes_sent),
+        bytes_received: carries.then_some(raw.bytes_received),
         datagrams_sent: (is_datagram && has(FLAG_COUNTED)).then_some(raw.datagrams_sent),
-        retransmits: (!is_datagram).then_some(raw.retransmits),
+        retransmits: carries.then_some(raw.retransmits),
         srtt_us: (raw.srtt_us != 0).then_some(raw.srtt_us),
         reason: match raw.close_error {
             _ if raw.end != 0 => end(raw.end),
+            _ if has(FLAG_LISTENER) => CloseReason::OwnerClose,
             0 if raw.flags & FLAG_OWN_CLOSE != 0 => CloseReason::Abort,
             0 => CloseReason::Fin,
             // EPIPE: reset after the peer had closed (tcp_reset() in net/ipv4/tcp_input.c).

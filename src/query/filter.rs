@@ -22,7 +22,7 @@ pub use values::parse_time;
 use values::{canonical, escape, split};
 
 /// The parameters that say which records are meant.
-pub const FILTER_NAMES: [&str; 15] = [
+pub const FILTER_NAMES: [&str; 16] = [
     "process",
     "pid",
     "uid",
@@ -36,6 +36,7 @@ pub const FILTER_NAMES: [&str; 15] = [
     "state",
     "outcome",
     "unit",
+    "preexisting",
     "since",
     "until",
 ];
@@ -145,6 +146,10 @@ fn set(
         "state" => filter.state = words::<State>(name, value)?,
         "outcome" => filter.outcome = outcomes(name, value)?,
         "unit" => filter.unit = texts(name, value, "systemd units such as nginx.service")?,
+        "preexisting" => {
+            let read = value.trim().parse();
+            filter.preexisting = Some(read.map_err(|_| wrong(name, value, "true, false"))?);
+        }
         "since" => filter.since = Some(parse_time(name, value, now)?),
         "until" => filter.until = Some(parse_time(name, value, now)?),
         "limit" => page.limit = Some(limit(name, value)?),
@@ -268,6 +273,7 @@ impl Filter {
         put("state", shown(&self.state));
         put("outcome", shown(&self.outcome));
         put("unit", escaped(&self.unit));
+        put("preexisting", shown(self.preexisting.as_slice()));
         put("since", shown(self.since.as_slice()));
         put("until", shown(self.until.as_slice()));
         pairs

@@ -68,21 +68,29 @@ pub struct Options {
     #[arg(long, env = "NETSPY_ONLY_UID", value_name = "UID", value_delimiter = ',')]
     pub only_uid: Vec<u32>,
 
-    /// Capture only these remote ports.
+    /// Capture only these remote ports; of what comes in, local ports.
     #[arg(long, env = "NETSPY_ONLY_PORT", value_name = "PORT", value_delimiter = ',')]
     pub only_port: Vec<u16>,
 
-    /// Capture only these remote networks.
+    /// Capture only these remote networks; what listens has none.
     #[arg(long, env = "NETSPY_ONLY_CIDR", value_name = "NETWORK", value_delimiter = ',')]
     pub only_cidr: Vec<IpNet>,
 
-    /// Leave out connections to loopback addresses.
+    /// Leave out connections to and from loopback addresses, and what listens there.
     #[arg(long, env = "NETSPY_NO_LOOPBACK")]
     pub no_loopback: bool,
 
     /// Leave out UNIX sockets.
     #[arg(long, env = "NETSPY_NO_UNIX_SOCKETS")]
     pub no_unix_sockets: bool,
+
+    /// Leave out connections that are accepted, and sockets that listen.
+    #[arg(long, env = "NETSPY_NO_INBOUND")]
+    pub no_inbound: bool,
+
+    /// Leave out connections and sockets that existed before the start.
+    #[arg(long, env = "NETSPY_NO_PREEXISTING")]
+    pub no_preexisting: bool,
 
     /// The kernel hooks to use.
     #[arg(long, env = "NETSPY_BACKEND", value_enum, default_value_t = BackendChoice::Auto)]
@@ -151,6 +159,8 @@ impl Options {
             only_cidr: self.only_cidr.clone(),
             no_loopback: self.no_loopback,
             no_unix: self.no_unix_sockets,
+            no_inbound: self.no_inbound,
+            no_preexisting: self.no_preexisting,
             ring_bytes: Some(self.ring_size),
             max_sockets: Some(self.max_sockets),
             backend: match self.backend {

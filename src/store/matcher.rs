@@ -17,7 +17,7 @@ pub struct Selection {
     pub filter: Filter,
     /// Name of the process or of the thread, exactly (the original server's `command`).
     pub command: Option<String>,
-    /// Only attempts that capture saw, not what existed before.
+    /// Only attempts that capture saw, not what existed before, nor what listens.
     pub attempts_only: bool,
 }
 
@@ -35,7 +35,7 @@ impl Selection {
         };
         self.filter.matches(c)
             && self.command.as_ref().is_none_or(named)
-            && (!self.attempts_only || !c.preexisting)
+            && (!self.attempts_only || c.is_attempt())
     }
 }
 
@@ -84,6 +84,7 @@ impl<'a> Matcher<'a> {
         ];
         let only_time = !needs_process
             && columns == [0; 9]
+            && f.preexisting.is_none()
             && selection.command.is_none()
             && !selection.attempts_only;
         let infos = body.tables.processes.list();
@@ -148,7 +149,8 @@ impl<'a> Matcher<'a> {
             && (f.state.is_empty() || f.state.contains(&row.state))
             && (f.outcome.is_empty() || f.outcome.contains(&row.outcome))
             && (f.port.is_empty() || port(row))
-            && (!self.selection.attempts_only || !row.preexisting())
+            && f.preexisting.is_none_or(|wanted| row.preexisting() == wanted)
+            && (!self.selection.attempts_only || row.is_attempt())
     }
 
     fn process(&self, row: &Row) -> bool {

@@ -81,7 +81,7 @@ struct Writer {
 pub struct Applied {
     /// Records that are new.
     pub inserted: u64,
-    /// Of these, attempts: what existed before capture began is none.
+    /// Of these, attempts: what existed before capture began, or listens, is none.
     pub attempts: u64,
     /// Records that were replaced by a later version.
     pub updated: u64,
@@ -181,7 +181,7 @@ impl Store {
                 body.insert(c, seq);
                 writer.bytes += body.bytes() - before;
                 applied.inserted += 1;
-                applied.attempts += u64::from(!c.preexisting);
+                applied.attempts += u64::from(c.is_attempt());
                 self.records.fetch_add(1, Ordering::Relaxed);
             }
         }

@@ -31,6 +31,7 @@ const NO_SYN: u8 = u8::MAX;
 const NO_SRTT: u32 = u32::MAX;
 const NO_RETRANSMITS: u32 = u32::MAX;
 const NO_COUNT: u64 = u64::MAX;
+const NO_DURATION: u64 = u64::MAX;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Row {
@@ -122,6 +123,10 @@ impl Row {
 
     pub(super) fn preexisting(&self) -> bool {
         self.flags & PREEXISTING != 0
+    }
+
+    pub(super) fn is_attempt(&self) -> bool {
+        !self.preexisting() && self.outcome != Outcome::Listening
     }
 
     pub(super) fn is_whole(&self) -> bool {
@@ -309,7 +314,7 @@ impl Tables {
     fn close(&mut self, place: u16, close: &Close, fits: &mut bool) -> u16 {
         let entry = CloseRow {
             time: narrow(close.time, fits),
-            duration_us: close.duration_us,
+            duration_us: below(close.duration_us, NO_DURATION, fits),
             bytes_sent: below(close.bytes_sent, NO_COUNT, fits),
             bytes_received: below(close.bytes_received, NO_COUNT, fits),
             datagrams_sent: below(close.datagrams_sent, NO_COUNT, fits),
@@ -435,7 +440,7 @@ impl Tables {
         let count = |n: u64| (n != NO_COUNT).then_some(n);
         self.closes.get(usize::from(place)).map(|close| Close {
             time: wide(close.time),
-            duration_us: close.duration_us,
+            duration_us: (close.duration_us != NO_DURATION).then_some(close.duration_us),
             bytes_sent: count(close.bytes_sent),
             bytes_received: count(close.bytes_received),
             datagrams_sent: count(close.datagrams_sent),

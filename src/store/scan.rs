@@ -32,6 +32,8 @@ pub struct Selected {
 pub struct Totals {
     /// How many match.
     pub total: u64,
+    /// How many of them are attempts that capture saw.
+    pub attempts: u64,
     /// By outcome.
     pub by_outcome: BTreeMap<Outcome, u64>,
     /// By protocol.
@@ -151,6 +153,7 @@ impl Store {
             let mut last_remote = None;
             for row in body.rows.iter().filter(|row| matcher.matches(row)) {
                 totals.total += 1;
+                totals.attempts += u64::from(row.is_attempt());
                 outcomes.add(row.outcome as usize);
                 protocols.add(row.protocol as usize);
                 directions.add(row.direction as usize);

@@ -232,7 +232,7 @@ impl Inner {
         let from =
             if self.replayed { window.since } else { window.since.max(self.capture.since()) };
         let seconds = window.until.duration_since(from).as_secs_f64();
-        let rate_per_second = if seconds > 0.0 { totals.total as f64 / seconds } else { 0.0 };
+        let rate_per_second = if seconds > 0.0 { totals.attempts as f64 / seconds } else { 0.0 };
         let newest_outside_window =
             if totals.total == 0 { self.newest_outside(&selection) } else { None };
         Summary {

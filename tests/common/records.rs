@@ -101,7 +101,7 @@ pub fn closed(n: u64, info: &Arc<ProcessInfo>) -> Connection {
         state: State::Closed,
         close: Some(Close {
             time: micros(n as i64 + 5_000),
-            duration_us: 4_000,
+            duration_us: Some(4_000),
             bytes_sent: Some(512),
             bytes_received: Some(2_048),
             datagrams_sent: None,
@@ -120,6 +120,21 @@ pub fn udp(n: u64, info: &Arc<ProcessInfo>) -> Connection {
         outcome: Outcome::Associated,
         syn_retransmits: None,
         evidence: Some(Evidence::ConnectReturn),
+        ..established(n, info)
+    }
+}
+
+/// A socket that listens at port 443.
+pub fn listening(n: u64, info: &Arc<ProcessInfo>) -> Connection {
+    Connection {
+        direction: Direction::Inbound,
+        local: Some(Endpoint { ip: Ipv4Addr::UNSPECIFIED.into(), port: 443 }),
+        remote: None,
+        state: State::Listening,
+        outcome: Outcome::Listening,
+        evidence: None,
+        latency_us: None,
+        syn_retransmits: None,
         ..established(n, info)
     }
 }
@@ -269,7 +284,7 @@ impl Random {
             },
             close: self.maybe(|r| Close {
                 time: r.time(),
-                duration_us: number(r),
+                duration_us: r.maybe(number),
                 bytes_sent: r.maybe(number),
                 bytes_received: r.maybe(number),
                 datagrams_sent: r.maybe(number),

@@ -115,7 +115,7 @@ fn more_threads_in_connect_than_return_probes_do_not_change_a_record() {
 }
 
 /// Whether the kernel tells how often a probe was missed (bpf_link_info.perf_event.kprobe.missed).
-fn tells_missed_probes() -> bool {
+pub fn tells_missed_probes() -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
     let mut next = || numbers.next().unwrap().unwrap();

@@ -11,7 +11,7 @@ use netspy::{Connection, ConnectionStream};
 use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, accept, accept_with, socket_with};
 
-use crate::harness::{Watch, goes_to, held, observes, v4, watch};
+use crate::harness::{Watch, goes_to, held_in, observes, v4, watch};
 use crate::roles::play;
 
 /// Whether a record is of the server's end of a connection from this address.
@@ -27,9 +27,15 @@ fn sees_inbound(watch: &Watch) -> bool {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let _server = listener.accept().unwrap();
-    assert!(watch.records(|c| c.direction == Direction::Inbound).is_empty());
+    let accepted = |c: &Connection| c.direction == Direction::Inbound && c.remote.is_some();
+    assert!(watch.records(accepted).is_empty());
     println!("skipped: the report says that accepted connections are not seen");
     false
+}
+
+/// Whether a record is of a connection that was accepted at this address.
+fn comes_in_at(c: &Connection, server: SocketAddr) -> bool {
+    c.direction == Direction::Inbound && c.remote.is_some() && ip_port(c) == server
 }
 
 fn ip_port(c: &Connection) -> SocketAddr {
@@ -99,7 +105,7 @@ fn more_threads_in_accept_than_there_are_processors_are_all_seen() {
         drop(clients);
         tids
     });
-    let records = watch.records(|c| c.direction == Direction::Inbound && ip_port(c) == server);
+    let records = watch.records(|c| comes_in_at(c, server));
     let mut seen: Vec<_> = records
         .iter()
         .map(|c| {
@@ -109,7 +115,8 @@ fn more_threads_in_accept_than_there_are_processors_are_all_seen() {
         .collect();
     tids.sort();
     seen.sort();
-    assert_eq!(seen, tids);
+    let (books, report) = (watch.handle.accounting(), watch.handle.capabilities());
+    assert_eq!(seen, tids, "{books:?} {:?}", report.features["inbound"]);
 }
 
 #[test]
@@ -243,7 +250,7 @@ fn a_port_filter_means_the_port_that_is_served() {
 
 #[test]
 fn accepted_connections_are_in_the_books_and_leave_nothing_behind() {
-    const ROUNDS: u64 = 5000;
+    const ROUNDS: u64 = 3000;
     let own = Builder { only_pid: vec![std::process::id()], ..ConnectionStream::builder() };
     let Some(watch) = watch(own) else { return };
     let sees = observes(&watch, "inbound");
@@ -251,7 +258,8 @@ fn accepted_connections_are_in_the_books_and_leave_nothing_behind() {
     let server = listener.local_addr().unwrap();
     for round in 0..ROUNDS {
         let client = TcpStream::connect(server).unwrap();
-        if round % 2 == 0 {
+        // A reset leaves no socket in TIME_WAIT, of which the kernel allows so many.
+        if round % 10 != 0 {
             set_socket_linger(&client, Some(std::time::Duration::ZERO)).unwrap();
         }
         let accepted = listener.accept().unwrap();
@@ -260,17 +268,19 @@ fn accepted_connections_are_in_the_books_and_leave_nothing_behind() {
             _ => drop((accepted, client)),
         }
     }
+    drop(listener);
     let handle = watch.handle.clone();
     watch.settle();
     // Socks die a moment after their last packet.
     let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while held() > 0 {
-        assert!(std::time::Instant::now() < patience, "{} socks are still held", held());
+    while held_in(&watch, "conns") > 0 {
+        assert!(std::time::Instant::now() < patience, "some socks are still held");
         std::thread::yield_now();
     }
     let all = watch.stop();
     let ids = |direction| {
-        let of = all.iter().filter(|c| c.direction == direction && c.state == State::Closed);
+        let ended = |c: &&Connection| c.state == State::Closed && c.remote.is_some();
+        let of = all.iter().filter(|c| c.direction == direction).filter(ended);
         of.map(|c| c.id).collect::<std::collections::HashSet<_>>().len() as u64
     };
     assert_eq!(ids(Direction::Inbound), if sees { ROUNDS } else { 0 });

@@ -30,8 +30,12 @@ fn a_role_is_played_where_one_is_given() {
         return;
     };
     let remote: SocketAddr = remote.parse().unwrap();
-    if role == "accept from standard input" {
-        rustix::net::accept(std::io::stdin()).unwrap();
+    if let Some(then) = role.strip_prefix("accept from standard input") {
+        let accepted = rustix::net::accept(std::io::stdin()).unwrap();
+        if then == " and wait" {
+            rustix::io::write(&accepted, b"!").unwrap();
+            rustix::io::read(&accepted, &mut [0]).unwrap();
+        }
         std::process::exit(0);
     }
     if role == "capture" {

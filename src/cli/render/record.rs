@@ -41,6 +41,7 @@ pub const STEPS: Steps = &[
 /// The fields under [`TITLES`].
 pub fn cells(connection: &Connection, clock: &Clock, screen: &Screen) -> Vec<Cell> {
     let time = match screen.is_wide() {
+        _ if connection.preexisting => "earlier".to_owned(),
         true => clock.fine(connection.time),
         false => clock.short(connection.time),
     };
@@ -82,7 +83,7 @@ pub fn process(connection: &Connection) -> String {
     }
 }
 
-/// `93.184.215.14:443 (example.com)`, or the path of a UNIX socket.
+/// `93.184.215.14:443 (example.com)`, where a socket listens, or the path of a UNIX socket.
 pub fn remote(connection: &Connection) -> String {
     let from = if connection.direction == Direction::Inbound { "from " } else { "" };
     match (&connection.remote, &connection.path) {
@@ -95,7 +96,12 @@ pub fn remote(connection: &Connection) -> String {
         }
         (None, Some(path)) => clean(path).into_owned(),
         (None, None) if connection.protocol == Protocol::Unix => "(local socket)".to_owned(),
-        (None, None) => "-".to_owned(),
+        (None, None) => match connection.local {
+            Some(Endpoint { ip, port }) if connection.outcome == Outcome::Listening => {
+                format!("at {}", address(ip, port))
+            }
+            _ => "-".to_owned(),
+        },
     }
 }
 
@@ -170,7 +176,7 @@ pub fn csv(c: &Connection) -> String {
         show(c.latency_us),
         show(c.syn_retransmits),
         show(close.map(|c| c.time)),
-        show(close.map(|c| c.duration_us)),
+        show(close.and_then(|c| c.duration_us)),
         show(close.and_then(|c| c.bytes_sent)),
         show(close.and_then(|c| c.bytes_received)),
         show(close.and_then(|c| c.datagrams_sent)),
@@ -194,7 +200,7 @@ pub fn write_full(
     let mut facts: Vec<(&str, String, Style)> = vec![
         ("Id", c.id.to_string(), PLAIN),
         ("Host", clean(&c.host).into_owned(), PLAIN),
-        ("Time", clock.full(c.time), PLAIN),
+        ("Time", time_in_words(c, clock), PLAIN),
         ("Outcome", outcome_in_words(c), style(c.outcome)),
         ("State", c.state.to_string(), PLAIN),
         ("Protocol", format!("{} ({}, {})", c.protocol, c.socket_type, c.family), PLAIN),
@@ -218,7 +224,7 @@ pub fn write_full(
     }
     if let Some(close) = &c.close {
         fact("Closed", format!("{}, {}", clock.full(close.time), close.reason));
-        fact("Open for", units::duration(close.duration_us));
+        fact("Open for", close.duration_us.map_or("unknown".to_owned(), units::duration));
         let bytes = |n: Option<u64>| n.map_or("unknown".to_owned(), units::bytes);
         if let (Some(n), sent) = (close.datagrams_sent, bytes(close.bytes_sent)) {
             fact("Sent", format!("{n} datagrams, {sent}"));
@@ -262,6 +268,14 @@ pub fn write_full(
         let title = screen.paint(&format!("{title:<18}"), TITLE);
         writeln!(out, "{title} {}", screen.paint(text.trim_end(), *style))
     })
+}
+
+/// When it began, as far as that is known.
+fn time_in_words(c: &Connection, clock: &Clock) -> String {
+    match c.preexisting {
+        false => clock.full(c.time),
+        true => format!("before capture began, {}", clock.full(c.time)),
+    }
 }
 
 fn outcome_in_words(c: &Connection) -> String {

@@ -22,6 +22,7 @@ pub(super) fn matches(filter: &Filter, c: &Connection) -> bool {
         && any(&filter.state, |s| *s == c.state)
         && any(&filter.outcome, |o| *o == c.outcome)
         && any(&filter.port, |p| Some(*p) == port)
+        && filter.preexisting.is_none_or(|wanted| c.preexisting == wanted)
         && remote_matches(filter, c.remote.as_ref())
         && process_matches(filter, c.process.as_ref())
 }

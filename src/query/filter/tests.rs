@@ -43,6 +43,7 @@ impl Random {
             state: self.some(State::VARIANTS),
             outcome: self.some(Outcome::VARIANTS),
             unit: self.texts(),
+            preexisting: self.some(&[false, true]).pop(),
             since: self.some(&[at()]).pop(),
             until: self
                 .some(&["2026-02-01T00:00:00.123456789Z".parse::<Timestamp>().unwrap()])
