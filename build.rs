@@ -29,7 +29,11 @@ fn build() -> Result<(), Box<dyn Error>> {
     }
     check_clang(&clang)?;
     let arch = target_arch()?;
-    skeleton(&clang, &root, arch, &sources.join("connect.bpf.c"), &out.join("connect.skel.rs"))?;
+    // Objects of their own fail by themselves.
+    for object in ["connect", "drops"] {
+        let (source, target) = (format!("{object}.bpf.c"), format!("{object}.skel.rs"));
+        skeleton(&clang, &root, arch, &sources.join(source), &out.join(target))?;
+    }
     if env::var_os("CARGO_FEATURE_BENCH_PEERS").is_some() {
         // The tracers that the overhead bench compares with.
         let peers = root.join("benches/overhead/probes.bpf.c");

@@ -48,6 +48,36 @@ pub struct Counters {
     pub address_unread: u64,
     /// Starts of programs whose event was lost: `exe` or `cmdline` may be missing.
     pub exec_lost: u64,
+    /// Dropped packets, which are no part of the sum.
+    #[serde(default)]
+    pub drops: DropCounters,
+}
+
+/// What became of the packets that the kernel dropped, since the start of capture.
+///
+/// `packets = listed + no_room + no_address + pending`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropCounters {
+    /// Packets that were seen to be dropped.
+    pub packets: u64,
+    /// Packets in records with their addresses.
+    pub listed: u64,
+    /// Packets that found no room in the kernel's table of flows: in records by reason alone.
+    pub no_room: u64,
+    /// Packets that are no IP packets, or that could not be read: in records by reason alone.
+    pub no_address: u64,
+    /// Runs of the BPF program that the kernel skipped: packets that were not seen.
+    pub missed: u64,
+    /// Packets of records that a [`DropStream`](crate::stream::DropStream) was not read in time
+    /// for.
+    pub lost: u64,
+}
+
+impl DropCounters {
+    /// Packets that are in no record yet.
+    pub fn pending(&self) -> u64 {
+        self.packets.saturating_sub(self.listed + self.no_room + self.no_address)
+    }
 }
 
 /// A stretch of time in which capture was down.

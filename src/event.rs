@@ -14,6 +14,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 
+mod dropped;
+
+pub use dropped::{DropId, DropRecord};
+
 /// Times in JSON: always nine digits after the point, so that they sort as text.
 pub(crate) mod time {
     use jiff::Timestamp;

@@ -16,7 +16,10 @@ use crate::accounting::Accounting;
 use crate::capture::report::{AttachReport, Feature};
 use crate::event::{Connection, ConnectionId, Direction, Outcome, Protocol, State};
 
+pub mod drops;
 pub mod filter;
+
+use drops::{DropFilter, DropList};
 
 /// Which records are meant. Within one member any value may match; all members must match. An
 /// empty member matches everything.
@@ -268,6 +271,8 @@ pub trait Source: Send + Sync {
     async fn get(&self, id: ConnectionId) -> Result<Option<Connection>, QueryError>;
     /// Totals of what matches.
     async fn summary(&self, filter: &Filter) -> Result<Summary, QueryError>;
+    /// Dropped packets that match, one page of them; the page's order is always newest first.
+    async fn drops(&self, filter: &DropFilter, page: &Page) -> Result<DropList, QueryError>;
     /// Health, capabilities and books.
     async fn status(&self) -> Result<Status, QueryError>;
     /// New and changed records that match, from now on, or from just after change `after`. The

@@ -18,6 +18,11 @@ use crate::capture::error::CaptureError;
 use crate::capture::report::{AttachReport, Backend};
 use crate::event::Connection;
 
+mod dropped;
+
+pub use dropped::DropStream;
+pub(crate) use dropped::Subscribers;
+
 /// What to capture: filters run in the kernel, before an event costs anything.
 ///
 /// Within one member any value may match; all members that are set must match.
@@ -54,6 +59,8 @@ pub struct Builder {
     pub datagram_idle: Option<Duration>,
     /// The family of hooks; chosen by what the kernel can do unless set.
     pub backend: Option<Backend>,
+    /// Do not look at packets that the kernel drops.
+    pub no_drops: bool,
     /// Drop (and count) what the reader does not take in time, rather than let it wait in the
     /// kernel.
     pub drop_when_full: bool,
@@ -188,6 +195,13 @@ impl ConnectionStream {
     /// A handle for status and books, usable from any thread.
     pub fn handle(&self) -> StreamHandle {
         self.handle.clone()
+    }
+
+    /// The packets that the kernel drops, from here on. The filters of the [`Builder`] are about
+    /// attempts, and leave drops alone. Where drops cannot be seen (the
+    /// [capabilities](Self::capabilities) say so), none come.
+    pub fn drops(&self) -> DropStream {
+        self.handle.shared.drops.subscribers.subscribe()
     }
 
     /// What is observed, by which hooks.

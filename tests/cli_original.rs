@@ -123,13 +123,7 @@ fn an_event_of_today_has_no_date() {
 
 #[test]
 fn tools_that_are_not_here_yet_say_so() {
-    for tool in [
-        "analyze_patterns",
-        "ai_insights",
-        "contextual_analysis",
-        "get_packet_drop_summary",
-        "list_packet_drops",
-    ] {
+    for tool in ["analyze_patterns", "ai_insights", "contextual_analysis"] {
         let ran = run(&["--tool", tool, "--summary-text", "x", "--query", "y"]);
         assert_eq!((ran.code, ran.out.as_str()), (2, ""));
         assert!(ran.err.contains(tool) && ran.err.contains("not in this version"), "{}", ran.err);

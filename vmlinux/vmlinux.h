@@ -68,6 +68,14 @@ enum bpf_func_id {
 	BPF_FUNC_kallsyms_lookup_name = 179,
 };
 
+/* include/net/dropreason-core.h; of these only the names count. */
+enum skb_drop_reason {
+	SKB_NOT_DROPPED_YET = 0,
+	SKB_CONSUMED = 1,
+	SKB_DROP_REASON_NOT_SPECIFIED = 2,
+	SKB_DROP_REASON_QUEUE_PURGE = 3,
+};
+
 /* include/net/tcp_states.h */
 enum {
 	TCP_ESTABLISHED = 1,
@@ -297,6 +305,26 @@ struct task_struct {
 struct linux_binprm {
 	const char *filename;
 	const char *interp;
+};
+
+struct net_device {
+	possible_net_t nd_net;
+};
+
+struct dst_entry {
+	struct net_device *dev;
+};
+
+struct sk_buff {
+	struct net_device *dev;
+	struct sock *sk;
+	unsigned int len;
+	__be16 protocol;
+	__u16 network_header;
+	unsigned int tail; /* an offset on 64-bit machines */
+	unsigned char *head;
+	unsigned char *data;
+	long unsigned int _skb_refdst;
 };
 
 struct seq_file;

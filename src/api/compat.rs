@@ -3,6 +3,7 @@
 //! What it dropped in silence (a number that is none, a body that is no JSON) is an error here;
 //! parameters that it did not know are let pass, as it did.
 
+pub(super) mod drops;
 mod request;
 
 use std::collections::BTreeMap;
@@ -50,7 +51,7 @@ fn uptime(time: Duration) -> String {
 }
 
 #[derive(Serialize)]
-pub(super) struct ConnectionSummary {
+pub(super) struct Count {
     count: u64,
     pid: u32,
     command: String,
@@ -61,12 +62,12 @@ pub(super) struct ConnectionSummary {
 pub(super) async fn summary(
     State(api): State<Api>,
     request: Request,
-) -> Result<Json<ConnectionSummary>, Problem> {
+) -> Result<Json<Count>, Problem> {
     let asked = Asked::read(request).await?;
     let duration_seconds = asked.duration_or(60);
     let since = Some(ago(duration_seconds));
     let count = api.source.count(selection(&asked, since, None)).await?;
-    Ok(Json(ConnectionSummary {
+    Ok(Json(Count {
         count,
         pid: asked.pid,
         command: asked.command,
@@ -76,10 +77,10 @@ pub(super) async fn summary(
 }
 
 #[derive(Serialize)]
-pub(super) struct ConnectionList {
+pub(super) struct ByPid<E> {
     total_pids: usize,
     total_events: usize,
-    events_by_pid: BTreeMap<u32, Vec<Event>>,
+    events_by_pid: BTreeMap<u32, Vec<E>>,
     query_time: String,
     /// Added by this project: how many match, shown or not.
     total_count: u64,
@@ -90,24 +91,29 @@ pub(super) struct ConnectionList {
 pub(super) async fn list(
     State(api): State<Api>,
     request: Request,
-) -> Result<Json<ConnectionList>, Problem> {
+) -> Result<Json<ByPid<Event>>, Problem> {
     let asked = Asked::read(request).await?;
     let since = Some(ago(asked.duration_or(3600)));
     let selected = select(&api, &asked, since, None).await?;
-    let total_events = selected.connections.len();
-    let mut events_by_pid: BTreeMap<u32, Vec<Event>> = BTreeMap::new();
-    for event in selected.connections.iter().map(Event::from) {
-        events_by_pid.entry(event.pid).or_default().push(event);
+    let events = selected.connections.iter().map(Event::from).map(|event| (event.pid, event));
+    Ok(Json(by_pid(events, selected.total, &asked)))
+}
+
+fn by_pid<E>(events: impl Iterator<Item = (u32, E)>, total_count: u64, asked: &Asked) -> ByPid<E> {
+    let mut events_by_pid: BTreeMap<u32, Vec<E>> = BTreeMap::new();
+    let mut total_events = 0;
+    for (pid, event) in events {
+        events_by_pid.entry(pid).or_default().push(event);
+        total_events += 1;
     }
-    let total_pids = events_by_pid.len();
-    Ok(Json(ConnectionList {
-        total_pids,
+    ByPid {
+        total_pids: events_by_pid.len(),
         total_events,
         events_by_pid,
         query_time: query_time(),
-        total_count: selected.total,
+        total_count,
         limit: asked.limit_or_default(),
-    }))
+    }
 }
 
 pub(super) async fn events(
@@ -116,10 +122,13 @@ pub(super) async fn events(
 ) -> Result<Json<Value>, Problem> {
     let mut asked = Asked::default();
     asked.read_query(query.as_deref())?;
-    // No packet drops are captured, so there are none to show.
-    let selected = match asked.kind.as_deref() {
-        Some("packet_drop") => Selected::default(),
-        _ => select(&api, &asked, asked.since, asked.until).await?,
+    let (events, total) = match asked.kind.as_deref() {
+        Some("packet_drop") => drops::events(&api, &asked).await?,
+        _ => {
+            let selected = select(&api, &asked, asked.since, asked.until).await?;
+            let events: Vec<_> = selected.connections.iter().map(Event::from).collect();
+            (json!(events), selected.total)
+        }
     };
     let mut filters = Map::new();
     let mut echo = |name: &str, value: Option<Value>| {
@@ -133,11 +142,10 @@ pub(super) async fn events(
     echo("since", asked.since.map(|since| since.to_string().into()));
     echo("until", asked.until.map(|until| until.to_string().into()));
     echo("limit", Some(asked.limit_or_default().into()));
-    let events: Vec<_> = selected.connections.iter().map(Event::from).collect();
     Ok(Json(json!({
-        "count": events.len(),
+        "count": events.as_array().map_or(0, Vec::len),
         "events": events,
-        "total_count": selected.total,
+        "total_count": total,
         "query_time": query_time(),
         "filters": filters,
     })))

@@ -36,11 +36,7 @@ pub(super) struct Event {
 impl From<&Connection> for Event {
     fn from(c: &Connection) -> Self {
         let remote = c.remote.as_ref().map(|remote| (remote.ip, remote.port));
-        let destination = match remote {
-            Some((IpAddr::V4(ip), port)) => format!("{ip}:{port}"),
-            Some((IpAddr::V6(ip), port)) => format!("[{ip}]:{port}"),
-            None => String::new(),
-        };
+        let destination = destination(remote);
         Event {
             id: c.id,
             r#type: "connection",
@@ -71,6 +67,15 @@ impl From<&Connection> for Event {
     }
 }
 
+/// `10.0.0.1:80`, `[::1]:80`; empty where there is no address.
+pub(super) fn destination(end: Option<(IpAddr, u16)>) -> String {
+    match end {
+        Some((IpAddr::V4(ip), port)) => format!("{ip}:{port}"),
+        Some((IpAddr::V6(ip), port)) => format!("[{ip}]:{port}"),
+        None => String::new(),
+    }
+}
+
 /// 0 for an attempt that succeeded, the negative error number of its outcome otherwise; while (or
 /// if ever) there was none, `-EINPROGRESS`.
 fn return_code(c: &Connection) -> i32 {
@@ -82,7 +87,7 @@ fn return_code(c: &Connection) -> i32 {
 }
 
 /// `AF_UNIX`, `AF_INET`, `AF_INET6`.
-fn address_family(family: Family) -> u16 {
+pub(super) fn address_family(family: Family) -> u16 {
     match family {
         Family::Unix => 1,
         Family::Ipv4 => 2,
@@ -91,7 +96,7 @@ fn address_family(family: Family) -> u16 {
 }
 
 /// As in `IPPROTO_…`; 0 for UNIX sockets.
-fn protocol_number(protocol: Protocol) -> u16 {
+pub(super) fn protocol_number(protocol: Protocol) -> u16 {
     match protocol {
         Protocol::Unix => 0,
         Protocol::Icmp => 1,

@@ -12,9 +12,10 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::get;
+use compat::drops;
 use tokio::sync::{Semaphore, watch};
 
-use crate::event::{Connection, ProcessInfo};
+use crate::event::{Connection, Process, ProcessInfo};
 use crate::store::LocalSource;
 
 /// How a request came in, which decides what it may see.
@@ -62,12 +63,15 @@ impl Api {
             .route("/api/v1/connections", get(v1::list))
             .route("/api/v1/connections/{id}", get(v1::get))
             .route("/api/v1/summary", get(v1::summary))
+            .route("/api/v1/drops", get(v1::drops))
             .route("/api/v1/status", get(v1::status))
             .layer(limit());
         // The body comes first: a client that sends it slowly holds up nobody else.
         let with_body = Router::new()
             .route("/api/connection-summary", get(compat::summary).post(compat::summary))
             .route("/api/list-connections", get(compat::list).post(compat::list))
+            .route("/api/packet-drop-summary", get(drops::summary).post(drops::summary))
+            .route("/api/list-packet-drops", get(drops::list).post(drops::list))
             .layer(limit())
             .layer(axum::middleware::from_fn(guard::body));
         questions
@@ -83,12 +87,16 @@ impl Api {
 
 /// Takes out what those who can connect this way may not see.
 fn withhold(connections: &mut [Connection], transport: Transport) {
+    withhold_of(connections.iter_mut().filter_map(|c| c.process.as_mut()), transport);
+}
+
+fn withhold_of<'a>(processes: impl Iterator<Item = &'a mut Process>, transport: Transport) {
     if transport == Transport::Unix {
         return;
     }
     // Processes are shared by records, before and after.
     let mut seen: HashMap<*const ProcessInfo, Arc<ProcessInfo>> = HashMap::new();
-    for process in connections.iter_mut().filter_map(|c| c.process.as_mut()) {
+    for process in processes {
         if process.info.cmdline.is_none() {
             continue;
         }

@@ -6,8 +6,9 @@ use axum::http::StatusCode;
 use axum::{Extension, Json};
 
 use super::problem::Problem;
-use super::{Api, Transport, withhold};
+use super::{Api, Transport, withhold, withhold_of};
 use crate::event::{Connection, ConnectionId};
+use crate::query::drops::{self, DropList};
 use crate::query::filter::{self, FILTER_NAMES};
 use crate::query::{Filter, List, Page, QueryError, Source, Status, Summary};
 
@@ -49,6 +50,17 @@ pub(super) async fn summary(
     RawQuery(query): RawQuery,
 ) -> Result<Json<Summary>, Problem> {
     Ok(Json(api.source.summary(&only_filter(query.as_deref())?).await?))
+}
+
+pub(super) async fn drops(
+    State(api): State<Api>,
+    Extension(transport): Extension<Transport>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<DropList>, Problem> {
+    let (filter, page) = drops::parse(pairs(query.as_deref()))?;
+    let mut list = api.source.drops(&filter, &page).await?;
+    withhold_of(list.drops.iter_mut().filter_map(|d| d.process.as_mut()), transport);
+    Ok(Json(list))
 }
 
 pub(super) async fn status(

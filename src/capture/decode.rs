@@ -33,7 +33,7 @@ pub enum DecodeError {
 }
 
 /// Copies a value out of bytes of any alignment.
-fn read<T: Plain + Copy>(bytes: &[u8]) -> Result<T, DecodeError> {
+pub(super) fn read<T: Plain + Copy>(bytes: &[u8]) -> Result<T, DecodeError> {
     let mut value = std::mem::MaybeUninit::<T>::zeroed();
     // SAFETY: `Plain` promises that every pattern of bytes is a value, zeroes included.
     #[allow(unsafe_code)]

@@ -1,9 +1,12 @@
 //! From the bytes of ring records to [`Connection`]s: what the capture thread does with each.
 
+use std::sync::Arc;
+
 use super::decode::{self, DecodeError, Raw};
+use super::drops_skel::types::{netspy_drop, netspy_drop_key};
 use super::{FLAG_LISTENER, FLAG_PREEXISTING, FLAG_SHOWN, FLAG_SWEPT};
 use crate::enrich::Enricher;
-use crate::event::Connection;
+use crate::event::{Connection, ConnectionId, DropRecord};
 
 /// One record of an attempt, or of what is none.
 #[derive(Debug)]
@@ -61,6 +64,24 @@ impl Decoder {
             is_update: has(FLAG_SHOWN),
             is_swept: has(FLAG_SWEPT),
         }))
+    }
+
+    /// The id of the attempt that a table of the kernel side holds.
+    pub(crate) fn id(&self, bytes: &[u8]) -> Option<ConnectionId> {
+        match decode::decode(bytes) {
+            Ok(Raw::Conn(conn)) => Some(self.enricher.id(&conn)),
+            _ => None,
+        }
+    }
+
+    /// A record of drops.
+    pub(crate) fn dropped(
+        &mut self,
+        key: &netspy_drop_key,
+        drop: &netspy_drop,
+        reason: Arc<str>,
+    ) -> DropRecord {
+        self.enricher.dropped(key, drop, reason)
     }
 
     /// Follows the wall clock if it was set.

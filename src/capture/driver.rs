@@ -17,8 +17,10 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::decode::{self, Raw};
 use super::decoder::Decoder;
+use super::drops;
 use super::error::CaptureError;
 use super::loader::{self, Links, LoadError, Loaded};
+use super::packets::{DropDesk, Look, Packets};
 use super::plan::plan;
 use super::report::AttachReport;
 use super::shown::{Shown, Sight};
@@ -68,6 +70,7 @@ pub(crate) struct Shared {
     links: Mutex<Vec<OwnedFd>>,
     /// What they had missed by then.
     links_missed: AtomicU64,
+    pub drops: DropDesk,
     pub report: AttachReport,
     pub since: Timestamp,
     pub stopped: Mutex<Option<String>>,
@@ -124,6 +127,7 @@ impl Shared {
     fn ended(&self, why: &str) {
         self.drains.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
         self.drained.notify_all();
+        self.drops.subscribers.end();
         *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
     }
 
@@ -162,6 +166,7 @@ impl Shared {
             missed,
             address_unread: kernel.address_unread,
             exec_lost: kernel.exec_lost,
+            drops: self.drops.counters(),
         }
     }
 }
@@ -203,9 +208,11 @@ fn own(options: &Builder, sender: Sender<Batch>, ready: &Ready) -> Result<(), Ca
             Err(LoadError::Final(error)) => return Err(error),
         }
     };
-    let shared = Arc::new(share(&loaded)?);
+    let mut places = [const { MaybeUninit::uninit() }; drops::VARIANTS];
+    let packets = watch_drops(&mut places, options, &support, &mut loaded.report);
+    let shared = Arc::new(share(&loaded, packets.as_ref())?);
     let end = End { links: take(&mut loaded.links), data: loaded.skel.maps.bss_data.take() };
-    let mut driver = Driver::new(&shared, sender, options);
+    let mut driver = Driver::new(&shared, sender, options, packets);
     let pending = RefCell::new(Vec::with_capacity(BATCH));
     let ring = ring(&loaded, &pending)?;
     if ready.send(Ok(Arc::clone(&shared))).is_err() {
@@ -214,13 +221,31 @@ fn own(options: &Builder, sender: Sender<Batch>, ready: &Ready) -> Result<(), Ca
     let why = driver.run(&loaded, end, &ring, &pending);
     drop(ring);
     // Detached before the end is announced.
+    drop(driver);
     shared.release_links();
     drop(loaded);
     shared.ended(why);
     Ok(())
 }
 
-fn share(loaded: &Loaded<'_>) -> Result<Shared, CaptureError> {
+/// Dropped packets, where they can be seen; without them there is everything else.
+fn watch_drops<'obj>(
+    storage: &'obj mut drops::Storage,
+    options: &Builder,
+    support: &KernelSupport,
+    report: &mut AttachReport,
+) -> Option<Packets<'obj>> {
+    let started = match options.no_drops {
+        true => drops::Started::off(),
+        false => drops::start(storage, support),
+    };
+    report.features.insert("drops".to_owned(), started.feature);
+    let drops = started.drops?;
+    report.programs.push(drops.program.clone());
+    Some(Packets::new(drops))
+}
+
+fn share(loaded: &Loaded<'_>, packets: Option<&Packets<'_>>) -> Result<Shared, CaptureError> {
     let io = |what: &str| {
         let what = what.to_owned();
         move |source: std::io::Error| CaptureError::Io { what, source }
@@ -253,6 +278,7 @@ fn share(loaded: &Loaded<'_>) -> Result<Shared, CaptureError> {
         programs,
         links: Mutex::new(links),
         links_missed: AtomicU64::new(0),
+        drops: DropDesk::of(packets).map_err(io("cannot share the count of drops"))?,
         report: loaded.report.clone(),
         since: Timestamp::now(),
         stopped: Mutex::new(None),
@@ -305,6 +331,7 @@ struct Driver<'a> {
     drop_when_full: bool,
     decoder: Decoder,
     shown: Shown,
+    packets: Option<Packets<'a>>,
     /// What had begun, or had been left, at the last sweep.
     looked_at: (u64, u64),
     looked_for_idle: Instant,
@@ -312,7 +339,12 @@ struct Driver<'a> {
 }
 
 impl<'a> Driver<'a> {
-    fn new(shared: &'a Shared, sender: Sender<Batch>, options: &Builder) -> Self {
+    fn new(
+        shared: &'a Shared,
+        sender: Sender<Batch>,
+        options: &Builder,
+        packets: Option<Packets<'a>>,
+    ) -> Self {
         let (decoder, shown) = (Decoder::default(), Shown::default());
         Driver {
             shared,
@@ -320,6 +352,7 @@ impl<'a> Driver<'a> {
             drop_when_full: options.drop_when_full,
             decoder,
             shown,
+            packets,
             looked_at: (0, 0),
             looked_for_idle: Instant::now(),
             idle_every: options.datagram_idle() / IDLE_LOOKS,
@@ -355,8 +388,12 @@ impl<'a> Driver<'a> {
                 self.sweep(loaded);
                 forget_calls(loaded);
             }
-            let Some(count) = self.drain(ring, pending) else { return DROPPED };
+            let Some(count) = self.drain(ring, pending, loaded) else { return DROPPED };
             self.shown.drained();
+            let look = if asked > answered { Look::Asked } else { Look::Due };
+            if !self.look_at_drops(look, loaded) {
+                return DROPPED;
+            }
             self.shared.drains_done(asked);
             answered = asked;
             pause = if count > 0 { DRAIN_BUSY } else { (pause * 2).min(DRAIN_IDLE) };
@@ -375,11 +412,12 @@ impl<'a> Driver<'a> {
             let left = self.shared.kernel().left;
             self.decoder.refresh_clock();
             self.sweep_now(loaded);
-            let Some(count) = self.drain(ring, pending) else { return DROPPED };
+            let Some(count) = self.drain(ring, pending, loaded) else { return DROPPED };
             self.shown.drained();
             // It takes several rounds where the table holds more than the ring does.
             if count == 0 || self.shared.kernel().left == left {
-                return "it was stopped";
+                let is_read = self.look_at_drops(Look::Last, loaded);
+                return if is_read { "it was stopped" } else { DROPPED };
             }
         }
     }
@@ -428,6 +466,7 @@ impl<'a> Driver<'a> {
         &mut self,
         ring: &RingBuffer<'_>,
         pending: &RefCell<Vec<Result<Raw, decode::DecodeError>>>,
+        loaded: &Loaded<'_>,
     ) -> Option<usize> {
         let mut total = 0;
         loop {
@@ -441,7 +480,33 @@ impl<'a> Driver<'a> {
             if !batch.connections.is_empty() && !self.send(batch) {
                 return None;
             }
+            // A full ring has more attempts than are remembered.
+            if !self.look_at_drops(Look::Due, loaded) {
+                return None;
+            }
         }
+    }
+
+    /// Hands on what was dropped, and new versions of the records that it hit. Returns whether
+    /// anybody still reads.
+    fn look_at_drops(&mut self, look: Look, loaded: &Loaded<'_>) -> bool {
+        let Some(packets) = &mut self.packets else { return true };
+        // The sock of an attempt that goes on holds it.
+        let by_sock = |sock: u64, decoder: &Decoder| {
+            let held = loaded.skel.maps.conns.lookup(&sock.to_ne_bytes(), MapFlags::ANY);
+            held.ok().flatten().and_then(|bytes| decoder.id(&bytes))
+        };
+        let news = packets.look(look, &mut self.decoder, &self.shared.drops, by_sock);
+        let mut updates = news.updates;
+        while !updates.is_empty() {
+            let rest = updates.split_off(updates.len().min(BATCH));
+            if !self.send(Batch { connections: updates, first: 0 }) {
+                return false;
+            }
+            updates = rest;
+        }
+        self.shared.drops.subscribers.publish(news.drops);
+        true
     }
 
     fn batch(&mut self, records: Vec<Result<Raw, decode::DecodeError>>) -> Batch {
@@ -449,14 +514,17 @@ impl<'a> Driver<'a> {
         for record in records {
             match record.and_then(|raw| self.decoder.enrich(raw)) {
                 Ok(None) => {}
-                Ok(Some(decoded)) => match self.shown.note(&decoded) {
-                    Sight::First => {
-                        batch.first += 1;
-                        batch.connections.push(decoded.connection);
+                Ok(Some(mut decoded)) => {
+                    let sight = self.shown.note(&decoded);
+                    if sight == Sight::Outdated {
+                        continue;
                     }
-                    Sight::Update => batch.connections.push(decoded.connection),
-                    Sight::Outdated => {}
-                },
+                    if let Some(packets) = &mut self.packets {
+                        packets.note(&mut decoded.connection);
+                    }
+                    batch.first += u64::from(sight == Sight::First);
+                    batch.connections.push(decoded.connection);
+                }
                 Err(error) => {
                     tracing::warn!("undecodable event: {error}");
                     self.shared.undecodable.fetch_add(1, Ordering::AcqRel);
@@ -468,7 +536,7 @@ impl<'a> Driver<'a> {
 
     /// Hands a batch on; waits if the reader is slow, which lets the ring fill. Returns whether
     /// anybody still reads.
-    fn send(&self, batch: Batch) -> bool {
+    fn send(&mut self, batch: Batch) -> bool {
         if !self.drop_when_full {
             return self.sender.send_blocking(batch).is_ok();
         }
@@ -479,6 +547,9 @@ impl<'a> Driver<'a> {
                 let updates = batch.connections.len() as u64 - batch.first;
                 self.shared.slow_consumer.fetch_add(batch.first, Ordering::AcqRel);
                 self.shared.updates_lost.fetch_add(updates, Ordering::AcqRel);
+                if let Some(packets) = &mut self.packets {
+                    packets.forget(&batch.connections);
+                }
                 true
             }
         }

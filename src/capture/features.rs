@@ -588,7 +588,5 @@ pub const FEATURES: &[FeatureHooks] = &[
 ];
 
 /// What this version does not look at, so that nobody takes its absence for an answer.
-pub(crate) const NOT_OBSERVED: &[(&str, &str)] = &[
-    ("drops", "this version does not see dropped packets"),
-    ("dns_names", "this version does not see DNS answers"),
-];
+pub(crate) const NOT_OBSERVED: &[(&str, &str)] =
+    &[("dns_names", "this version does not see DNS answers")];

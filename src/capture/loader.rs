@@ -312,7 +312,7 @@ fn refused(error: &libbpf_rs::Error, log: &VerifierLog) -> CaptureError {
 }
 
 /// What libbpf says while an object is loaded; shown only when loading fails.
-struct VerifierLog {
+pub(super) struct VerifierLog {
     previous: Option<(PrintLevel, libbpf_rs::PrintCallback)>,
 }
 
@@ -321,7 +321,7 @@ static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
 const LOG_LINES: usize = 30;
 
 impl VerifierLog {
-    fn collect() -> Self {
+    pub(super) fn collect() -> Self {
         LOG.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let previous = libbpf_rs::set_print(Some((PrintLevel::Warn, |_, message| {
             let mut log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
@@ -341,7 +341,7 @@ impl VerifierLog {
         name.split_once('\'').map(|(name, _)| name.to_owned())
     }
 
-    fn tail(&self) -> String {
+    pub(super) fn tail(&self) -> String {
         LOG.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
     }
 }

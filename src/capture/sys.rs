@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libbpf_rs::libbpf_sys;
+use plain::Plain;
 
 /// What the kernel says of a loaded program.
 #[derive(Debug, Default, Clone, Copy)]
@@ -71,4 +72,74 @@ pub(crate) fn has_helper(helper: u32) -> bool {
         )
     };
     ret == 1
+}
+
+/// Waits until every BPF program that runs now has ended: they run in read-side sections of RCU,
+/// for the end of which the kernel waits here (kernel/sched/membarrier.c).
+pub(crate) fn programs_have_ended() -> io::Result<()> {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: takes integers.
+    let ret = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if ret != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Entries of a hash that are taken by one system call, in memory that is used again.
+#[derive(Debug)]
+pub(crate) struct Entries<K, V> {
+    keys: Vec<K>,
+    values: Vec<V>,
+}
+
+impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Entries<K, V> {
+    /// Takes this many at a time.
+    pub(crate) fn new(batch: usize) -> Self {
+        Entries { keys: vec![K::default(); batch], values: vec![V::default(); batch] }
+    }
+
+    /// Takes all entries out of a hash of these types.
+    ///
+    /// The iterator of libbpf-rs takes a call that fills less than its memory for the last one, but
+    /// the kernel stops at whole buckets (`__htab_map_lookup_and_delete_batch()`).
+    pub(crate) fn take(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        mut each: impl FnMut(K, V),
+    ) -> io::Result<()> {
+        // Where a call ended: a number of a bucket.
+        let mut place = 0_u32;
+        let mut is_first = true;
+        loop {
+            let mut count = self.keys.len().min(self.values.len()) as u32;
+            let from = if is_first { std::ptr::null_mut() } else { (&raw mut place).cast() };
+            // SAFETY: the kernel writes `count` keys and values at most, for which there is room,
+            // of the types that the map has; every pattern of bytes is a value of them. It reads
+            // `from` before it writes `place`.
+            let ret = unsafe {
+                libbpf_sys::bpf_map_lookup_and_delete_batch(
+                    fd.as_raw_fd(),
+                    from,
+                    (&raw mut place).cast(),
+                    self.keys.as_mut_ptr().cast(),
+                    self.values.as_mut_ptr().cast(),
+                    &raw mut count,
+                    std::ptr::null(),
+                )
+            };
+            let ended = match -ret {
+                0 => false,
+                libc::ENOENT => true,
+                libc::EINTR => continue,
+                errno => return Err(io::Error::from_raw_os_error(errno)),
+            };
+            let taken = self.keys.iter().zip(&self.values).take(count as usize);
+            taken.for_each(|(key, value)| each(*key, *value));
+            if ended {
+                return Ok(());
+            }
+            is_first = false;
+        }
+    }
 }

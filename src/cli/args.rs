@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::filters::{Page, What, When};
+use super::filters::{DropPage, Page, What, WhatDrops, When};
 use super::render::Output;
 
 const EXAMPLES: &str = "\
@@ -21,8 +21,8 @@ Where does it look? --server, else the server's socket /run/netspy/api.sock, els
 which needs root or CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE.
 
 Exit codes:
-  0  done; for list, show and replay: something was found
-  1  nothing matches (list, show, replay)
+  0  done; for list, show, drops and replay: something was found
+  1  nothing matches (list, show, drops, replay)
   2  wrong usage, or a file that cannot be read or written
   3  no answer from the server
   4  no server here, and no privilege to capture";
@@ -57,7 +57,7 @@ pub struct Common {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "One question, answered in the words of the original netspy")]
 pub struct ToolArgs {
-    /// get_network_summary or list_connections
+    /// get_network_summary, list_connections, get_packet_drop_summary or list_packet_drops
     #[arg(long, value_name = "NAME")]
     pub tool: Option<String>,
     #[command(flatten)]
@@ -119,6 +119,8 @@ pub enum Command {
     Show(Show),
     /// Totals by outcome, protocol and direction
     Summary(Summary),
+    /// Packets that the kernel dropped, and why
+    Drops(Drops),
     /// Health, what is observed by which hooks, and the books
     Status(Status),
     /// What capture can see on this machine, and what would bring the rest
@@ -203,6 +205,28 @@ pub struct Summary {
     pub what: What,
     #[command(flatten)]
     pub when: When,
+}
+
+/// Arguments of `drops`.
+#[derive(Debug, Clone, Default, Args)]
+#[command(after_help = "\
+A line is of packets of one flow that were dropped for one reason within half a second. Reasons
+have the kernel's names (include/net/dropreason-core.h), without SKB_DROP_REASON_.
+
+Examples:
+  netspy drops --since 15m
+  netspy drops --reason NETFILTER_DROP --port 443
+  netspy drops --process curl --output json")]
+pub struct Drops {
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    pub output: Output,
+    #[command(flatten)]
+    pub what: WhatDrops,
+    #[command(flatten)]
+    pub when: When,
+    #[command(flatten)]
+    pub page: DropPage,
 }
 
 /// Arguments of `status`.

@@ -12,6 +12,7 @@ use super::render::Output;
 use super::render::answers::Printer;
 use super::signals::Signals;
 use crate::event::{ConnectionId, InvalidId};
+use crate::query::drops::DropFilter;
 use crate::query::{self, Filter, Source};
 
 /// Seconds of capture where no server runs and the command line names no time.
@@ -35,11 +36,20 @@ pub async fn gather(origin: &Origin, seconds: Option<u32>) -> Result<Option<Time
 }
 
 async fn gather_into(filter: &mut Filter, when: &When, origin: &Origin) -> Result<(), Failure> {
+    gather_window(&mut filter.since, &mut filter.until, when, origin).await
+}
+
+async fn gather_window(
+    since: &mut Option<Timestamp>,
+    until: &mut Option<Timestamp>,
+    when: &When,
+    origin: &Origin,
+) -> Result<(), Failure> {
     if let Some(end) = gather(origin, when.duration).await? {
-        filter.until.get_or_insert(end);
+        until.get_or_insert(end);
         if when.duration.is_some() {
             // The capture is the window.
-            filter.since = None;
+            *since = None;
         }
     }
     Ok(())
@@ -92,6 +102,39 @@ pub async fn summary(
     args.what.hide_associated(&mut filter, &*origin.source).await;
     let summary = origin.source.summary(&filter).await?;
     Ok(printer.summary(&summary, args.output)?)
+}
+
+/// `drops`.
+pub async fn drops(
+    args: &args::Drops,
+    origin: &Origin,
+    printer: &mut Printer<'_>,
+) -> Result<(), Failure> {
+    let (mut filter, page) = args.what.read(&args.when, &args.page)?;
+    gather_window(&mut filter.since, &mut filter.until, &args.when, origin).await?;
+    print_drops(&filter, &page, args.output, &*origin.source, printer).await
+}
+
+/// `drops` as far as they are known at this moment.
+pub async fn drops_now(
+    args: &args::Drops,
+    origin: &Origin,
+    printer: &mut Printer<'_>,
+) -> Result<(), Failure> {
+    let (filter, page) = args.what.read(&args.when, &args.page)?;
+    print_drops(&filter, &page, args.output, &*origin.source, printer).await
+}
+
+async fn print_drops(
+    filter: &DropFilter,
+    page: &query::Page,
+    output: Output,
+    source: &dyn Source,
+    printer: &mut Printer<'_>,
+) -> Result<(), Failure> {
+    let list = source.drops(filter, page).await?;
+    printer.drops(&list, output)?;
+    if list.drops.is_empty() { Err(Failure::Nothing) } else { Ok(()) }
 }
 
 /// `show`.

@@ -7,6 +7,7 @@ use strum::VariantArray;
 
 use super::failure::Failure;
 use crate::event::{Outcome, Protocol};
+use crate::query::drops::DropFilter;
 use crate::query::{self, Filter, Source, filter};
 
 /// Which connections.
@@ -163,6 +164,69 @@ impl What {
             let others = Outcome::VARIANTS.iter().copied().filter(|o| *o != Outcome::Associated);
             filter.outcome = others.collect();
         }
+    }
+}
+
+/// Which drops.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Which drops (several values: separated by commas)")]
+pub struct WhatDrops {
+    /// Name of the process or thread whose attempt was hit, or base name of its executable
+    #[arg(long, value_name = "NAME")]
+    pub process: Vec<String>,
+    /// Its process id
+    #[arg(long, value_name = "PID")]
+    pub pid: Vec<String>,
+    /// Address of either end
+    #[arg(long, value_name = "IP")]
+    pub remote: Vec<String>,
+    /// Port of either end
+    #[arg(long, value_name = "PORT")]
+    pub port: Vec<String>,
+    /// tcp, udp, ...
+    #[arg(long, value_name = "PROTOCOL")]
+    pub protocol: Vec<String>,
+    /// NO_SOCKET, NETFILTER_DROP, ...
+    #[arg(long, value_name = "REASON")]
+    pub reason: Vec<String>,
+}
+
+/// Which part of the list of drops.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Which part")]
+pub struct DropPage {
+    /// At most this many; 100 unless given
+    #[arg(long, value_name = "COUNT")]
+    pub limit: Option<String>,
+    /// Continue where the answer with this cursor ended
+    #[arg(long, value_name = "CURSOR")]
+    pub cursor: Option<String>,
+}
+
+impl WhatDrops {
+    /// The filter that these flags, with a time and a page, stand for.
+    pub fn read(&self, when: &When, page: &DropPage) -> Result<(DropFilter, query::Page), Failure> {
+        let lists = [
+            ("process", &self.process),
+            ("pid", &self.pid),
+            ("remote", &self.remote),
+            ("port", &self.port),
+            ("protocol", &self.protocol),
+            ("reason", &self.reason),
+        ];
+        let lists = lists.into_iter().filter_map(|(name, v)| Some((name, joined(v)?)));
+        let single = [
+            ("since", &when.since),
+            ("until", &when.until),
+            ("limit", &page.limit),
+            ("cursor", &page.cursor),
+        ];
+        let single = single.into_iter().filter_map(|(name, v)| Some((name, v.clone()?)));
+        let (mut filter, page) = query::drops::parse(lists.chain(single))?;
+        if let Some(seconds) = when.duration {
+            filter.since = last(seconds);
+        }
+        Ok((filter, page))
     }
 }
 

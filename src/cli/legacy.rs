@@ -1,8 +1,10 @@
-//! The original's two questions, answered in its words.
+//! The original's questions, answered in its words.
 //!
 //! Scripts read these lines: what is new follows on the same line after ` | `, or on lines of its
 //! own. As in the original, outbound attempts count, UNIX sockets and associated datagram sockets
 //! included.
+
+pub mod drops;
 
 use std::fmt::Write as _;
 use std::io;
@@ -30,13 +32,7 @@ pub const SHELL_EVENTS: u32 = 10;
 pub const TOOL_EVENTS: u32 = 100;
 
 /// Tools of the original that this version does not have.
-const MISSING_TOOLS: [&str; 5] = [
-    "analyze_patterns",
-    "ai_insights",
-    "contextual_analysis",
-    "get_packet_drop_summary",
-    "list_packet_drops",
-];
+const MISSING_TOOLS: [&str; 3] = ["analyze_patterns", "ai_insights", "contextual_analysis"];
 
 /// A tool of the original that this version has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,15 +41,22 @@ pub enum Tool {
     Summary,
     /// `list_connections`.
     List,
+    /// `get_packet_drop_summary`.
+    DropSummary,
+    /// `list_packet_drops`.
+    DropList,
 }
 
 impl Tool {
     /// The tool of this name, or why there is none.
     pub fn named(name: &str) -> Result<Tool, Failure> {
-        const HERE: &str = "this version, which has get_network_summary and list_connections";
+        const HERE: &str = "this version, which has get_network_summary, list_connections, \
+                            get_packet_drop_summary and list_packet_drops";
         match name {
             "get_network_summary" => Ok(Tool::Summary),
             "list_connections" => Ok(Tool::List),
+            "get_packet_drop_summary" => Ok(Tool::DropSummary),
+            "list_packet_drops" => Ok(Tool::DropList),
             name if MISSING_TOOLS.contains(&name) => {
                 Err(Failure::Usage(format!("the tool {name} is not in {HERE}")))
             }
@@ -68,6 +71,14 @@ impl Question {
     /// Seconds to look back, or to capture.
     pub fn seconds(&self) -> u32 {
         self.duration.filter(|s| *s > 0).unwrap_or(DURATION)
+    }
+
+    fn page(&self) -> Page {
+        let events = self.max_events.unwrap_or(SHELL_EVENTS);
+        // 0 fell back to the shell's default in the original.
+        let events = if events == 0 { SHELL_EVENTS } else { events };
+        let limit = usize::try_from(events).unwrap_or(Page::MAX_LIMIT).min(Page::MAX_LIMIT);
+        Page { limit: Some(limit), ..Page::default() }
     }
 
     /// `until`: the end of what was captured in this process, if it was.
@@ -127,12 +138,7 @@ pub async fn list(
     printer: &mut Printer<'_>,
 ) -> Result<(), Failure> {
     let filter = question.filter(narrow, LIST_DURATION, until)?;
-    let events = question.max_events.unwrap_or(SHELL_EVENTS);
-    // 0 fell back to the shell's default in the original.
-    let events = if events == 0 { SHELL_EVENTS } else { events };
-    let limit = usize::try_from(events).unwrap_or(Page::MAX_LIMIT).min(Page::MAX_LIMIT);
-    let page = Page { limit: Some(limit), ..Page::default() };
-    let list = source.list(&filter, &page).await?;
+    let list = source.list(&filter, &question.page()).await?;
     let text = list_text(&list, &printer.clock);
     print(printer, &text)
 }

@@ -29,7 +29,7 @@ use tracing_subscriber::filter::LevelFilter;
 use self::args::{Cli, Command, Question};
 use self::failure::Failure;
 use self::filters::{Narrow, Page, What, When};
-use self::legacy::Tool;
+use self::legacy::{Tool, drops};
 use self::locate::{Capture, locate};
 use self::render::answers::Printer;
 use self::render::screen::Screen;
@@ -140,13 +140,13 @@ async fn ask_tool(
     let origin = locate(server, Capture::Allowed { no_unix: false }).await?;
     let until = commands::gather(&origin, Some(question.seconds())).await?;
     let (narrow, source) = (Narrow::default(), &*origin.source);
+    let mut all = question.clone();
+    all.max_events.get_or_insert(legacy::TOOL_EVENTS);
     match tool {
         Tool::Summary => legacy::summary(question, &narrow, until, source, printer).await,
-        Tool::List => {
-            let mut question = question.clone();
-            question.max_events.get_or_insert(legacy::TOOL_EVENTS);
-            legacy::list(&question, &narrow, until, source, printer).await
-        }
+        Tool::List => legacy::list(&all, &narrow, until, source, printer).await,
+        Tool::DropSummary => drops::summary(question, until, source, printer).await,
+        Tool::DropList => drops::list(&all, until, source, printer).await,
     }
 }
 
@@ -168,6 +168,7 @@ async fn run_command(
         Command::List(args) => commands::list(args, &origin, printer).await,
         Command::Show(args) => commands::show(args, &origin, printer).await,
         Command::Summary(args) => commands::summary(args, &origin, printer).await,
+        Command::Drops(args) => commands::drops(args, &origin, printer).await,
         Command::Status(args) => commands::status(args, &origin, printer).await,
         Command::Record(args) => recording::record(args, &origin).await,
         Command::Replay(_) | Command::Doctor(_) => Ok(()),
@@ -199,6 +200,10 @@ fn check(command: &Command) -> Result<Capture, Failure> {
         Command::Replay(args) => {
             args.what.read(&any_time, &args.page)?;
             Ok(Capture::Never)
+        }
+        Command::Drops(args) => {
+            args.what.read(&args.when, &args.page)?;
+            Ok(Capture::Allowed { no_unix: true })
         }
         Command::Status(_) => Ok(Capture::Allowed { no_unix: false }),
         Command::Doctor(_) => Ok(Capture::Never),

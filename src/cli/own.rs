@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 
 use crate::capture::error::CaptureError;
 use crate::query::Source;
-use crate::store::{LocalSource, Store};
+use crate::store::{LocalSource, Store, store_drops};
 use crate::stream::{Builder, ConnectionStream, StreamHandle};
 
 /// What a command line that runs for minutes or hours keeps of the past.
@@ -16,7 +16,7 @@ const STORE_BYTES: u64 = 128 << 20;
 pub struct OwnCapture {
     handle: StreamHandle,
     source: Arc<LocalSource>,
-    reader: Mutex<Option<JoinHandle<()>>>,
+    readers: Mutex<Vec<JoinHandle<()>>>,
     books: tokio::task::JoinHandle<()>,
 }
 
@@ -27,6 +27,11 @@ impl OwnCapture {
         let handle = stream.handle();
         let store = Arc::new(Store::new(STORE_BYTES));
         let source = Arc::new(LocalSource::new(Arc::clone(&store), Arc::new(handle.clone())));
+        let no_thread = |source| CaptureError::Io {
+            what: "starting a thread for the store".to_owned(),
+            source,
+        };
+        let drops = store_drops(stream.drops(), &store).map_err(no_thread)?;
         let thread = std::thread::Builder::new().name("netspy-store".to_owned());
         let reader = thread.spawn(move || {
             while let Some(batch) = stream.next_batch_blocking() {
@@ -34,13 +39,10 @@ impl OwnCapture {
             }
             store.close();
         });
-        let reader = reader.map_err(|source| CaptureError::Io {
-            what: "starting a thread for the store".to_owned(),
-            source,
-        })?;
+        let readers = Mutex::new(vec![reader.map_err(no_thread)?, drops]);
         let keeper = Arc::clone(&source);
         let books = tokio::spawn(async move { keeper.keep_books().await });
-        Ok(OwnCapture { handle, source, reader: Mutex::new(Some(reader)), books })
+        Ok(OwnCapture { handle, source, readers, books })
     }
 
     /// Answers from what was captured.
@@ -51,9 +53,9 @@ impl OwnCapture {
     /// Ends capture once everything captured so far is in the store.
     pub fn finish(&self) {
         self.handle.stop();
-        let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(reader) = reader {
-            // It can end in no other way than by the end of the stream.
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        for reader in readers.drain(..) {
+            // It can end in no other way than by the end of its stream.
             let _ = reader.join();
         }
     }

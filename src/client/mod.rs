@@ -22,6 +22,7 @@ use tokio::time::timeout;
 pub use address::{Address, InvalidAddress};
 
 use crate::event::{Connection, ConnectionId};
+use crate::query::drops::{DropFilter, DropList};
 use crate::query::{Change, Filter, Follow, List, Page, QueryError, Source, Status, Summary};
 
 /// Asks a server's `/api/v1`.
@@ -77,6 +78,11 @@ impl Source for HttpSource {
 
     async fn summary(&self, filter: &Filter) -> Result<Summary, QueryError> {
         self.ask(&params::with_query("/api/v1/summary", filter, None)).await
+    }
+
+    async fn drops(&self, filter: &DropFilter, page: &Page) -> Result<DropList, QueryError> {
+        let pairs = filter.to_pairs().into_iter().chain(page.to_pairs());
+        self.ask(&params::with_pairs("/api/v1/drops", pairs)).await
     }
 
     async fn status(&self) -> Result<Status, QueryError> {

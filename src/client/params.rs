@@ -6,10 +6,13 @@ use crate::query::{Filter, Page};
 
 /// `path` with the parameters that say `filter` and `page`.
 pub fn with_query(path: &str, filter: &Filter, page: Option<&Page>) -> String {
-    let mut query = Serializer::new(String::new());
-    query.extend_pairs(filter.to_pairs());
-    query.extend_pairs(page.map(Page::to_pairs).unwrap_or_default());
-    let query = query.finish();
+    let page = page.map(Page::to_pairs).unwrap_or_default();
+    with_pairs(path, filter.to_pairs().into_iter().chain(page))
+}
+
+/// `path` with these parameters.
+pub fn with_pairs(path: &str, pairs: impl Iterator<Item = (&'static str, String)>) -> String {
+    let query = Serializer::new(String::new()).extend_pairs(pairs).finish();
     if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
 }
 

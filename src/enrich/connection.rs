@@ -102,7 +102,7 @@ fn socket_type(raw: u16) -> Option<SocketType> {
     }
 }
 
-fn family(raw: u16) -> Option<Family> {
+pub(super) fn family(raw: u16) -> Option<Family> {
     match i32::from(raw) {
         libc::AF_INET => Some(Family::Ipv4),
         libc::AF_INET6 => Some(Family::Ipv6),
@@ -167,7 +167,7 @@ fn evidence(raw: u8) -> Option<Evidence> {
     }
 }
 
-fn address(bytes: [u8; 16], family: Family) -> Option<IpAddr> {
+pub(super) fn address(bytes: [u8; 16], family: Family) -> Option<IpAddr> {
     match family {
         Family::Ipv4 => bytes.first_chunk::<4>().map(|v4| IpAddr::V4(Ipv4Addr::from(*v4))),
         Family::Ipv6 => Some(IpAddr::V6(Ipv6Addr::from(bytes))),

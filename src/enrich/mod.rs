@@ -4,6 +4,7 @@
 
 pub(crate) mod cgroup;
 mod connection;
+mod dropped;
 pub(crate) mod errno;
 pub(crate) mod process;
 pub(crate) mod users;
@@ -11,8 +12,9 @@ pub(crate) mod users;
 use std::sync::Arc;
 
 use crate::capture::clock::Clock;
+use crate::capture::drops_skel::types::{netspy_drop, netspy_drop_key};
 use crate::capture::skel::types::{netspy_conn, netspy_exec};
-use crate::event::Connection;
+use crate::event::{Connection, ConnectionId, DropId, DropRecord};
 
 /// Turns kernel records into [`Connection`]s. Owned by the capture thread.
 #[derive(Debug)]
@@ -21,6 +23,7 @@ pub(crate) struct Enricher {
     boot: u32,
     clock: Clock,
     processes: process::Processes,
+    drops: u32,
 }
 
 impl Enricher {
@@ -32,6 +35,7 @@ impl Enricher {
             boot: boot_id.get(..8).and_then(|hex| u32::from_str_radix(hex, 16).ok()).unwrap_or(0),
             clock: Clock::new(),
             processes: process::Processes::default(),
+            drops: 0,
         }
     }
 
@@ -54,6 +58,26 @@ impl Enricher {
     ) -> Option<Connection> {
         let process = self.processes.resolve(raw, &self.clock);
         connection::build(raw, path, process, &self.clock, Arc::clone(&self.host), self.boot)
+    }
+}
+
+impl Enricher {
+    /// The id of the attempt that a kernel record is of.
+    pub(crate) fn id(&self, raw: &netspy_conn) -> ConnectionId {
+        ConnectionId { start_ns: raw.start_ns, tid: raw.tid, boot: self.boot }
+    }
+
+    /// The record of drops that the kernel side counted together; whose packets they were is left
+    /// open.
+    pub(crate) fn dropped(
+        &mut self,
+        key: &netspy_drop_key,
+        drop: &netspy_drop,
+        reason: Arc<str>,
+    ) -> DropRecord {
+        self.drops = self.drops.wrapping_add(1);
+        let id = DropId { first_ns: drop.first_ns, number: self.drops, boot: self.boot };
+        dropped::build(id, key, drop, reason, &self.clock, Arc::clone(&self.host))
     }
 }
 

@@ -75,11 +75,7 @@ pub fn parse_at<N: AsRef<str>, V: AsRef<str>>(
             return Err(unknown(name, &[&FILTER_NAMES[..], &PAGE_NAMES[..]].concat()));
         };
         if seen.contains(known) {
-            return Err(invalid(
-                name,
-                "given more than once",
-                "one parameter, its values separated by commas",
-            ));
+            return Err(given_twice(name));
         }
         seen.push(known);
         set(&mut filter, &mut page, known, value, now)?;
@@ -104,6 +100,11 @@ pub fn invalid(parameter: &str, problem: &str, accepted: &str) -> QueryError {
         problem: problem.to_owned(),
         accepted: accepted.to_owned(),
     }
+}
+
+/// The error for a parameter that is there more than once.
+pub(super) fn given_twice(name: &str) -> QueryError {
+    invalid(name, "given more than once", "one parameter, its values separated by commas")
 }
 
 /// What of a hostile value goes into a message: bounded, and without control characters.
@@ -170,7 +171,7 @@ fn wrong(name: &str, value: &str, accepted: &str) -> QueryError {
     invalid(name, &format!("'{}' is not understood", clip(value)), accepted)
 }
 
-fn texts(name: &str, value: &str, accepted: &str) -> Result<Vec<String>, QueryError> {
+pub(super) fn texts(name: &str, value: &str, accepted: &str) -> Result<Vec<String>, QueryError> {
     let parts = split(value);
     if parts.len() > MAX_VALUES {
         return Err(invalid(name, "has too many values", "at most 256 values"));
@@ -305,7 +306,7 @@ fn shown<T: ToString>(values: &[T]) -> Vec<String> {
     values.iter().map(ToString::to_string).collect()
 }
 
-fn escaped(values: &[String]) -> Vec<String> {
+pub(super) fn escaped(values: &[String]) -> Vec<String> {
     values.iter().map(|value| escape(value)).collect()
 }
 

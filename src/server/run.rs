@@ -13,7 +13,7 @@ use crate::record::{Header, Reader, RecordError, ReplayCapture, Writer, replay};
 use crate::server::listen::{self, DEFAULT_UNIX, ListenError, SocketFile};
 use crate::server::options::Options;
 use crate::server::serve::{Listeners, serve};
-use crate::store::{LocalSource, Store};
+use crate::store::{LocalSource, Store, store_drops};
 use crate::stream::{ConnectionStream, StreamHandle};
 
 /// Why the server could not run.
@@ -60,7 +60,12 @@ impl ServerError {
 
 /// Where records come from, until [`Feed::stop`].
 enum Feed {
-    Capture { handle: StreamHandle, ingest: thread::JoinHandle<()>, asked: Arc<AtomicBool> },
+    Capture {
+        handle: StreamHandle,
+        ingest: thread::JoinHandle<()>,
+        drops: thread::JoinHandle<()>,
+        asked: Arc<AtomicBool>,
+    },
     Replay(Arc<ReplayCapture>),
 }
 
@@ -74,11 +79,11 @@ impl Feed {
 
     /// Ends capture and stores what was captured until then.
     fn stop(self) {
-        if let Feed::Capture { handle, ingest, asked } = self {
+        if let Feed::Capture { handle, ingest, drops, asked } = self {
             asked.store(true, Ordering::SeqCst);
             handle.stop();
-            if ingest.join().is_err() {
-                tracing::error!("the thread that stores records had failed");
+            if [ingest.join(), drops.join()].iter().any(Result::is_err) {
+                tracing::error!("a thread that stores records had failed");
             }
         }
     }
@@ -166,14 +171,16 @@ fn start(options: &Options, store: &Arc<Store>) -> Result<Feed, ServerError> {
             Some((writer, path.clone()))
         }
     };
+    let no_thread = |source| ServerError::System { what: "cannot start a thread", source };
+    let drops = store_drops(stream.drops(), store).map_err(no_thread)?;
     let store = Arc::clone(store);
     let asked = Arc::new(AtomicBool::new(false));
     let asked_here = Arc::clone(&asked);
     let ingest = thread::Builder::new()
         .name("netspy-ingest".to_owned())
         .spawn(move || ingest(stream, &store, recorder, &asked_here))
-        .map_err(|source| ServerError::System { what: "cannot start a thread", source })?;
-    Ok(Feed::Capture { handle, ingest, asked })
+        .map_err(no_thread)?;
+    Ok(Feed::Capture { handle, ingest, drops, asked })
 }
 
 /// Stores what is captured, until capture ends, as it does when that is `asked` for.

@@ -24,13 +24,14 @@ pub(super) enum Use {
     Name,
     Service,
     Error,
+    Reason,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Strings {
     list: Vec<Arc<str>>,
     ids: HashMap<Arc<str>, u16>,
-    last: [Option<u16>; 5],
+    last: [Option<u16>; 6],
     pub(super) bytes: usize,
 }
 

@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::accounting::{Accounting, Counters, Gap};
+use crate::query::Window;
+use crate::query::drops::DropBooks;
 
 /// Samples that are kept as they came: an hour.
 const FINE: usize = 3_600;
@@ -79,10 +81,8 @@ impl Ledger {
         current: &Counters,
     ) -> Accounting {
         let now = now.max(self.start);
-        let from = since.unwrap_or(self.start).clamp(self.start, now);
-        let to = until.unwrap_or(now).clamp(from, now);
-        let before = if from == self.start { Counters::default() } else { self.before(from) };
-        let after = if to == now { *current } else { self.after(to).unwrap_or(*current) };
+        let (from, to) = self.clip(since, until, now);
+        let [before, after] = self.figures(from, to, now, current);
         let mut books = Accounting::between(&before, &after, from, to);
         if let Some(since) = since.filter(|since| *since < self.start) {
             let until = until.unwrap_or(now).clamp(since, self.start);
@@ -97,6 +97,50 @@ impl Ledger {
         let unwatched = until.is_some_and(|until| until <= self.start);
         books.complete &= books.gaps.is_empty() && !unwatched;
         books
+    }
+
+    /// The books of drops of such a window.
+    pub fn drop_books(
+        &self,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+        now: Timestamp,
+        current: &Counters,
+    ) -> DropBooks {
+        let books = self.books(since, until, now, current);
+        let (from, to) = (books.since, books.until);
+        let [before, after] = self.figures(from, to, now.max(self.start), current);
+        let window = Window { since: from, until: to };
+        let mut drops = DropBooks::between(&before.drops, &after.drops, window);
+        // What is watched at all is watched together.
+        drops.gaps = books.gaps;
+        let unwatched = until.is_some_and(|until| until <= self.start);
+        drops.complete &= drops.gaps.is_empty() && !unwatched;
+        drops
+    }
+
+    /// The part of a window that lies in the time of capture.
+    fn clip(
+        &self,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+        now: Timestamp,
+    ) -> (Timestamp, Timestamp) {
+        let from = since.unwrap_or(self.start).clamp(self.start, now);
+        (from, until.unwrap_or(now).clamp(from, now))
+    }
+
+    /// The figures at both edges.
+    fn figures(
+        &self,
+        from: Timestamp,
+        to: Timestamp,
+        now: Timestamp,
+        current: &Counters,
+    ) -> [Counters; 2] {
+        let before = if from == self.start { Counters::default() } else { self.before(from) };
+        let after = if to == now { *current } else { self.after(to).unwrap_or(*current) };
+        [before, after]
     }
 
     fn samples(&self) -> impl DoubleEndedIterator<Item = &Sample> {

@@ -7,6 +7,7 @@
 
 mod cursor;
 mod dictionary;
+mod drops;
 mod evictions;
 mod follow;
 pub mod ledger;
@@ -18,16 +19,20 @@ pub mod source;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::JoinHandle;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::event::{Connection, ConnectionId};
-use crate::query::StoreStatus;
+use crate::event::{Connection, ConnectionId, DropRecord};
+use crate::query::{Page, QueryError, StoreStatus};
+use crate::stream::DropStream;
+use drops::Drops;
 use evictions::Evictions;
 use follow::Log;
 use segment::{Body, MAX_ROWS, Range, Segment, Updated};
 
+pub use drops::{DropSelection, SelectedDrops};
 pub use follow::{Changes, Follower};
 pub use matcher::Selection;
 pub use scan::{Selected, Totals};
@@ -35,6 +40,9 @@ pub use source::LocalSource;
 
 /// Changes that are kept as they came, for followers.
 const LOG_CHANGES: usize = 8192;
+
+/// Of the memory, drops have one part in so many.
+const DROPS_PART: usize = 32;
 
 /// The newest records, bounded by bytes.
 #[derive(Debug)]
@@ -53,6 +61,7 @@ pub struct Store {
     evicted: AtomicU64,
     evicted_up_to: AtomicU64,
     evictions: Mutex<Evictions>,
+    drops: Mutex<Drops>,
 }
 
 /// What only ingest touches.
@@ -85,7 +94,8 @@ impl Store {
     pub fn new(limit_bytes: u64) -> Self {
         let limit = usize::try_from(limit_bytes).unwrap_or(usize::MAX).max(64 * 1024);
         let log_changes = (limit / 16 / size_of::<Connection>()).clamp(16, LOG_CHANGES);
-        let segment_bytes = limit - log_changes * size_of::<Connection>();
+        let drop_records = limit / DROPS_PART / size_of::<DropRecord>();
+        let segment_bytes = limit - log_changes * size_of::<Connection>() - limit / DROPS_PART;
         // Changes are numbered on from the clock: a number from an earlier life of the server
         // lies before all of this life's.
         let start = Timestamp::now().as_microsecond().max(0).unsigned_abs();
@@ -110,6 +120,7 @@ impl Store {
             evicted: AtomicU64::new(0),
             evicted_up_to: AtomicU64::new(start),
             evictions: Mutex::default(),
+            drops: Mutex::new(Drops::new(drop_records)),
         };
         store.add_segment(&mut lock(&store.writer));
         store
@@ -256,6 +267,30 @@ impl Store {
         self.evicted_up_to.load(Ordering::SeqCst)
     }
 
+    /// Takes drops in.
+    pub fn apply_drops(&self, drops: Vec<DropRecord>) {
+        lock(&self.drops).add(drops);
+    }
+
+    /// One page of the drops that are selected.
+    pub fn drops(
+        &self,
+        selection: &DropSelection,
+        page: &Page,
+    ) -> Result<SelectedDrops, QueryError> {
+        lock(&self.drops).select(selection, page)
+    }
+
+    /// The time of the newest drop that is selected.
+    pub fn newest_drop(&self, selection: &DropSelection) -> Option<Timestamp> {
+        lock(&self.drops).newest(selection)
+    }
+
+    /// Packets of drops of this time that have aged out.
+    pub fn dropped_evicted_between(&self, since: Timestamp, until: Timestamp) -> u64 {
+        lock(&self.drops).evicted_between(since, until)
+    }
+
     /// No more records come: followers end when they have read everything.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
@@ -290,6 +325,19 @@ impl Store {
             oldest: self.oldest(),
         }
     }
+}
+
+/// Stores what a stream of drops yields, on a thread that ends with the stream.
+pub(crate) fn store_drops(
+    mut stream: DropStream,
+    store: &Arc<Store>,
+) -> std::io::Result<JoinHandle<()>> {
+    let store = Arc::clone(store);
+    std::thread::Builder::new().name("netspy-drops".to_owned()).spawn(move || {
+        while let Some(drops) = stream.next_batch_blocking() {
+            store.apply_drops(drops);
+        }
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::dictionary::{NONE, Processes, SAME, Strings, Use};
 use crate::event::{
-    Close, CloseReason, Connection, ConnectionId, Direction, Endpoint, Evidence, Family,
+    Close, CloseReason, Connection, ConnectionId, Direction, Dropped, Endpoint, Evidence, Family,
     NameSource, Outcome, Process, Protocol, Remote, SocketType, State,
 };
 
@@ -88,13 +88,15 @@ enum Extra {
     /// What an earlier version of the record had here is gone.
     Nothing,
     Path(Arc<str>),
+    /// Reason (a string) and number of packets.
+    Dropped(u16, u64),
     Whole(Box<Connection>),
 }
 
 impl Extra {
     fn bytes(&self) -> usize {
         match self {
-            Extra::Nothing => 0,
+            Extra::Nothing | Extra::Dropped(..) => 0,
             Extra::Path(path) => path.len() + 16,
             Extra::Whole(c) => whole_bytes(c),
         }
@@ -259,8 +261,16 @@ impl Tables {
         if let Some(close) = &c.close {
             row.close = self.close(row.close, close, &mut fits);
         }
-        fits &= c.drop.is_none() && (c.path.is_none() || c.family == Family::Unix);
-        self.extra(c, &mut row, fits);
+        fits &= c.path.is_none() || (c.family == Family::Unix && c.drop.is_none());
+        let dropped = match &c.drop {
+            Some(dropped) => {
+                let reason = self.strings.id(Use::Reason, &dropped.reason);
+                fits &= reason.is_some();
+                reason.map(|reason| Extra::Dropped(reason, dropped.count))
+            }
+            None => None,
+        };
+        self.extra(c, &mut row, dropped, fits);
         row
     }
 
@@ -321,12 +331,13 @@ impl Tables {
         place
     }
 
-    fn extra(&mut self, c: &Connection, row: &mut Row, fits: bool) {
-        let extra = match (&c.path, fits) {
-            (None, true) if row.extra == NONE => return,
-            (None, true) => Extra::Nothing,
-            (Some(path), true) => Extra::Path(Arc::clone(path)),
-            (_, false) => {
+    fn extra(&mut self, c: &Connection, row: &mut Row, dropped: Option<Extra>, fits: bool) {
+        let extra = match (&c.path, dropped, fits) {
+            (None, None, true) if row.extra == NONE => return,
+            (None, None, true) => Extra::Nothing,
+            (None, Some(dropped), true) => dropped,
+            (Some(path), _, true) => Extra::Path(Arc::clone(path)),
+            (_, _, false) => {
                 row.flags |= WHOLE;
                 self.has_whole = true;
                 Extra::Whole(Box::new(c.clone()))
@@ -393,9 +404,12 @@ impl Tables {
             },
             service: text(row.service).map(|text| text.to_string().into()),
         });
-        let path = match self.extras.get(usize::from(row.extra)) {
-            Some(Extra::Path(path)) => Some(Arc::clone(path)),
-            _ => None,
+        let (path, drop) = match self.extras.get(usize::from(row.extra)) {
+            Some(Extra::Path(path)) => (Some(Arc::clone(path)), None),
+            Some(Extra::Dropped(reason, count)) => {
+                (None, Some(Dropped { reason: text(*reason)?.to_string(), count: *count }))
+            }
+            _ => (None, None),
         };
         Some(Connection {
             id: row.id(),
@@ -416,7 +430,7 @@ impl Tables {
             evidence: row.evidence,
             latency_us: row.latency_us().map(u64::from),
             syn_retransmits: (row.syn != NO_SYN).then(|| row.syn.into()),
-            drop: None,
+            drop,
             close: row.close_reason.and_then(|reason| self.closed(row.close, reason)),
             preexisting: row.preexisting(),
         })

@@ -40,7 +40,7 @@ pub(super) struct Range<T> {
 }
 
 impl<T: Copy + Ord> Range<T> {
-    fn add(range: &mut Option<Self>, value: T) {
+    pub(super) fn add(range: &mut Option<Self>, value: T) {
         *range = Some(match *range {
             None => Range { min: value, max: value },
             Some(r) => Range { min: r.min.min(value), max: r.max.max(value) },
@@ -148,6 +148,10 @@ impl Body {
         }
         let Some(known) = self.tables.decode(&old) else { return Updated::Same };
         c.time = known.time;
+        // What hit it once stays known, even where capture has forgotten it meanwhile.
+        if c.drop.is_none() {
+            c.drop.clone_from(&known.drop);
+        }
         if known == *c {
             return Updated::Same;
         }

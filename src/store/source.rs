@@ -9,9 +9,10 @@ use futures_util::stream::{self, BoxStream};
 use jiff::Timestamp;
 
 use super::ledger::Ledger;
-use super::{Follower, Selected, Selection, Store};
+use super::{DropSelection, Follower, Selected, SelectedDrops, Selection, Store};
 use crate::accounting::{Accounting, Counters, Gap};
 use crate::event::{Connection, ConnectionId};
+use crate::query::drops::{DropBooks, DropFilter, DropList};
 use crate::query::{
     CaptureHandle, Filter, Follow, List, Page, QueryError, Source, Status, Summary, Window,
 };
@@ -85,6 +86,15 @@ impl LocalSource {
     /// How many records are selected.
     pub async fn count(&self, selection: Selection) -> Result<u64, QueryError> {
         self.look(move |inner| inner.store.count(&selection)).await
+    }
+
+    /// One page of the drops that are selected, without window and books.
+    pub async fn select_drops(
+        &self,
+        selection: DropSelection,
+        page: Page,
+    ) -> Result<SelectedDrops, QueryError> {
+        self.look(move |inner| inner.store.drops(&selection, &page)).await?
     }
 
     /// Runs what may look through many rows where it holds up nobody else.
@@ -240,6 +250,65 @@ impl Inner {
         }
     }
 
+    fn drops(&self, filter: DropFilter, page: &Page) -> Result<DropList, QueryError> {
+        let (since, until) = (filter.since, filter.until);
+        let selection = DropSelection::from(filter);
+        let selected = self.store.drops(&selection, page)?;
+        let newest_outside_window = match selected.total {
+            0 if since.is_some() || until.is_some() => {
+                let mut anytime = selection;
+                (anytime.filter.since, anytime.filter.until) = (None, None);
+                self.store.newest_drop(&anytime)
+            }
+            _ => None,
+        };
+        let not_seen = self.drops_not_seen();
+        let mut accounting = self.drop_books(since, until);
+        accounting.complete &= not_seen.is_none();
+        Ok(DropList {
+            drops: selected.drops,
+            total: selected.total,
+            packets: selected.packets,
+            by_reason: selected.by_reason,
+            next_cursor: selected.next_cursor,
+            window: self.window(since, until),
+            accounting,
+            not_seen,
+            newest_outside_window,
+        })
+    }
+
+    /// Why drops are not seen, if they are not.
+    fn drops_not_seen(&self) -> Option<String> {
+        if self.replayed {
+            return Some("a recording holds no drops".to_owned());
+        }
+        let feature = self.capture.report().features.remove("drops");
+        match feature {
+            Some(feature) if feature.ok => None,
+            Some(feature) => Some(feature.note.unwrap_or_default()),
+            None => Some("this capture does not see dropped packets".to_owned()),
+        }
+    }
+
+    fn drop_books(&self, since: Option<Timestamp>, until: Option<Timestamp>) -> DropBooks {
+        let mut books = match self.replayed {
+            true => {
+                let window = self.window(since, until);
+                DropBooks::between(&Default::default(), &Default::default(), window)
+            }
+            false => {
+                let counters = self.sample();
+                let ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+                ledger.drop_books(since, until, Timestamp::now(), &counters)
+            }
+        };
+        let (since, until) = (since.unwrap_or(Timestamp::MIN), until.unwrap_or(Timestamp::MAX));
+        books.evicted = self.store.dropped_evicted_between(since, until);
+        books.complete &= books.evicted == 0;
+        books
+    }
+
     /// Has the capture hand over what it holds, and gives the reader of the stream a moment to
     /// take it. What is pending then waits for its outcome.
     fn drain(&self) {
@@ -280,6 +349,11 @@ impl Source for LocalSource {
     async fn summary(&self, filter: &Filter) -> Result<Summary, QueryError> {
         let filter = filter.clone();
         self.look(move |inner| inner.summary(filter)).await
+    }
+
+    async fn drops(&self, filter: &DropFilter, page: &Page) -> Result<DropList, QueryError> {
+        let (filter, page) = (filter.clone(), page.clone());
+        self.look(move |inner| inner.drops(filter, &page)).await?
     }
 
     async fn status(&self) -> Result<Status, QueryError> {

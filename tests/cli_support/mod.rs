@@ -265,6 +265,34 @@ pub fn summary(total: u64, by_outcome: Value) -> Value {
         "accounting": accounting(true), "newest_outside_window": null})
 }
 
+/// Drops as the server gives them; of the attempt of such a process, if it has a name.
+pub fn dropped(n: u32, comm: &str, reason: &str) -> Value {
+    let attempt = connection(n, comm, "timed_out");
+    let (id, process) = match comm {
+        "" => (Value::Null, Value::Null),
+        _ => (attempt["id"].clone(), attempt["process"].clone()),
+    };
+    json!({
+        "id": format!("d0000beef-{n:x}-1"), "host": "web-1",
+        "time": "2026-01-31T09:30:00.123456789Z", "last": "2026-01-31T09:30:00.200000000Z",
+        "reason": reason, "reason_code": 12, "protocol": "tcp", "ip_protocol": 6,
+        "family": "ipv4", "source": {"ip": "10.0.0.5", "port": 41234},
+        "destination": {"ip": "93.184.215.14", "port": 443}, "count": 3, "bytes": 180, "netns": 1,
+        "no_room": false, "connection": id, "process": process,
+    })
+}
+
+pub fn drop_list(drops: &[Value], total: u64, packets: u64) -> Value {
+    json!({"drops": drops, "total": total, "packets": packets,
+        "by_reason": {"NO_SOCKET": 1, "NETFILTER_DROP": packets.saturating_sub(1)},
+        "next_cursor": null, "not_seen": null, "newest_outside_window": null,
+        "window": {"since": "2026-01-31T09:00:00.000000000Z", "until": "2026-01-31T10:00:00.000000000Z"},
+        "accounting": {"packets": packets, "listed": packets, "no_room": 0, "no_address": 0,
+            "pending": 0, "missed": 0, "lost": 0, "evicted": 0, "gaps": [],
+            "since": "2026-01-31T09:00:00.000000000Z", "until": "2026-01-31T10:00:00.000000000Z",
+            "complete": true}})
+}
+
 pub fn status() -> Value {
     json!({"version": "0.1.0", "uptime_s": 3700, "health": "healthy", "backend": "tracepoint",
         "features": {
@@ -281,6 +309,7 @@ pub fn event(seq: u64, connection: &Value) -> String {
 }
 
 pub const CONNECTIONS: &str = "/api/v1/connections";
+pub const DROPS: &str = "/api/v1/drops";
 pub const SUMMARY: &str = "/api/v1/summary";
 pub const STATUS: &str = "/api/v1/status";
 pub const STREAM: &str = "/api/v1/stream";

@@ -39,11 +39,12 @@ impl CaptureHandle for FakeCapture {
         let hook = Some("tracepoint/syscalls/sys_exit_connect".to_owned());
         AttachReport {
             backend: Some(Backend::Tracepoint),
-            features: [(
-                "connect".to_owned(),
-                Feature { hook, ok: true, note: None, not_used: Vec::new() },
-            )]
-            .into(),
+            features: ["connect", "drops"]
+                .map(|name| {
+                    let hook = hook.clone();
+                    (name.to_owned(), Feature { hook, ok: true, note: None, not_used: vec![] })
+                })
+                .into(),
             programs: vec![ProgramReport {
                 name: "sys_exit_connect".to_owned(),
                 kind: "tracepoint".to_owned(),

@@ -151,6 +151,32 @@ pub fn unix(n: u64, info: &Arc<ProcessInfo>, path: &str) -> Connection {
     }
 }
 
+/// Drops of packets of such an attempt, the n-th of the tests' time.
+pub fn dropped(n: u64) -> DropRecord {
+    DropRecord {
+        id: DropId { first_ns: 1_000_000 + n * 1_000, number: n as u32, boot: 0xb007 },
+        host: "web-1".into(),
+        time: micros(n as i64),
+        last: micros(n as i64 + 400),
+        reason: "NO_SOCKET".into(),
+        reason_code: 3,
+        protocol: Some(Protocol::Tcp),
+        ip_protocol: Some(6),
+        family: Some(Family::Ipv4),
+        source: Some(Endpoint { ip: Ipv4Addr::LOCALHOST.into(), port: 40_000 }),
+        destination: Some(Endpoint {
+            ip: Ipv4Addr::new(192, 0, 2, (n % 250) as u8).into(),
+            port: 443,
+        }),
+        count: 3,
+        bytes: 180,
+        netns: Some(4_026_531_840),
+        no_room: false,
+        connection: None,
+        process: None,
+    }
+}
+
 /// A seeded generator: the same records in every run.
 pub struct Random(pub u64);
 

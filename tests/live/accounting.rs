@@ -1,5 +1,6 @@
 //! The books: every attempt is in exactly one term, and every cause of loss is counted.
 
+use std::collections::HashSet;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
@@ -56,10 +57,11 @@ fn unread(builder: Builder, attempts: impl FnOnce()) -> Option<netspy::accountin
     let before = handle.accounting();
     assert!(before.balances(), "while nobody reads: {before:?}");
     handle.stop();
-    let read = stream.into_iter().count() as u64;
+    // A drop that explains an attempt makes a further version of its record.
+    let read: HashSet<_> = stream.into_iter().map(|c| c.id).collect();
     let after = handle.accounting();
     assert!(after.balances() && after.pending == 0, "at the end: {after:?}");
-    assert_eq!(after.delivered, read, "each delivered record was read: {after:?}");
+    assert_eq!(after.delivered, read.len() as u64, "each delivered record was read: {after:?}");
     drop(probe);
     Some(after)
 }
@@ -120,7 +122,8 @@ fn a_full_table_of_sockets_is_counted_once_per_attempt() {
 
 #[test]
 fn what_is_pending_is_counted_as_such_and_settles() {
-    let Some(watch) = watch(own()) else { return };
+    // A packet that such a route drops makes a version of its own.
+    let Some(watch) = watch(Builder { no_drops: true, ..own() }) else { return };
     let remote = v4([192, 0, 2, 77], 80);
     let attempt = std::thread::spawn(move || {
         crate::harness::own_network();

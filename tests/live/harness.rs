@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use netspy::capture::report::Backend;
-use netspy::event::{Connection, Outcome};
+use netspy::event::{Connection, DropRecord, Outcome};
 use netspy::stream::{Builder, StreamHandle};
 use netspy::{CaptureError, ConnectionStream};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
@@ -24,13 +24,14 @@ static SERIAL: Mutex<()> = Mutex::new(());
 pub struct Watch {
     pub handle: StreamHandle,
     seen: Arc<Seen>,
-    reader: Option<std::thread::JoinHandle<()>>,
+    readers: Vec<std::thread::JoinHandle<()>>,
     _serial: MutexGuard<'static, ()>,
 }
 
 #[derive(Default)]
 struct Seen {
     versions: Mutex<Vec<Connection>>,
+    drops: Mutex<Vec<DropRecord>>,
     changed: Condvar,
 }
 
@@ -77,6 +78,16 @@ pub fn watch_with_existing(builder: Builder) -> Option<Watch> {
     let mut stream = start_with_existing(builder)?;
     let seen = Arc::new(Seen::default());
     let handle = stream.handle();
+    let mut dropped = stream.drops();
+    let drops = std::thread::spawn({
+        let seen = Arc::clone(&seen);
+        move || {
+            while let Some(batch) = dropped.next_batch_blocking() {
+                seen.drops.lock().unwrap().extend(batch);
+                seen.changed.notify_all();
+            }
+        }
+    });
     let reader = std::thread::spawn({
         let seen = Arc::clone(&seen);
         move || {
@@ -86,7 +97,7 @@ pub fn watch_with_existing(builder: Builder) -> Option<Watch> {
             }
         }
     });
-    Some(Watch { handle, seen, reader: Some(reader), _serial: serial })
+    Some(Watch { handle, seen, readers: vec![reader, drops], _serial: serial })
 }
 
 impl Watch {
@@ -140,10 +151,43 @@ impl Watch {
         self.outcome(marker);
     }
 
+    /// The drops that match, once they are of as many packets.
+    pub fn drops(
+        &self,
+        what: &str,
+        packets: u64,
+        matches: impl Fn(&DropRecord) -> bool,
+    ) -> Vec<DropRecord> {
+        let matching = |all: &Vec<DropRecord>| -> Vec<DropRecord> {
+            all.iter().filter(|d| matches(d)).cloned().collect()
+        };
+        let enough = |all: &[DropRecord]| all.iter().map(|d| d.count).sum::<u64>() >= packets;
+        let guard = self.seen.drops.lock().unwrap();
+        let (guard, timeout) = self
+            .seen
+            .changed
+            .wait_timeout_while(guard, PATIENCE, |all| !enough(&matching(all)))
+            .unwrap();
+        assert!(!timeout.timed_out(), "not {packets} drops of {what} in {guard:#?}");
+        matching(&guard)
+    }
+
+    fn end(&mut self) {
+        self.handle.stop();
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
+        }
+    }
+
+    /// Ends capture, and gives every drop that it saw.
+    pub fn stop_drops(mut self) -> Vec<DropRecord> {
+        self.end();
+        std::mem::take(&mut *self.seen.drops.lock().unwrap())
+    }
+
     /// Ends capture, as a program would.
     pub fn stop(mut self) -> Vec<Connection> {
-        self.handle.stop();
-        self.reader.take().unwrap().join().unwrap();
+        self.end();
         std::mem::take(&mut *self.seen.versions.lock().unwrap())
     }
 }
@@ -151,7 +195,7 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.handle.stop();
-        if let Some(reader) = self.reader.take() {
+        for reader in self.readers.drain(..) {
             let _ = reader.join();
         }
     }

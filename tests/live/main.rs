@@ -6,7 +6,9 @@
 
 mod accounting;
 mod calls;
+mod cgroup;
 mod datagram;
+mod drops;
 mod fast_open;
 mod faults;
 mod filters;

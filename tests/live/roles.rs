@@ -52,6 +52,7 @@ fn a_role_is_played_where_one_is_given() {
     let fd = rustix::net::socket(family, kind, None).unwrap();
     match role.as_str() {
         "connect" | "connect a datagram socket" => {}
+        "connect, one retry" => crate::harness::set_syn_retries(&fd, 1),
         "connect through signals" => {
             crate::harness::set_syn_retries(&fd, 1);
             interrupt_with_restart();

@@ -34,7 +34,7 @@ impl Driver<'_> {
                 Ok(len) => {
                     let found = decode::decode_all(bytes.get(..len).unwrap_or_default());
                     let batch = self.batch(found.collect());
-                    if !self.send(batch) || self.drain(ring, pending).is_none() {
+                    if !self.send(batch) || self.drain(ring, pending, loaded).is_none() {
                         return false;
                     }
                 }

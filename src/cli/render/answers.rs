@@ -9,7 +9,7 @@ use super::table;
 use super::text::{self, clean, csv_field};
 use super::units::{self, Clock};
 use super::{Output, record, write_json};
-use crate::accounting::Accounting;
+use crate::accounting::{Accounting, Gap};
 use crate::capture::report::{Feature, ProgramReport};
 use crate::event::Connection;
 use crate::query::{List, Status, Summary};
@@ -298,13 +298,7 @@ pub fn incomplete(a: &Accounting, clock: &Clock) -> Option<String> {
         (a.updates_lost, "later changes lost"),
         (a.missed, "events skipped by the kernel"),
     ]));
-    // The latest are the ones that a reader asks about.
-    let unnamed = a.gaps.len().saturating_sub(GAPS);
-    for gap in a.gaps.iter().skip(unnamed) {
-        let (since, until) = (clock.short(gap.since), clock.short(gap.until));
-        causes.push(format!("no capture from {since} to {until} ({})", clean(&gap.why)));
-    }
-    causes.extend(counted(&[(u64::try_from(unnamed).unwrap_or(u64::MAX), "earlier gaps")]));
+    causes.extend(gaps(&a.gaps, clock));
     if causes.is_empty() {
         causes.push(match a.since == a.until {
             // The books of a window that ends before capture began are those of its first moment.
@@ -313,6 +307,18 @@ pub fn incomplete(a: &Accounting, clock: &Clock) -> Option<String> {
         });
     }
     Some(format!("Incomplete: {}.", causes.join("; ")))
+}
+
+/// When capture was down, as causes.
+pub fn gaps(gaps: &[Gap], clock: &Clock) -> Vec<String> {
+    // The latest are the ones that a reader asks about.
+    let unnamed = gaps.len().saturating_sub(GAPS);
+    let named = gaps.iter().skip(unnamed).map(|gap| {
+        let (since, until) = (clock.short(gap.since), clock.short(gap.until));
+        format!("no capture from {since} to {until} ({})", clean(&gap.why))
+    });
+    let earlier = counted(&[(u64::try_from(unnamed).unwrap_or(u64::MAX), "earlier gaps")]);
+    named.chain(earlier).collect()
 }
 
 /// The causes that occurred, with how often.

@@ -1,6 +1,7 @@
 //! How answers look: tables for people, JSON, JSON lines and CSV for programs.
 
 pub mod answers;
+pub mod drops;
 pub mod record;
 pub mod screen;
 pub mod table;

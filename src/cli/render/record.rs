@@ -51,7 +51,7 @@ pub fn cells(connection: &Connection, clock: &Clock, screen: &Screen) -> Vec<Cel
         Cell::plain(connection.protocol.as_str()),
         Cell::plain(remote(connection)),
         Cell::new(connection.outcome.as_str(), style(connection.outcome)),
-        Cell::plain(error(connection)),
+        Cell::plain(cause(connection)),
         Cell::plain(connection.latency_us.map(units::duration).unwrap_or_default()),
         Cell::new(connection.id.to_string(), DIM),
     ]
@@ -114,6 +114,19 @@ pub fn error(connection: &Connection) -> String {
     }
 }
 
+/// The error, and what the kernel dropped where that tells more than the error does.
+fn cause(connection: &Connection) -> String {
+    let error = error(connection);
+    let told = matches!(connection.outcome, Outcome::Established | Outcome::Refused);
+    match &connection.drop {
+        Some(drop) if !told => {
+            let dropped = format!("{} ×{}", clean(&drop.reason), units::count(drop.count));
+            if error.is_empty() { dropped } else { format!("{error}, {dropped}") }
+        }
+        _ => error,
+    }
+}
+
 /// `10.0.0.1:80`, `[::1]:80`.
 pub fn address(ip: IpAddr, port: u16) -> String {
     SocketAddr::new(ip, port).to_string()
@@ -123,7 +136,7 @@ pub fn address(ip: IpAddr, port: u16) -> String {
 pub const CSV_TITLES: &str = "id,time,host,direction,protocol,family,local_ip,local_port,\
 remote_ip,remote_port,remote_name,path,pid,tid,comm,thread,exe,cmdline,unit,uid,user,ppid,parent,\
 state,outcome,errno,error,evidence,latency_us,syn_retransmits,close_time,duration_us,bytes_sent,\
-bytes_received,datagrams_sent,retransmits,srtt_us,close_reason,preexisting";
+bytes_received,datagrams_sent,retransmits,srtt_us,close_reason,preexisting,drop_reason,drop_count";
 
 /// The fields under [`CSV_TITLES`]; what is unknown is empty.
 pub fn csv(c: &Connection) -> String {
@@ -171,6 +184,8 @@ pub fn csv(c: &Connection) -> String {
         show(close.and_then(|c| c.srtt_us)),
         show(close.map(|c| c.reason)),
         c.preexisting.to_string(),
+        show(c.drop.as_ref().map(|d| &d.reason)),
+        show(c.drop.as_ref().map(|d| d.count)),
     ];
     fields.map(|field| csv_field(&field)).join(",")
 }

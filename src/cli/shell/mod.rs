@@ -11,10 +11,11 @@ use self::lines::{Input, Line};
 use self::words::{MissingCommand, ShellCommand, ShellLine};
 use super::failure::{Failure, note};
 use super::filters::{Page, When};
+use super::legacy::{self, drops};
 use super::locate::{Capture, Origin, locate, read_address};
 use super::render::answers::Printer;
 use super::signals::Signals;
-use super::{argv, commands, legacy, watch};
+use super::{argv, commands, watch};
 
 const GREETING: &str = "\
 netspy: which process connects where, and how it ended
@@ -154,6 +155,9 @@ impl Shell<'_> {
             ShellCommand::List(q) => {
                 legacy::list(&q.question, &q.narrow, None, source, printer).await
             }
+            ShellCommand::Dropsummary(q) => drops::summary(q, None, source, printer).await,
+            ShellCommand::Droplist(q) => drops::list(q, None, source, printer).await,
+            ShellCommand::Drops(args) => commands::drops_now(args, &origin, printer).await,
             ShellCommand::Connections(args) => commands::list_now(args, &origin, printer).await,
             ShellCommand::Show(args) => commands::show(args, &origin, printer).await,
             ShellCommand::Status(args) => commands::status(args, &origin, printer).await,

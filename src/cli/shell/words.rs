@@ -17,6 +17,12 @@ connections [filters]
     The same as 'netspy list': connections with process, outcome, error and latency
 watch [filters]
     Connections as they happen; Ctrl-C ends it
+dropsummary [--process NAME] [--pid PID] [--duration SECONDS]
+    How many packets the kernel dropped in the last 60 seconds, and why
+droplist [--process NAME] [--pid PID] [--max-events COUNT]
+    The latest dropped packets
+drops [filters]
+    The same as 'netspy drops': dropped packets with reason, addresses and process
 show ID
     Everything that is known of one connection
 status
@@ -37,8 +43,9 @@ Examples:
 pub const TOOLS: &str = "\
 get_network_summary: outbound connection attempts of one process or of all ('summary')
 list_connections: recent connection events ('list')
-Not in this version: analyze_patterns, ai_insights, contextual_analysis, get_packet_drop_summary,
-list_packet_drops
+get_packet_drop_summary: packets that the kernel dropped, of one process or of all ('dropsummary')
+list_packet_drops: recent packet drop events ('droplist')
+Not in this version: analyze_patterns, ai_insights, contextual_analysis
 ";
 
 /// One line of input.
@@ -69,6 +76,12 @@ pub enum ShellCommand {
     Connections(args::List),
     /// Connections as they happen; Ctrl-C ends it
     Watch(args::Watch),
+    /// How many packets the kernel dropped, and why
+    Dropsummary(Question),
+    /// The latest dropped packets
+    Droplist(Question),
+    /// Dropped packets with reason, addresses and process
+    Drops(args::Drops),
     /// Everything that is known of one connection
     Show(args::Show),
     /// Health, what is observed by which hooks, and the books
@@ -88,7 +101,7 @@ pub struct MissingCommand(&'static str);
 impl MissingCommand {
     /// The command of this name, if it is one of them.
     pub fn named(name: &str) -> Option<Self> {
-        let missing = ["analyze", "insights", "contextual", "dropsummary", "droplist"];
+        let missing = ["analyze", "insights", "contextual"];
         missing.into_iter().find(|missing| *missing == name).map(MissingCommand)
     }
 }
@@ -96,6 +109,9 @@ impl MissingCommand {
 impl fmt::Display for MissingCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.0;
-        write!(f, "{name} is not in this version; it has summary, list, watch, show and status")
+        write!(
+            f,
+            "{name} is not in this version; it has summary, list, watch, drops, show and status"
+        )
     }
 }

@@ -1,0 +1,161 @@
+//! [`DropStream`]: dropped packets as a stream of their own.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use async_channel::{Receiver, Sender, TrySendError};
+use futures_core::Stream;
+
+use crate::event::DropRecord;
+
+/// Batches that may wait for a reader: of one a half-second while drops come. Beyond, they are lost
+/// and counted.
+const BATCHES: usize = 32;
+
+/// The packets that the kernel drops, as they are counted: a [`Stream`] and a blocking
+/// [`Iterator`]. It ends with the capture.
+///
+/// Each reader gets every record from its start on. What a reader does not take in time is lost,
+/// and counted in the books of drops.
+#[derive(Debug)]
+pub struct DropStream {
+    receiver: Pin<Box<Receiver<Vec<DropRecord>>>>,
+    ready: VecDeque<DropRecord>,
+}
+
+impl DropStream {
+    /// The next records; waits for at least one. `None` when capture has ended.
+    pub fn next_batch_blocking(&mut self) -> Option<Vec<DropRecord>> {
+        if !self.ready.is_empty() {
+            return Some(std::mem::take(&mut self.ready).into());
+        }
+        self.receiver.recv_blocking().ok()
+    }
+
+    /// As [`next_batch_blocking`](Self::next_batch_blocking), for asynchronous callers.
+    pub async fn next_batch(&mut self) -> Option<Vec<DropRecord>> {
+        if !self.ready.is_empty() {
+            return Some(std::mem::take(&mut self.ready).into());
+        }
+        self.receiver.recv().await.ok()
+    }
+}
+
+impl Stream for DropStream {
+    type Item = DropRecord;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<DropRecord>> {
+        loop {
+            if let Some(drop) = self.ready.pop_front() {
+                return Poll::Ready(Some(drop));
+            }
+            match self.receiver.as_mut().poll_next(cx) {
+                Poll::Ready(Some(batch)) => self.ready = batch.into(),
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl Iterator for DropStream {
+    type Item = DropRecord;
+
+    fn next(&mut self) -> Option<DropRecord> {
+        if self.ready.is_empty() {
+            self.ready = self.next_batch_blocking()?.into();
+        }
+        self.ready.pop_front()
+    }
+}
+
+/// The readers of dropped packets.
+#[derive(Debug, Default)]
+pub(crate) struct Subscribers {
+    senders: Mutex<Senders>,
+    lost: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Senders {
+    list: Vec<Sender<Vec<DropRecord>>>,
+    /// No more will come.
+    ended: bool,
+}
+
+impl Subscribers {
+    /// A reader from here on.
+    pub(crate) fn subscribe(&self) -> DropStream {
+        let (sender, receiver) = async_channel::bounded(BATCHES);
+        let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
+        if !senders.ended {
+            senders.list.push(sender);
+        }
+        DropStream { receiver: Box::pin(receiver), ready: VecDeque::new() }
+    }
+
+    /// Hands records to every reader.
+    pub(crate) fn publish(&self, drops: Vec<DropRecord>) {
+        if drops.is_empty() {
+            return;
+        }
+        let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
+        senders.list.retain(|sender| match sender.try_send(drops.clone()) {
+            Ok(()) => true,
+            Err(TrySendError::Closed(_)) => false,
+            Err(TrySendError::Full(lost)) => {
+                let packets = lost.iter().map(|drop| drop.count).sum();
+                self.lost.fetch_add(packets, Ordering::AcqRel);
+                true
+            }
+        });
+    }
+
+    /// Ends the streams once what waits in them is read.
+    pub(crate) fn end(&self) {
+        let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
+        senders.list.clear();
+        senders.ended = true;
+    }
+
+    /// Packets of records that readers did not take in time.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_records::dropped;
+
+    #[test]
+    fn every_reader_gets_every_record_and_what_it_leaves_is_counted() {
+        let subscribers = Subscribers::default();
+        subscribers.publish(vec![dropped(0)]);
+        let (mut reader, mut slow) = (subscribers.subscribe(), subscribers.subscribe());
+        for n in 0..BATCHES as u64 + 5 {
+            subscribers.publish(vec![dropped(n)]);
+            assert_eq!(reader.next(), Some(dropped(n)));
+        }
+        assert_eq!(subscribers.lost(), 5 * dropped(0).count);
+        subscribers.end();
+        assert_eq!(reader.next(), None);
+        let kept: Vec<_> = std::iter::from_fn(|| slow.next()).collect();
+        assert_eq!(kept, (0..BATCHES as u64).map(dropped).collect::<Vec<_>>());
+        assert_eq!(subscribers.subscribe().next(), None, "nothing comes any more");
+    }
+
+    #[test]
+    fn a_reader_that_goes_costs_nothing() {
+        let subscribers = Subscribers::default();
+        std::mem::drop(subscribers.subscribe());
+        for n in 0..2 * BATCHES as u64 {
+            subscribers.publish(vec![dropped(n)]);
+        }
+        assert_eq!(subscribers.lost(), 0);
+    }
+}
