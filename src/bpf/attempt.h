@@ -120,20 +120,6 @@ static __always_inline void read_addresses(struct netspy_conn *c, bool direct, s
 	read_local(c, direct, sk);
 }
 
-/* Whether the other side of the socket is still this one. */
-static __always_inline bool has_remote(const struct netspy_conn *c, bool direct, struct sock *sk)
-{
-	const __u32 *word = (const __u32 *)c->remote;
-	__u32 addr[4];
-
-	if (READ(direct, sk, __sk_common.skc_family) == AF_INET)
-		return READ(direct, sk, __sk_common.skc_daddr) == word[0];
-	copy_in6((__u8 *)addr, direct, &sk->__sk_common.skc_v6_daddr);
-	if (c->family == AF_INET)
-		return addr[3] == word[0];
-	return addr[0] == word[0] && addr[1] == word[1] && addr[2] == word[2] && addr[3] == word[3];
-}
-
 static __always_inline bool is_loopback_address(__u16 family, const __u8 *addr)
 {
 	const __u32 *word = (const __u32 *)addr;

@@ -33,6 +33,9 @@ struct any_sockaddr {
 #define SOCKADDR_IN_LEN	 8 /* without the padding */
 #define SOCKADDR_IN6_LEN 24
 
+/* connect() on a datagram sock waits for nothing but the processor. */
+#define LONGEST_CALL_NS (1000ULL * 1000 * 1000)
+
 static __always_inline bool read_sockaddr(struct any_sockaddr *sa, enum address_space space,
 					  const void *addr, __u32 len)
 {
@@ -211,15 +214,24 @@ static __always_inline void tcp_returned_0(__u64 key, struct netspy_counters *n)
 	bpf_map_delete_elem(&conns, &key);
 }
 
-/* Whether the search for what existed before came upon the sock while the call was under way, and
- * found the peer that the call has given it. */
-static __always_inline bool is_found_meanwhile(bool direct, const struct connect_return *call)
+/* connect() on a datagram sock returned 0: ends the peer that there was. Returns whether the call
+ * is an attempt to be told of: not if the search for what existed before came upon the sock while
+ * it was under way, and found the new peer. */
+static __always_inline bool end_peer_before(bool direct, const struct connect_return *call,
+					    struct netspy_counters *n)
 {
-	__u64 key = (__u64)call->sk;
-	struct netspy_conn *c = bpf_map_lookup_elem(&conns, &key);
+	struct sock *sk = call->sk;
+	__u64 key = (__u64)sk;
+	struct netspy_conn *c = peer_of(key, n);
 
-	return c && c->flags & NETSPY_F_PREEXISTING && call->start_ns &&
-	       c->outcome_ns > call->start_ns && has_remote(c, direct, call->sk);
+	if (!c)
+		return true;
+	/* A start that is not known, or after it was found, makes more of the difference. */
+	if (c->flags & NETSPY_F_PREEXISTING && c->outcome_ns - call->start_ns < LONGEST_CALL_NS &&
+	    c->remote_port == bpf_ntohs(READ(direct, sk, __sk_common.skc_dport)))
+		return false;
+	end_datagram(&conns, &key, c, NETSPY_END_DISCONNECT, bpf_ktime_get_boot_ns(), n);
+	return true;
 }
 
 /* Return values that say nothing about an attempt. */
@@ -273,11 +285,8 @@ static __always_inline void on_connect_return(bool direct, enum address_space sp
 			return;
 	}
 	/* One that fails leaves the peer that there was. */
-	if (cfg_hold && family != AF_UNIX && !call->ret) {
-		if (found_existing && is_found_meanwhile(direct, call))
-			return;
-		end_peer((__u64)sk, NETSPY_END_DISCONNECT, n);
-	}
+	if (cfg_hold && family != AF_UNIX && !call->ret && !end_peer_before(direct, call, n))
+		return;
 	readable = read_sockaddr(&sa, space, call->addr, call->len);
 	/* AF_UNSPEC takes the peer away. */
 	if (readable && call->len >= 2 && sa.family == AF_UNSPEC)

@@ -4,7 +4,7 @@
 
 use netspy::ConnectionStream;
 
-use crate::harness::{forced, watch};
+use crate::harness::{forced, watch_with_existing};
 
 /// What the verifier may go through for one program. The kernel's own limit is a million; beyond
 /// some ten thousand a harmless change of the compiler may cross it, and loading takes long. About
@@ -18,7 +18,7 @@ fn field(text: &str) -> String {
 
 #[test]
 fn each_feature_has_a_hook_or_says_what_is_missing() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = watch_with_existing(ConnectionStream::builder()) else { return };
     let report = watch.handle.capabilities();
     let backend = report.backend.unwrap();
     println!("report\tbackend\t{backend}");
@@ -43,7 +43,7 @@ fn each_feature_has_a_hook_or_says_what_is_missing() {
 
 #[test]
 fn no_program_takes_the_verifier_long() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = watch_with_existing(ConnectionStream::builder()) else { return };
     let report = watch.handle.capabilities();
     let mut long = Vec::new();
     for program in &report.programs {
