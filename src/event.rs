@@ -397,6 +397,23 @@ pub struct Dropped {
     pub count: u64,
 }
 
+/// What an open connection has carried so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Payload bytes sent, each counted once however often it was retransmitted; `None` where they
+    /// are not counted.
+    pub bytes_sent: Option<u64>,
+    /// Payload bytes received; `None` for datagrams, whose arrival is not seen.
+    pub bytes_received: Option<u64>,
+    /// Datagrams sent, one per call that sent; `None` for TCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datagrams_sent: Option<u64>,
+    /// Segments retransmitted so far; `None` where the protocol has none.
+    pub retransmits: Option<u32>,
+    /// Smoothed round-trip time in microseconds, if the kernel has measured one.
+    pub srtt_us: Option<u32>,
+}
+
 /// How an established connection, a datagram socket's time with a peer, or a socket that listens,
 /// ended, and what it carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -420,6 +437,19 @@ pub struct Close {
     pub srtt_us: Option<u32>,
     /// Why it closed.
     pub reason: CloseReason,
+}
+
+impl Close {
+    /// What the connection has carried.
+    pub fn carried(&self) -> Traffic {
+        Traffic {
+            bytes_sent: self.bytes_sent,
+            bytes_received: self.bytes_received,
+            datagrams_sent: self.datagrams_sent,
+            retransmits: self.retransmits,
+            srtt_us: self.srtt_us,
+        }
+    }
 }
 
 /// One connection attempt: who, where to, with what outcome. Connections that were accepted and
@@ -472,6 +502,9 @@ pub struct Connection {
     pub syn_retransmits: Option<u32>,
     /// Packets that the kernel dropped.
     pub drop: Option<Dropped>,
+    /// What it has carried so far: in answers to queries, of what is open when they are given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<Traffic>,
     /// The end of an established connection.
     pub close: Option<Close>,
     /// Whether it existed before capture began.
@@ -479,6 +512,11 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// What it has carried: until its end, or so far if that is known.
+    pub fn carried(&self) -> Option<Traffic> {
+        self.close.map(|close| close.carried()).or(self.traffic)
+    }
+
     /// Whether it is an attempt or an accepted connection, which the books count: what listens, and
     /// what existed before capture began, is none.
     pub fn is_attempt(&self) -> bool {

@@ -3,8 +3,9 @@
 //! [`Source`] is implemented by the local store and by the HTTP client, so that every front end
 //! asks the same functions and no answer is computed twice in two ways.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::accounting::Accounting;
 use crate::capture::report::{AttachReport, Feature};
-use crate::event::{Connection, ConnectionId, Direction, Outcome, Protocol, State};
+use crate::event::{Connection, ConnectionId, Direction, Outcome, Protocol, State, Traffic};
 
 pub mod drops;
 pub mod filter;
@@ -307,6 +308,10 @@ pub trait CaptureHandle: Send + Sync {
     fn report(&self) -> AttachReport;
     /// `None` while capture runs; why it stopped otherwise.
     fn stopped(&self) -> Option<String>;
+    /// What the connections that are open now have carried so far, as far as that is known.
+    fn traffic(&self) -> Arc<HashMap<ConnectionId, Traffic>> {
+        Arc::default()
+    }
     /// Up to when there are records, if they come from a recording; `None` while more may come.
     fn recorded_until(&self) -> Option<RecordingEnd> {
         None

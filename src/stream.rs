@@ -1,6 +1,6 @@
 //! [`ConnectionStream`]: the events of this host as a stream.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -16,7 +16,7 @@ use crate::accounting::{Accounting, Counters};
 use crate::capture::driver::{self, Batch, Shared};
 use crate::capture::error::CaptureError;
 use crate::capture::report::{AttachReport, Backend};
-use crate::event::Connection;
+use crate::event::{Connection, ConnectionId, Traffic};
 
 mod dropped;
 
@@ -275,6 +275,13 @@ impl StreamHandle {
         self.shared.drain();
     }
 
+    /// What the connections that are open now have carried so far, by their id; those that the
+    /// kernel side follows, where the capabilities have `traffic`. An answer may be a fifth of a
+    /// second old.
+    pub fn traffic(&self) -> Arc<HashMap<ConnectionId, Traffic>> {
+        self.shared.traffic.figures()
+    }
+
     /// Start of capture.
     pub fn since(&self) -> Timestamp {
         self.shared.since
@@ -312,6 +319,9 @@ impl crate::query::CaptureHandle for StreamHandle {
     }
     fn stopped(&self) -> Option<String> {
         self.stopped()
+    }
+    fn traffic(&self) -> Arc<HashMap<ConnectionId, Traffic>> {
+        self.traffic()
     }
 }
 

@@ -17,6 +17,7 @@
 #include "existing.h"
 #include "inbound.h"
 #include "send.h"
+#include "traffic.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -548,6 +549,25 @@ int sweep_flows(struct bpf_iter__bpf_map_elem *ctx)
 	key = *found;
 	sweep_flow(&key, f, this_cpu_counters());
 	return 0;
+}
+
+/* ---- what open connections have carried ---- */
+
+SEC("iter/bpf_map_elem")
+int traffic(struct bpf_iter__bpf_map_elem *ctx)
+{
+	struct netspy_conn *c = ctx->value;
+	__u64 *key = ctx->key;
+
+	return c && key ? on_traffic(ctx->meta->seq, c, *key) : 0;
+}
+
+SEC("iter/bpf_map_elem")
+int traffic_of_flows(struct bpf_iter__bpf_map_elem *ctx)
+{
+	struct netspy_flow *f = ctx->value;
+
+	return f ? on_traffic(ctx->meta->seq, &f->conn, 0) : 0;
 }
 
 /* ---- what existed before ---- */

@@ -129,6 +129,20 @@ struct netspy_exec {
 	__u8 args[NETSPY_ARGS_LEN];
 };
 
+/* What an open connection has carried so far. */
+struct netspy_traffic {
+	__u64 start_ns; /* with tid: which */
+	__u32 tid;
+	__u16 flags; /* as in netspy_conn */
+	__u8 is_datagram;
+	__u8 reserved;
+	__u64 bytes_sent;
+	__u64 bytes_received;
+	__u64 datagrams_sent;
+	__u32 retransmits;
+	__u32 srtt_us;
+};
+
 /* Per processor. */
 struct netspy_counters {
 	__u64 attempts;
@@ -162,6 +176,7 @@ struct netspy_cidr6 {
 _Static_assert(sizeof(struct netspy_conn) == 216, "layout of netspy_conn");
 _Static_assert(sizeof(struct netspy_unix) == 328, "layout of netspy_unix");
 _Static_assert(sizeof(struct netspy_exec) == 1056, "layout of netspy_exec");
+_Static_assert(sizeof(struct netspy_traffic) == 48, "layout of netspy_traffic");
 _Static_assert(sizeof(struct netspy_counters) == 88, "layout of netspy_counters");
 
 #endif

@@ -140,7 +140,9 @@ static __always_inline void count_send(struct netspy_conn *c, __s32 ret, struct 
 	if (ret >= 0) {
 		bool first = c->datagrams_sent == 0;
 
-		__sync_fetch_and_add(&c->bytes_sent, ret);
+		/* To add a zero that the compiler knows is made an atomic OR, which 5.10 lacks. */
+		if (ret)
+			__sync_fetch_and_add(&c->bytes_sent, ret);
 		__sync_fetch_and_add(&c->datagrams_sent, 1);
 		/* An error that came back before stands. */
 		if (!first || c->evidence == NETSPY_EVIDENCE_SK_ERROR)

@@ -27,6 +27,7 @@ use super::shown::{Shown, Sight};
 use super::skel::types::bss;
 use super::support::KernelSupport;
 use super::sys;
+use super::traffic::TrafficDesk;
 use crate::accounting::{Counters, Lost};
 use crate::event::Connection;
 use crate::stream::Builder;
@@ -71,6 +72,7 @@ pub(crate) struct Shared {
     /// What they had missed by then.
     links_missed: AtomicU64,
     pub drops: DropDesk,
+    pub traffic: TrafficDesk,
     pub report: AttachReport,
     pub since: Timestamp,
     pub stopped: Mutex<Option<String>>,
@@ -122,6 +124,7 @@ impl Shared {
     fn release_links(&self) {
         self.links_missed.store(self.links_missed(), Ordering::Release);
         self.links.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.traffic.release();
     }
 
     fn ended(&self, why: &str) {
@@ -278,6 +281,7 @@ fn share(loaded: &Loaded<'_>, packets: Option<&Packets<'_>>) -> Result<Shared, C
         programs,
         links: Mutex::new(links),
         links_missed: AtomicU64::new(0),
+        traffic: TrafficDesk::new(&loaded.traffic).map_err(io("cannot share the links"))?,
         drops: DropDesk::of(packets).map_err(io("cannot share the count of drops"))?,
         report: loaded.report.clone(),
         since: Timestamp::now(),

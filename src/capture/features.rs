@@ -565,6 +565,18 @@ pub const FEATURES: &[FeatureHooks] = &[
         without: "what existed before capture began is not listed",
     },
     FeatureHooks {
+        name: "traffic",
+        required: false,
+        hooks: &[Hook {
+            name: "iter/bpf_map_elem",
+            backend: None,
+            programs: &["traffic", "traffic_of_flows"],
+            needs: &[Need::ProbeRead],
+            note: None,
+        }],
+        without: "what a connection carries is known when it has closed",
+    },
+    FeatureHooks {
         name: "in_progress",
         required: false,
         hooks: &[

@@ -28,6 +28,8 @@ pub(crate) struct Loaded<'obj> {
     pub sweeps: Vec<Link>,
     /// The iterator over what existed before.
     pub existing: Option<Link>,
+    /// Iterators that tell what open connections have carried so far.
+    pub traffic: Vec<Link>,
     pub report: AttachReport,
     /// Programs of which the kernel counts the runs that it skipped.
     pub counted: Vec<OwnedFd>,
@@ -226,6 +228,7 @@ fn attach<'obj>(
     support: &KernelSupport,
 ) -> Result<Loaded<'obj>, LoadError> {
     let (mut links, mut sweeps, mut existing) = (Links::default(), Vec::new(), None);
+    let mut traffic = Vec::new();
     let (mut counted, mut programs) = (Vec::new(), Vec::<ProgramReport>::new());
     for hook in plan.chosen() {
         for name in hook.programs.iter().copied() {
@@ -245,6 +248,7 @@ fn attach<'obj>(
             }
             match name {
                 "sweep" | "sweep_flows" => sweeps.push(link),
+                "traffic" | "traffic_of_flows" => traffic.push(link),
                 "existing" => existing = Some(link),
                 _ => links.0.push((name, link)),
             }
@@ -258,7 +262,7 @@ fn attach<'obj>(
     }
     let report =
         AttachReport { backend: backend.and_then(|hook| hook.backend), features, programs };
-    Ok(Loaded { links, sweeps, existing, report, counted, skel })
+    Ok(Loaded { links, sweeps, existing, traffic, report, counted, skel })
 }
 
 fn attach_one(
@@ -268,8 +272,8 @@ fn attach_one(
     support: &KernelSupport,
 ) -> Result<Link, String> {
     let link = match name {
-        "sweep" => program.attach_iter(skel.maps.conns.as_fd()),
-        "sweep_flows" => program.attach_iter(skel.maps.flows.as_fd()),
+        "sweep" | "traffic" => program.attach_iter(skel.maps.conns.as_fd()),
+        "sweep_flows" | "traffic_of_flows" => program.attach_iter(skel.maps.flows.as_fd()),
         _ if program.section().to_string_lossy().starts_with("cgroup/") => {
             let mount = support.cgroup2.as_deref().unwrap_or(Path::new("/sys/fs/cgroup"));
             let root = std::fs::File::open(mount)

@@ -24,6 +24,7 @@ pub(crate) mod skel;
 pub mod support;
 mod sys;
 mod tracefs;
+mod traffic;
 
 /// `NETSPY_F_SHOWN` of connect.h: an earlier version of the record went into the ring.
 pub(crate) const FLAG_SHOWN: u16 = 0x0001;

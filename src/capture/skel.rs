@@ -25,8 +25,11 @@ unsafe impl Plain for types::netspy_unix {}
 unsafe impl Plain for types::netspy_exec {}
 // SAFETY: as above.
 unsafe impl Plain for types::netspy_counters {}
+// SAFETY: as above.
+unsafe impl Plain for types::netspy_traffic {}
 
 const _: () = assert!(size_of::<types::netspy_conn>() == 216);
 const _: () = assert!(size_of::<types::netspy_unix>() == 328);
 const _: () = assert!(size_of::<types::netspy_exec>() == 1056);
 const _: () = assert!(size_of::<types::netspy_counters>() == 88);
+const _: () = assert!(size_of::<types::netspy_traffic>() == 48);

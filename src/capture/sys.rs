@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use libbpf_rs::libbpf_sys;
 use plain::Plain;
@@ -59,6 +59,17 @@ pub(crate) fn link_misses(fd: BorrowedFd<'_>) -> u64 {
     }
     // SAFETY: as above.
     unsafe { event.__bindgen_anon_1.kprobe.missed }
+}
+
+/// Begins to read what the iterator at a link has to say.
+pub(crate) fn iterator(link: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: takes an integer, which is an open descriptor.
+    let fd = unsafe { libbpf_sys::bpf_iter_create(link.as_raw_fd()) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call made it for us, and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Whether the kernel lets a tracing program call a helper. Needs the right to load programs.

@@ -87,6 +87,7 @@ pub(super) fn build(
             .then(|| raw.outcome_ns.saturating_sub(raw.start_ns) / 1_000),
         syn_retransmits: (tells_syns && phase != Phase::Pending).then_some(raw.syn_retransmits),
         drop: None,
+        traffic: None,
         close: (phase == Phase::Closed).then(|| close(raw, is_datagram, clock)),
         preexisting: has(FLAG_PREEXISTING),
     })

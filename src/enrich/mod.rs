@@ -26,13 +26,18 @@ pub(crate) struct Enricher {
     drops: u32,
 }
 
+/// What tells the ids of this boot from those of others.
+pub(crate) fn boot() -> u32 {
+    let id = read("/proc/sys/kernel/random/boot_id");
+    id.get(..8).and_then(|hex| u32::from_str_radix(hex, 16).ok()).unwrap_or(0)
+}
+
 impl Enricher {
     pub(crate) fn new() -> Self {
         let host = read("/proc/sys/kernel/hostname");
-        let boot_id = read("/proc/sys/kernel/random/boot_id");
         Enricher {
             host: host.into(),
-            boot: boot_id.get(..8).and_then(|hex| u32::from_str_radix(hex, 16).ok()).unwrap_or(0),
+            boot: boot(),
             clock: Clock::new(),
             processes: process::Processes::default(),
             drops: 0,

@@ -431,6 +431,7 @@ impl Tables {
             latency_us: row.latency_us().map(u64::from),
             syn_retransmits: (row.syn != NO_SYN).then(|| row.syn.into()),
             drop,
+            traffic: None,
             close: row.close_reason.and_then(|reason| self.closed(row.close, reason)),
             preexisting: row.preexisting(),
         })

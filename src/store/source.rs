@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::ledger::Ledger;
 use super::{DropSelection, Follower, Selected, SelectedDrops, Selection, Store};
 use crate::accounting::{Accounting, Counters, Gap};
-use crate::event::{Connection, ConnectionId};
+use crate::event::{Connection, ConnectionId, State};
 use crate::query::drops::{DropBooks, DropFilter, DropList};
 use crate::query::{
     CaptureHandle, Filter, Follow, List, Page, QueryError, Source, Status, Summary, Window,
@@ -210,7 +210,8 @@ impl Inner {
     fn list(&self, filter: Filter, page: &Page) -> Result<List, QueryError> {
         let (since, until) = (filter.since, filter.until);
         let selection = Selection::from(filter);
-        let selected = self.store.list(&selection, page)?;
+        let mut selected = self.store.list(&selection, page)?;
+        self.add_traffic(&mut selected.connections);
         let newest_outside_window =
             if selected.total == 0 { self.newest_outside(&selection) } else { None };
         Ok(List {
@@ -221,6 +222,16 @@ impl Inner {
             accounting: self.books(since, until),
             newest_outside_window,
         })
+    }
+
+    /// Says of what is open what it has carried so far.
+    fn add_traffic(&self, connections: &mut [Connection]) {
+        let mut open = connections.iter_mut().filter(|c| c.state == State::Open).peekable();
+        if self.replayed || open.peek().is_none() {
+            return;
+        }
+        let traffic = self.capture.traffic();
+        open.for_each(|c| c.traffic = traffic.get(&c.id).copied());
     }
 
     fn summary(&self, filter: Filter) -> Summary {
@@ -343,7 +354,12 @@ impl Source for LocalSource {
     }
 
     async fn get(&self, id: ConnectionId) -> Result<Option<Connection>, QueryError> {
-        Ok(self.inner.store.get(id))
+        self.look(move |inner| {
+            let mut found = inner.store.get(id);
+            inner.add_traffic(found.as_mut_slice());
+            found
+        })
+        .await
     }
 
     async fn summary(&self, filter: &Filter) -> Result<Summary, QueryError> {

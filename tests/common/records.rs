@@ -66,6 +66,7 @@ pub fn refused(n: u64, info: &Arc<ProcessInfo>) -> Connection {
         latency_us: Some(100 + n % 1_000),
         syn_retransmits: Some(0),
         drop: None,
+        traffic: None,
         close: None,
         preexisting: false,
     }

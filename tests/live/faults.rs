@@ -12,7 +12,8 @@ use netspy::stream::Builder;
 use rustix::net::{AddressFamily, SocketType};
 
 use crate::harness::{
-    bound_port, connect, free_port, goes_to, ip, own_network, set_syn_retries, start, v4, watch,
+    bound_port, connect, free_port, goes_to, ip, newest, own_network, set_syn_retries, start, v4,
+    watch,
 };
 use crate::kernel;
 use crate::roles::play;
@@ -176,7 +177,7 @@ fn two_captures_see_the_same_and_the_end_of_one_is_not_felt_by_the_other() {
     }
     let handle = other.handle();
     handle.stop();
-    let theirs: Vec<_> = other.into_iter().collect();
+    let theirs = newest(other.into_iter().collect());
     let books = handle.accounting();
     assert!(books.balances() && books.lost.total() == 0, "{books:?}");
     let later = bound_port();

@@ -7,7 +7,7 @@ use netspy::stream::Builder;
 use netspy::{Connection, ConnectionStream};
 use rustix::net::{AddressFamily, SocketType};
 
-use crate::harness::{bound_port, connect, free_port, observes, v4, watch_with_existing};
+use crate::harness::{bound_port, connect, free_port, newest, observes, v4, watch_with_existing};
 
 /// Which records are meant: their direction, and the socket's own end.
 type Places = Vec<(Direction, SocketAddr)>;
@@ -17,7 +17,7 @@ fn under(builder: Builder, attempts: impl FnOnce()) -> Option<(Vec<Connection>, 
     let watch = crate::harness::watch(builder)?;
     attempts();
     let handle = watch.handle.clone();
-    let all = watch.stop();
+    let all = newest(watch.stop());
     let counters = handle.counters();
     assert_eq!(counters.pending(), 0, "{counters:?}");
     Some((all, counters.filtered))

@@ -192,6 +192,18 @@ impl Watch {
     }
 }
 
+/// The newest version of each record.
+pub fn newest(versions: Vec<Connection>) -> Vec<Connection> {
+    let mut newest: Vec<Connection> = Vec::new();
+    for version in versions {
+        match newest.iter_mut().find(|c| c.id == version.id) {
+            Some(earlier) => *earlier = version,
+            None => newest.push(version),
+        }
+    }
+    newest
+}
+
 impl Drop for Watch {
     fn drop(&mut self) {
         self.handle.stop();

@@ -30,4 +30,5 @@ mod roles;
 mod send;
 mod takeover;
 mod tcp;
+mod traffic;
 mod unix;

@@ -144,6 +144,7 @@ pub fn csv(c: &Connection) -> String {
         value.map(|v| v.to_string()).unwrap_or_default()
     }
     let (process, remote, close) = (c.process.as_ref(), c.remote.as_ref(), c.close.as_ref());
+    let carried = c.carried();
     let fields = [
         c.id.to_string(),
         c.time.to_string(),
@@ -177,11 +178,11 @@ pub fn csv(c: &Connection) -> String {
         show(c.syn_retransmits),
         show(close.map(|c| c.time)),
         show(close.and_then(|c| c.duration_us)),
-        show(close.and_then(|c| c.bytes_sent)),
-        show(close.and_then(|c| c.bytes_received)),
-        show(close.and_then(|c| c.datagrams_sent)),
-        show(close.and_then(|c| c.retransmits)),
-        show(close.and_then(|c| c.srtt_us)),
+        show(carried.and_then(|c| c.bytes_sent)),
+        show(carried.and_then(|c| c.bytes_received)),
+        show(carried.and_then(|c| c.datagrams_sent)),
+        show(carried.and_then(|c| c.retransmits)),
+        show(carried.and_then(|c| c.srtt_us)),
         show(close.map(|c| c.reason)),
         c.preexisting.to_string(),
         show(c.drop.as_ref().map(|d| &d.reason)),
@@ -225,17 +226,19 @@ pub fn write_full(
     if let Some(close) = &c.close {
         fact("Closed", format!("{}, {}", clock.full(close.time), close.reason));
         fact("Open for", close.duration_us.map_or("unknown".to_owned(), units::duration));
+    }
+    if let Some(carried) = c.carried() {
         let bytes = |n: Option<u64>| n.map_or("unknown".to_owned(), units::bytes);
-        if let (Some(n), sent) = (close.datagrams_sent, bytes(close.bytes_sent)) {
+        if let (Some(n), sent) = (carried.datagrams_sent, bytes(carried.bytes_sent)) {
             fact("Sent", format!("{n} datagrams, {sent}"));
-        } else if close.bytes_sent.is_some() || close.bytes_received.is_some() {
-            let (sent, received) = (bytes(close.bytes_sent), bytes(close.bytes_received));
+        } else if carried.bytes_sent.is_some() || carried.bytes_received.is_some() {
+            let (sent, received) = (bytes(carried.bytes_sent), bytes(carried.bytes_received));
             fact("Sent, received", format!("{sent}, {received}"));
         }
-        if let Some(n) = close.retransmits {
+        if let Some(n) = carried.retransmits {
             fact("Retransmits", n.to_string());
         }
-        if let Some(us) = close.srtt_us {
+        if let Some(us) = carried.srtt_us {
             fact("Round trip", units::duration(us.into()));
         }
     }
