@@ -261,10 +261,12 @@ static __always_inline bool load_ipv6(struct netspy_drop_key *key, struct packet
 	return true;
 }
 
-/* A TCP segment that only acknowledges is done with when it was read; that TCP frees it without a
- * reason in CLOSE_WAIT, CLOSING and LAST_ACK, as if dropped, says nothing
- * (tcp_rcv_state_process() in net/ipv4/tcp_input.c). */
-static __always_inline bool is_bare_ack(struct netspy_drop_key *key, struct packet *p, __u64 bytes)
+/* A TCP segment without data that begins nothing is done with when TCP has read it; that TCP frees
+ * it without a reason, as if dropped, says nothing. It does so in CLOSE_WAIT, CLOSING and LAST_ACK
+ * (tcp_rcv_state_process() in net/ipv4/tcp_input.c), and in TIME_WAIT (tcp_v4_rcv() in
+ * net/ipv4/tcp_ipv4.c), where the FIN of a peer that closes later comes to. */
+static __always_inline bool is_empty_segment(struct netspy_drop_key *key, struct packet *p,
+					     __u64 bytes)
 {
 	__u32 word, header;
 
@@ -273,8 +275,8 @@ static __always_inline bool is_bare_ack(struct netspy_drop_key *key, struct pack
 		return false;
 	word = bpf_ntohl(word);
 	header = (word >> 28) * 4;
-	/* FIN, SYN, RST, PSH, ACK */
-	return (word >> 16 & 0x1f) == 0x10 && p->transport - p->at + header == bytes;
+	/* Without SYN. */
+	return (word >> 16 & 0x2) == 0 && p->transport - p->at + header == bytes;
 }
 
 /* What is needed of a socket. */
@@ -471,9 +473,12 @@ static __always_inline bool describe(bool direct, struct sk_buff *skb, struct so
 	    (ethertype == ETH_P_IPV6 && load_ipv6(key, &packet))) {
 		/* From the IP header on, on whichever layer the packet is. */
 		*bytes += (__u64)READ(direct, skb, data) - packet.at;
-		if (!is_bare_ack(key, &packet, *bytes))
+		if (!is_empty_segment(key, &packet, *bytes))
 			return true;
-		/* TCP takes the device away from what it receives. */
+		/* TCP is handed what it receives without the IP header, and then takes the device
+		 * away from it. */
+		if ((__u64)READ(direct, skb, data) == packet.transport)
+			return false;
 		return READ(direct, skb, dev) || (READ(direct, skb, sk) && !rx_sk);
 	}
 	skb_sk = READ(direct, skb, sk);

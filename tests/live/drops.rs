@@ -285,6 +285,21 @@ fn data_that_nobody_takes_explains_an_established_connection() {
     assert_eq!(closed.id, c.id);
 }
 
+/// The server's FIN finds the client in TIME_WAIT.
+fn close_long_after_the_peer() -> SocketAddr {
+    const FIN_WAIT2: u8 = 5;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    // The acknowledgement may be delayed.
+    while raw::tcp_state(&client) != FIN_WAIT2 {
+        std::thread::yield_now();
+    }
+    drop((client, server));
+    listener.local_addr().unwrap()
+}
+
 #[test]
 fn what_ends_in_order_is_no_drop() {
     let Some(watch) = watch_drops_where(|note| note.is_none_or(|note| note.contains("5.17")))
@@ -316,6 +331,7 @@ fn what_ends_in_order_is_no_drop() {
                 remotes.push(remote);
             }
         }
+        remotes.push(close_long_after_the_peer());
         let (a, b) = (UdpSocket::bind("[::1]:0").unwrap(), UdpSocket::bind("[::1]:0").unwrap());
         a.send_to(&[1; 100], b.local_addr().unwrap()).unwrap();
         b.recv(&mut [0; 200]).unwrap();
@@ -457,6 +473,20 @@ mod raw {
             packet[26..28].copy_from_slice(&checksum.unwrap_or(0).to_be_bytes());
             sendto(&self.0, &packet, SendFlags::empty(), &to).unwrap();
         }
+    }
+
+    /// The first member of struct tcp_info.
+    pub fn tcp_state(fd: &impl AsRawFd) -> u8 {
+        let (mut state, mut len) = (0_u8, 1 as libc::socklen_t);
+        // SAFETY: the kernel writes no more than the length allows.
+        #[allow(unsafe_code)]
+        let ret = unsafe {
+            let (level, option) = (libc::IPPROTO_TCP, libc::TCP_INFO);
+            let to = (&raw mut state).cast();
+            libc::getsockopt(fd.as_raw_fd(), level, option, to, &raw mut len)
+        };
+        assert_eq!(ret, 0, "{}", std::io::Error::last_os_error());
+        state
     }
 
     pub fn set_option(fd: &impl AsRawFd, level: libc::c_int, option: libc::c_int, value: &[u8]) {
