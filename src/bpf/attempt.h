@@ -120,6 +120,19 @@ static __always_inline void read_addresses(struct netspy_conn *c, bool direct, s
 	read_local(c, direct, sk);
 }
 
+/* Whether the other side of the sock is still this one, as far as its port and the last word of its
+ * address tell. A mapped IPv4 address is in the place of one too. */
+static __always_inline bool has_remote(const struct netspy_conn *c, bool direct, struct sock *sk)
+{
+	const __u32 *word = (const __u32 *)c->remote;
+
+	if (c->remote_port != bpf_ntohs(READ(direct, sk, __sk_common.skc_dport)))
+		return false;
+	if (c->family == AF_INET)
+		return word[0] == READ(direct, sk, __sk_common.skc_daddr);
+	return word[3] == READ(direct, sk, __sk_common.skc_v6_daddr.in6_u.u6_addr32[3]);
+}
+
 static __always_inline bool is_loopback_address(__u16 family, const __u8 *addr)
 {
 	const __u32 *word = (const __u32 *)addr;

@@ -223,14 +223,18 @@ static __always_inline bool end_peer_before(bool direct, const struct connect_re
 	struct sock *sk = call->sk;
 	__u64 key = (__u64)sk;
 	struct netspy_conn *c = peer_of(key, n);
+	__u64 now, start;
 
 	if (!c)
 		return true;
-	/* A start that is not known, or after it was found, makes more of the difference. */
-	if (c->flags & NETSPY_F_PREEXISTING && c->outcome_ns - call->start_ns < LONGEST_CALL_NS &&
-	    c->remote_port == bpf_ntohs(READ(direct, sk, __sk_common.skc_dport)))
+	now = bpf_ktime_get_boot_ns();
+	/* Where the start is not known, it was not long ago. One that is after it was found makes
+	 * more of the difference. */
+	start = call->start_ns ? call->start_ns : now - LONGEST_CALL_NS;
+	if (c->flags & NETSPY_F_PREEXISTING && c->outcome_ns - start < LONGEST_CALL_NS &&
+	    has_remote(c, direct, sk))
 		return false;
-	end_datagram(&conns, &key, c, NETSPY_END_DISCONNECT, bpf_ktime_get_boot_ns(), n);
+	end_datagram(&conns, &key, c, NETSPY_END_DISCONNECT, now, n);
 	return true;
 }
 
