@@ -283,6 +283,7 @@ impl Random {
             } else {
                 None
             },
+            traffic: None,
             close: self.maybe(|r| Close {
                 time: r.time(),
                 duration_us: r.maybe(number),
