@@ -352,13 +352,6 @@ pub const FEATURES: &[FeatureHooks] = &[
                 note: None,
             },
             Hook {
-                name: "fexit/ping_v4_sendmsg + ping_v6_sendmsg + raw_sendmsg + rawv6_sendmsg",
-                backend: Some(Backend::Fentry),
-                programs: &["ping4_fexit", "ping6_fexit", "raw4_fexit", "raw6_fexit"],
-                needs: &[PING, PINGV6, RAW, RAWV6, Need::TaskPtRegs, CLOSE],
-                note: REMOTE_OF_CALLER,
-            },
-            Hook {
                 name: "kprobe+kretprobe/ping_v4_sendmsg + ping_v6_sendmsg + raw_sendmsg + \
                        rawv6_sendmsg",
                 backend: Some(Backend::Kprobe),
@@ -379,7 +372,12 @@ pub const FEATURES: &[FeatureHooks] = &[
                 name: "tp_btf/sock_send_length",
                 backend: None,
                 programs: &["send_length"],
-                needs: &[Need::Tracepoint("sock_send_length"), Need::TaskPtRegs, CLOSE],
+                needs: &[
+                    Need::Tracepoint("sock_send_length"),
+                    Need::TaskPtRegs,
+                    Need::ProbeRead,
+                    CLOSE,
+                ],
                 note: REMOTE_OF_CALLER,
             },
         ],
