@@ -323,6 +323,10 @@ impl End<'_> {
     fn begin(&mut self, shared: &Shared) {
         shared.release_links();
         self.links.detach();
+        // One that still runs may hold a place in the ring, and what is behind it, back.
+        if let Err(error) = sys::programs_have_ended() {
+            tracing::warn!("the end of capture may come before the last records: {error}");
+        }
         if let Some(data) = &mut self.data {
             data.ending = true;
         }
