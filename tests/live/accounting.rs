@@ -45,7 +45,8 @@ fn a_flood_is_delivered_to_the_last_attempt() {
     let books = handle.accounting();
     assert_eq!(books.lost.total(), 0, "{books:?}");
     assert_eq!((books.pending, books.delivered), (0, newest.len() as u64), "{books:?}");
-    assert!(books.balances() && books.complete, "{books:?}");
+    // Where the kernel preempts programs it skips runs of them, and says so; here others came after.
+    assert!(books.balances() && books.complete == (books.missed == 0), "{books:?}");
 }
 
 /// Books of a stream that nobody reads while `attempts` are made.
