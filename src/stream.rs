@@ -13,9 +13,10 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use crate::accounting::{Accounting, Counters};
-use crate::capture::driver::{self, Batch, Shared};
+use crate::capture::driver::{self, Batch};
 use crate::capture::error::CaptureError;
 use crate::capture::report::{AttachReport, Backend};
+use crate::capture::shared::Shared;
 use crate::event::{Connection, ConnectionId, Traffic};
 
 mod dropped;

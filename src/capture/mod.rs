@@ -19,6 +19,7 @@ mod packets;
 pub mod plan;
 mod reasons;
 pub mod report;
+pub(crate) mod shared;
 mod shown;
 pub(crate) mod skel;
 pub mod support;

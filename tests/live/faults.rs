@@ -95,15 +95,22 @@ fn more_threads_in_connect_than_return_probes_do_not_change_a_record() {
         }
     });
     assert!(attempts.join().unwrap().iter().all(|errno| *errno == libc::ETIMEDOUT));
-    for remote in remotes {
-        let c = watch.only(remote);
-        assert_eq!((c.outcome, c.errno), (Outcome::TimedOut, Some(libc::ETIMEDOUT)));
-        assert_eq!(c.evidence, Some(Evidence::SkError));
-    }
     let report = watch.handle.capabilities();
     let books = watch.handle.accounting();
     assert!(books.balances() && books.lost.total() == 0, "{books:?}");
     let is_counted = report.backend == Some(Backend::Kprobe);
+    // A kernel that preempts programs (since 7.0) may skip one and its stand-in, and says so. Return
+    // probes are none of them.
+    let mut may_miss = if is_counted { 0 } else { books.missed };
+    for remote in remotes {
+        if may_miss > 0 && watch.records(|c| goes_to(c, remote)).is_empty() {
+            may_miss -= 1;
+            continue;
+        }
+        let c = watch.only(remote);
+        assert_eq!((c.outcome, c.errno), (Outcome::TimedOut, Some(libc::ETIMEDOUT)));
+        assert_eq!(c.evidence, Some(Evidence::SkError));
+    }
     if is_counted && !tells_missed_probes() {
         println!("skipped: that misses are counted: Linux 6.7 brings their number");
     } else if is_counted {

@@ -28,7 +28,7 @@ impl Driver<'_> {
             Err(error) => return self.existing_failed(&format!("{error:#}")),
         };
         let mut bytes = vec![0; BYTES];
-        while !self.shared.stop.load(Ordering::Acquire) {
+        while !self.shared.is_stopping() {
             match iter.read(&mut bytes) {
                 Ok(0) => break,
                 Ok(len) => {
