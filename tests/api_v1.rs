@@ -6,7 +6,7 @@ mod common;
 use common::records::*;
 use common::{Answer, server};
 use netspy::Connection;
-use netspy::event::{Direction, Outcome};
+use netspy::event::{Direction, Outcome, Traffic};
 use netspy::query::{List, Status, Summary};
 
 fn list(answer: &Answer) -> List {
@@ -142,6 +142,33 @@ async fn what_listens_and_what_existed_before_can_be_asked_for_and_is_no_attempt
         let attempts = summary.by_outcome.get(&Outcome::Refused).copied().unwrap_or(0) as f64;
         assert!((summary.rate_per_second * seconds - attempts).abs() < 0.01, "{query}");
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_open_tells_what_it_has_carried_and_what_has_closed_does_not() {
+    let curl = info(7, "curl");
+    let (open, ended, unknown) = (established(1, &curl), closed(2, &curl), established(3, &curl));
+    let traffic = Traffic {
+        bytes_sent: Some(100),
+        bytes_received: Some(70_000),
+        datagrams_sent: None,
+        retransmits: Some(1),
+        srtt_us: None,
+    };
+    let server = server(vec![open.clone(), ended.clone(), unknown.clone()]).await;
+    *server.capture.traffic.lock().unwrap() =
+        [(open.id, traffic), (ended.id, traffic)].into_iter().collect();
+    let answer = list(&server.get("/api/v1/connections").await);
+    let of = |id| answer.connections.iter().find(|c| c.id == id).unwrap().traffic;
+    assert_eq!((of(open.id), of(ended.id), of(unknown.id)), (Some(traffic), None, None));
+    let one = server.get(&format!("/api/v1/connections/{}", open.id)).await.json();
+    let expected = serde_json::json!(
+        {"bytes_sent": 100, "bytes_received": 70_000, "retransmits": 1, "srtt_us": null}
+    );
+    assert_eq!(one["traffic"], expected);
+    let one = server.get(&format!("/api/v1/connections/{}", ended.id)).await.json();
+    assert!(one.get("traffic").is_none(), "{one}");
     server.stop().await;
 }
 

@@ -3,6 +3,7 @@
 
 pub mod records;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -11,6 +12,7 @@ use jiff::Timestamp;
 use netspy::Connection;
 use netspy::accounting::Counters;
 use netspy::capture::report::{AttachReport, Backend, Feature, ProgramReport};
+use netspy::event::{ConnectionId, Traffic};
 use netspy::query::CaptureHandle;
 use netspy::server::{Listeners, listen, serve};
 use netspy::store::{LocalSource, Store};
@@ -25,6 +27,7 @@ pub struct FakeCapture {
     pub since: Timestamp,
     pub counters: Mutex<Counters>,
     pub stopped: Mutex<Option<String>>,
+    pub traffic: Mutex<HashMap<ConnectionId, Traffic>>,
 }
 
 impl CaptureHandle for FakeCapture {
@@ -58,6 +61,9 @@ impl CaptureHandle for FakeCapture {
     fn stopped(&self) -> Option<String> {
         self.stopped.lock().unwrap().clone()
     }
+    fn traffic(&self) -> Arc<HashMap<ConnectionId, Traffic>> {
+        Arc::new(self.traffic.lock().unwrap().clone())
+    }
 }
 
 pub struct Server {
@@ -82,6 +88,7 @@ pub async fn server(records: Vec<Connection>) -> Server {
         since: records::epoch(),
         counters: Mutex::new(counters),
         stopped: Mutex::default(),
+        traffic: Mutex::default(),
     });
     let source = LocalSource::new(store.clone(), capture.clone());
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -184,7 +184,7 @@ fn two_captures_see_the_same_and_the_end_of_one_is_not_felt_by_the_other() {
     }
     let handle = other.handle();
     handle.stop();
-    let theirs = newest(other.into_iter().collect());
+    let theirs = newest(other);
     let books = handle.accounting();
     assert!(books.balances() && books.lost.total() == 0, "{books:?}");
     let later = bound_port();

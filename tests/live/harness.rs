@@ -1,5 +1,6 @@
 //! What the live tests share: a running stream to look things up in, and sockets of every kind.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -125,12 +126,8 @@ impl Watch {
     /// come through.
     pub fn records(&self, matches: impl Fn(&Connection) -> bool) -> Vec<Connection> {
         self.settle();
-        let mut newest: Vec<Connection> = Vec::new();
-        for version in self.seen.versions.lock().unwrap().iter().filter(|c| matches(c)) {
-            newest.retain(|c| c.id != version.id);
-            newest.push(version.clone());
-        }
-        newest
+        let versions = self.seen.versions.lock().unwrap();
+        newest(versions.iter().filter(|c| matches(c)).cloned())
     }
 
     /// The one record of an attempt on a remote address.
@@ -192,16 +189,17 @@ impl Watch {
     }
 }
 
-/// The newest version of each record.
-pub fn newest(versions: Vec<Connection>) -> Vec<Connection> {
-    let mut newest: Vec<Connection> = Vec::new();
+/// The newest version of each record, in the order in which these came.
+pub fn newest(versions: impl IntoIterator<Item = Connection>) -> Vec<Connection> {
+    let mut newest: Vec<Option<Connection>> = Vec::new();
+    let mut places = HashMap::new();
     for version in versions {
-        match newest.iter_mut().find(|c| c.id == version.id) {
-            Some(earlier) => *earlier = version,
-            None => newest.push(version),
+        if let Some(earlier) = places.insert(version.id, newest.len()) {
+            newest[earlier] = None;
         }
+        newest.push(Some(version));
     }
-    newest
+    newest.into_iter().flatten().collect()
 }
 
 impl Drop for Watch {

@@ -61,6 +61,8 @@ impl Churn {
             } else {
                 passing.push_back(made)
             }
+            // So that the ring holds what comes while the reader is held up.
+            std::thread::sleep(Duration::from_micros(200));
             if passing.len() > open {
                 passing.pop_front().into_iter().for_each(|made| self.end(made));
             }
