@@ -68,16 +68,6 @@ static __always_inline bool is_of_kernel(struct bpf_sock_addr *ctx, __u64 key)
 	return ctx->protocol == IPPROTO_TCP && is_subflow(false, tp) && is_join(false, tp);
 }
 
-/* The address of the sock as a number, from which others can be computed. */
-static __always_inline __u64 address_of(struct bpf_sock_addr *ctx)
-{
-	struct bpf_sock *sk = ctx->sk;
-	__u64 address = 0;
-
-	bpf_probe_read_kernel(&address, sizeof(address), &sk);
-	return address;
-}
-
 /* Always lets the call go on. */
 static __always_inline int on_connect_by(struct bpf_sock_addr *ctx, bool v6)
 {
@@ -87,7 +77,7 @@ static __always_inline int on_connect_by(struct bpf_sock_addr *ctx, bool v6)
 		note_start((__u64)ctx->sk);
 		return 1;
 	}
-	key = address_of(ctx);
+	key = address_of(ctx->sk);
 	if (any_called) {
 		struct netspy_conn *c = bpf_map_lookup_elem(&conns, &key);
 

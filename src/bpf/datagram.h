@@ -46,6 +46,15 @@ static __always_inline __u64 key_of(const void *pointer)
 	return *slot;
 }
 
+/* The same as a number from which others can be computed, as what helpers read is. */
+static __always_inline __u64 address_of(struct bpf_sock *sk)
+{
+	__u64 address = 0;
+
+	bpf_probe_read_kernel(&address, sizeof(address), &sk);
+	return address;
+}
+
 /* A new version of a record that may have been shown. If it was not, its next version will tell. */
 static __always_inline void changed(struct netspy_conn *c, struct netspy_counters *n)
 {

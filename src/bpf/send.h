@@ -268,7 +268,6 @@ static __always_inline int on_cgroup_send(struct bpf_sock_addr *ctx, __u16 famil
 {
 	struct netspy_dest to = {.family = family};
 	struct bpf_sock *sk = ctx->sk;
-	__u64 sock;
 
 	if (!sk)
 		return 1;
@@ -281,13 +280,10 @@ static __always_inline int on_cgroup_send(struct bpf_sock_addr *ctx, __u16 famil
 		to.addr[3] = ctx->user_ip6[3];
 	}
 	to.port = bpf_ntohs((__u16)ctx->user_port);
-	if (cfg_flows_at_once) {
-		/* As a number, since what is behind it is read by helpers. */
-		bpf_probe_read_kernel(&sock, sizeof(sock), &sk);
-		on_send_return(false, false, (struct sock *)sock, &to, 0, true);
-	} else {
+	if (cfg_flows_at_once)
+		on_send_return(false, false, (struct sock *)address_of(sk), &to, 0, true);
+	else
 		enter_send(key_of(sk), &to);
-	}
 	return 1;
 }
 

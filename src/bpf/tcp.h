@@ -216,32 +216,48 @@ static __always_inline void tcp_failed(bool direct, struct sock *sk, __u64 key,
 	}
 }
 
+/* Payload sent so far, each byte once. */
+static __always_inline __u64 payload_sent(bool direct, struct tcp_sock *tp)
+{
+	return READ(direct, tp, bytes_sent) - READ(direct, tp, bytes_retrans);
+}
+
+static __always_inline bool got_fin(bool direct, struct sock *sk)
+{
+	return (READ(direct, sk, __sk_common.skc_flags) >> SOCK_DONE_BIT) & 1;
+}
+
+/* Payload received so far. The peer's FIN takes a sequence number, and is counted as a byte. */
+static __always_inline __u64 payload_received(bool direct, struct sock *sk, struct tcp_sock *tp)
+{
+	__u64 received = READ(direct, tp, bytes_received);
+
+	if (got_fin(direct, sk))
+		received -= received > 0;
+	return received;
+}
+
 static __always_inline void tcp_closed(bool direct, struct sock *sk, __u64 key,
 				       struct netspy_conn *c, int oldstate,
 				       struct netspy_counters *n)
 {
 	struct tcp_sock *tp = tcp_of(direct, sk);
-	__u64 received;
-	bool got_fin, is_orphan;
+	bool is_orphan;
 
 	if (!tp)
 		return;
 	c->close_ns = bpf_ktime_get_boot_ns();
 	c->close_error = READ(direct, sk, sk_err);
-	c->bytes_sent = READ(direct, tp, bytes_sent) - READ(direct, tp, bytes_retrans);
+	c->bytes_sent = payload_sent(direct, tp);
 	c->retransmits = READ(direct, tp, total_retrans);
 	c->srtt_us = READ(direct, tp, srtt_us) >> 3;
-	received = READ(direct, tp, bytes_received);
-	got_fin = (READ(direct, sk, __sk_common.skc_flags) >> SOCK_DONE_BIT) & 1;
-	/* The peer's FIN takes a sequence number, and is counted as a byte. */
-	if (got_fin)
-		received -= received > 0;
-	c->bytes_received = received;
+	c->bytes_received = payload_received(direct, sk, tp);
 	is_orphan = !READ(direct, sk, sk_socket);
 	/* In FIN_WAIT2 without a FIN: closed with unread data or linger 0, when tcp_close() has not
 	 * orphaned the sock yet; or the orphan's time is up, which is in order. */
 	if (oldstate == TCP_ESTABLISHED || oldstate == TCP_FIN_WAIT1 ||
-	    oldstate == TCP_CLOSE_WAIT || (oldstate == TCP_FIN_WAIT2 && !got_fin && !is_orphan))
+	    oldstate == TCP_CLOSE_WAIT ||
+	    (oldstate == TCP_FIN_WAIT2 && !got_fin(direct, sk) && !is_orphan))
 		c->flags |= NETSPY_F_OWN_CLOSE;
 	c->phase = NETSPY_PHASE_CLOSED;
 	show(c, n, true);

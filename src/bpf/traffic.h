@@ -38,15 +38,12 @@ static __always_inline void write_tcp_traffic(struct seq_file *seq, const struct
 	struct tcp_sock *tp = (struct tcp_sock *)key;
 	struct netspy_traffic t = {
 	    .flags = c->flags,
-	    .bytes_sent = READ(false, tp, bytes_sent) - READ(false, tp, bytes_retrans),
-	    .bytes_received = READ(false, tp, bytes_received),
+	    .bytes_sent = payload_sent(false, tp),
+	    .bytes_received = payload_received(false, sk, tp),
 	    .retransmits = READ(false, tp, total_retrans),
 	    .srtt_us = READ(false, tp, srtt_us) >> 3,
 	};
 
-	/* The peer's FIN takes a sequence number, and is counted as a byte. */
-	if ((READ(false, sk, __sk_common.skc_flags) >> SOCK_DONE_BIT) & 1)
-		t.bytes_received -= t.bytes_received > 0;
 	/* The sock may have gone meanwhile, and its memory be another's. */
 	if (READ(false, sk, __sk_common.skc_dport) == bpf_htons(c->remote_port))
 		write_traffic(seq, c, &t);

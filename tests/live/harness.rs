@@ -232,6 +232,10 @@ pub fn held_in(watch: &Watch, map: &str) -> usize {
     entries(watch, map).iter().filter(|value| value[72..76] == pid).count()
 }
 
+pub fn local_of(c: &Connection) -> SocketAddr {
+    c.local.map(|local| SocketAddr::new(local.ip, local.port)).unwrap()
+}
+
 pub fn goes_to(c: &Connection, remote: SocketAddr) -> bool {
     c.remote.as_ref().is_some_and(|r| SocketAddr::new(r.ip, r.port) == remote)
 }

@@ -11,7 +11,7 @@ use netspy::{Connection, ConnectionStream};
 use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, accept, accept_with, socket_with};
 
-use crate::harness::{Watch, goes_to, held_in, observes, v4, watch};
+use crate::harness::{Watch, goes_to, held_in, local_of, observes, v4, watch};
 use crate::roles::play;
 
 /// Whether a record is of the server's end of a connection from this address.
@@ -35,12 +35,7 @@ fn sees_inbound(watch: &Watch) -> bool {
 
 /// Whether a record is of a connection that was accepted at this address.
 fn comes_in_at(c: &Connection, server: SocketAddr) -> bool {
-    c.direction == Direction::Inbound && c.remote.is_some() && ip_port(c) == server
-}
-
-fn ip_port(c: &Connection) -> SocketAddr {
-    let local = c.local.unwrap();
-    SocketAddr::new(local.ip, local.port)
+    c.direction == Direction::Inbound && c.remote.is_some() && local_of(c) == server
 }
 
 #[test]
@@ -61,7 +56,7 @@ fn an_accepted_connection_tells_its_two_ends_and_who_accepted_it() {
             };
             let from = client.local_addr().unwrap();
             let c = watch.wait("what was accepted", |c| comes_from(c, from));
-            assert_eq!(ip_port(&c), server);
+            assert_eq!(local_of(&c), server);
             let family = if server.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
             assert_eq!((c.family, c.protocol), (family, Protocol::Tcp));
             assert_eq!((c.state, c.outcome), (State::Open, Outcome::Established));
@@ -73,7 +68,7 @@ fn an_accepted_connection_tells_its_two_ends_and_who_accepted_it() {
             assert!(!c.preexisting && c.close.is_none());
             // The other end is a record of its own.
             let other = watch.wait("the client's", |c| {
-                c.direction == Direction::Outbound && c.local.is_some() && ip_port(c) == from
+                c.direction == Direction::Outbound && c.local.is_some() && local_of(c) == from
             });
             assert!(other.id != c.id && goes_to(&other, server));
             drop(accepted);
@@ -161,7 +156,7 @@ fn the_ends_agree_on_what_was_carried() {
         drop(second);
         let c = watch.wait("the server's end", |c| comes_from(c, from) && c.close.is_some());
         let o = watch.wait("the client's end", |c| {
-            c.direction == Direction::Outbound && c.close.is_some() && ip_port(c) == from
+            c.direction == Direction::Outbound && c.close.is_some() && local_of(c) == from
         });
         let (c, o) = ((c.close.unwrap(), c.state), (o.close.unwrap(), o.state));
         assert_eq!((c.1, o.1), (State::Closed, State::Closed));
@@ -222,7 +217,7 @@ fn a_multipath_connection_is_accepted_once() {
         drop((client, accepted));
         let c = watch.wait("its end", |c| comes_from(c, from) && c.close.is_some());
         assert_eq!((c.protocol, c.outcome), (shown, Outcome::Established));
-        assert_eq!((c.close.unwrap().bytes_received, ip_port(&c)), (Some(5), server));
+        assert_eq!((c.close.unwrap().bytes_received, local_of(&c)), (Some(5), server));
         assert_eq!(watch.records(|c| comes_from(c, from)).len(), 1);
     }
 }

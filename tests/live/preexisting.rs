@@ -12,13 +12,10 @@ use netspy::{Connection, ConnectionStream};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::harness::{
-    connect_nonblocking, goes_to, held_in, ip, observes, own_network, v4, watch_with_existing,
+    connect_nonblocking, goes_to, held_in, ip, local_of, observes, own_network, v4,
+    watch_with_existing,
 };
 use crate::roles::play;
-
-fn local_of(c: &Connection) -> SocketAddr {
-    c.local.map(|local| SocketAddr::new(local.ip, local.port)).unwrap()
-}
 
 /// Keeps a thread alive until it is dropped, with what its work made.
 struct Kept<T> {

@@ -8,12 +8,7 @@ use netspy::event::{Direction, State, Traffic};
 use netspy::stream::Builder;
 use netspy::{Connection, ConnectionStream};
 
-use crate::harness::{Watch, goes_to, observes, watch, watch_with_existing};
-
-/// Where this side of a connection is.
-fn ip_port(c: &Connection) -> SocketAddr {
-    c.local.map(|l| SocketAddr::new(l.ip, l.port)).unwrap()
-}
+use crate::harness::{Watch, goes_to, local_of, observes, watch, watch_with_existing};
 
 /// The figures of a connection, once they are such; the answer may be a moment old.
 fn wait_for(watch: &Watch, c: &Connection, is_so: impl Fn(&Traffic) -> bool) -> Traffic {
@@ -57,7 +52,7 @@ fn tells(watch: &Watch) -> bool {
 fn check(watch: &Watch, client: &mut TcpStream, accepted: &mut TcpStream, carried: (u64, u64)) {
     let (from, to) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
     let outbound = watch.wait("the client's end", |c| {
-        goes_to(c, to) && ip_port(c) == from && c.state == State::Open
+        goes_to(c, to) && local_of(c) == from && c.state == State::Open
     });
     exchange(client, accepted, 1000);
     exchange(accepted, client, 70_000);
@@ -66,7 +61,7 @@ fn check(watch: &Watch, client: &mut TcpStream, accepted: &mut TcpStream, carrie
     let figures = wait_for(watch, &outbound, is_all);
     assert!(figures.srtt_us.is_some() && figures.retransmits == Some(0), "{figures:?}");
     assert_eq!(figures.datagrams_sent, None);
-    let of = |c: &Connection| c.direction == Direction::Inbound && ip_port(c) == to;
+    let of = |c: &Connection| c.direction == Direction::Inbound && local_of(c) == to;
     if let Some(inbound) = watch.records(of).first() {
         let is_all = |t: &Traffic| (t.bytes_received, t.bytes_sent) == (Some(sent), Some(received));
         wait_for(watch, inbound, is_all);
@@ -129,7 +124,7 @@ fn a_datagram_socket_tells_how_many_it_has_sent() {
         if !observes(&watch, feature) {
             continue;
         }
-        let sent = watch.wait(feature, |c| goes_to(c, to) && ip_port(c) == from);
+        let sent = watch.wait(feature, |c| goes_to(c, to) && local_of(c) == from);
         let figures = wait_for(&watch, &sent, |t| t.datagrams_sent == Some(3));
         assert!(figures.bytes_sent.is_none_or(|n| n == bytes), "{figures:?}");
         assert_eq!((figures.bytes_received, figures.srtt_us), (None, None));
