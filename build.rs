@@ -23,6 +23,7 @@ fn build() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let clang = env::var("CLANG").unwrap_or_else(|_| "clang".to_owned());
     println!("cargo:rerun-if-env-changed=CLANG");
+    println!("cargo:rustc-env=NETSPY_VERSION={}", version(&root)?);
     let sources = root.join("src/bpf");
     for directory in [&sources, &root.join("vmlinux")] {
         track(directory)?;
@@ -41,6 +42,43 @@ fn build() -> Result<(), Box<dyn Error>> {
         skeleton(&clang, &root, arch, &peers, &out.join("probes.skel.rs"))?;
     }
     Ok(())
+}
+
+/// The version of the package, and the commit that it was built from where that is known.
+fn version(root: &Path) -> Result<String, Box<dyn Error>> {
+    let version = env::var("CARGO_PKG_VERSION")?;
+    println!("cargo:rerun-if-env-changed=NETSPY_COMMIT");
+    // For those who build from an archive.
+    let named = env::var("NETSPY_COMMIT").ok().filter(|commit| !commit.is_empty());
+    let commit = named.or_else(|| commit(root));
+    let commit = commit.filter(|commit| commit.bytes().all(|b| b.is_ascii_alphanumeric()));
+    Ok(commit.map_or_else(|| version.clone(), |commit| format!("{version} ({commit})")))
+}
+
+/// The commit that is checked out, if the package is at the top of a repository.
+fn commit(root: &Path) -> Option<String> {
+    // In a repository of something else, its commit says nothing of this package.
+    if Path::new(&git(root, &["rev-parse", "--show-toplevel"])?).canonicalize().ok()
+        != root.canonicalize().ok()
+    {
+        return None;
+    }
+    let commit = git(root, &["rev-parse", "--short=12", "HEAD"])?;
+    // HEAD changes with the branch, the branch with the commit, which may be among packed ones.
+    let branch = git(root, &["symbolic-ref", "--quiet", "HEAD"]);
+    for name in ["HEAD", "packed-refs", "logs/HEAD"].into_iter().chain(branch.as_deref()) {
+        let path = root.join(git(root, &["rev-parse", "--git-path", name])?);
+        if path.exists() {
+            println!("cargo:rerun-if-changed={}", path.display());
+        }
+    }
+    Some(commit)
+}
+
+fn git(root: &Path, arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").arg("-C").arg(root).args(arguments).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
 /// Rebuilds when a file of the directory changes, and when one is added.

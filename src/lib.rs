@@ -68,7 +68,9 @@ pub mod server;
 #[cfg(feature = "store")]
 pub mod store;
 pub mod stream;
+mod version;
 
 pub use capture::error::CaptureError;
 pub use event::Connection;
 pub use stream::ConnectionStream;
+pub use version::{COMMIT, VERSION, VERSION_AND_COMMIT};
