@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::accounting::Accounting;
+use crate::capture::privileges::PrivilegeReport;
 use crate::capture::report::{AttachReport, Feature};
 use crate::event::{Connection, ConnectionId, Direction, Outcome, Protocol, State, Traffic};
 
@@ -208,6 +209,9 @@ pub struct Status {
     pub store: StoreStatus,
     /// The books since the start of capture.
     pub accounting: Accounting,
+    /// What the server may still do; `None` where nothing was given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privileges: Option<PrivilegeReport>,
 }
 
 /// One new or changed record.
@@ -311,6 +315,10 @@ pub trait CaptureHandle: Send + Sync {
     /// What the connections that are open now have carried so far, as far as that is known.
     fn traffic(&self) -> Arc<HashMap<ConnectionId, Traffic>> {
         Arc::default()
+    }
+    /// What capture may still do, if it gave anything up.
+    fn privileges(&self) -> Option<PrivilegeReport> {
+        None
     }
     /// Up to when there are records, if they come from a recording; `None` while more may come.
     fn recorded_until(&self) -> Option<RecordingEnd> {

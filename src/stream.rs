@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use crate::accounting::{Accounting, Counters};
 use crate::capture::driver::{self, Batch};
 use crate::capture::error::CaptureError;
+use crate::capture::privileges::{self, GiveUp, PrivilegeReport};
 use crate::capture::report::{AttachReport, Backend};
 use crate::capture::shared::Shared;
 use crate::event::{Connection, ConnectionId, Traffic};
@@ -65,6 +66,9 @@ pub struct Builder {
     /// Drop (and count) what the reader does not take in time, rather than let it wait in the
     /// kernel.
     pub drop_when_full: bool,
+    /// What the thread that captures gives up once everything is attached; nothing unless set. Other
+    /// threads keep what they have; see [`StreamHandle::give_up_privileges`].
+    pub give_up: Option<GiveUp>,
 }
 
 const DEFAULT_RING: u32 = 8 << 20;
@@ -298,6 +302,27 @@ impl StreamHandle {
         self.shared.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What the thread that captures gave up, once it has; `None` if it was not to.
+    pub fn privileges(&self) -> Option<PrivilegeReport> {
+        self.shared.privileges()
+    }
+
+    /// Waits until the thread that captures has given up its privileges. It looks at what existed
+    /// before capture first, for which somebody has to read the stream.
+    pub fn wait_for_privileges(&self) -> Option<PrivilegeReport> {
+        self.shared.settled()
+    }
+
+    /// Gives up the privileges of the calling thread, but for what reading the figures takes. The
+    /// threads that it starts have none either; those that there are keep theirs.
+    ///
+    /// # Errors
+    ///
+    /// What the system refused; some privileges may be gone then.
+    pub fn give_up_privileges(&self, to: GiveUp) -> std::io::Result<PrivilegeReport> {
+        privileges::give_up_beside(to, &self.shared)
+    }
+
     /// Ends capture: the stream yields what was captured so far, then ends.
     pub fn stop(&self) {
         self.shared.stop();
@@ -323,6 +348,9 @@ impl crate::query::CaptureHandle for StreamHandle {
     }
     fn traffic(&self) -> Arc<HashMap<ConnectionId, Traffic>> {
         self.traffic()
+    }
+    fn privileges(&self) -> Option<PrivilegeReport> {
+        self.privileges()
     }
 }
 

@@ -21,6 +21,7 @@ use super::error::CaptureError;
 use super::loader::{self, Links, LoadError, Loaded};
 use super::packets::{Look, Packets};
 use super::plan::plan;
+use super::privileges::{self, GiveUp, PrivilegeReport};
 use super::report::AttachReport;
 use super::shared::Shared;
 use super::shown::{Shown, Sight};
@@ -179,6 +180,7 @@ struct Driver<'a> {
     looked_at: (u64, u64),
     looked_for_idle: Instant,
     idle_every: Duration,
+    give_up: Option<GiveUp>,
 }
 
 impl<'a> Driver<'a> {
@@ -199,6 +201,7 @@ impl<'a> Driver<'a> {
             looked_at: (0, 0),
             looked_for_idle: Instant::now(),
             idle_every: options.datagram_idle() / IDLE_LOOKS,
+            give_up: options.give_up,
         }
     }
 
@@ -216,6 +219,7 @@ impl<'a> Driver<'a> {
         if !self.existing(loaded, ring, pending) {
             return DROPPED;
         }
+        self.give_up_privileges();
         let mut pause = DRAIN_BUSY;
         let (mut swept, mut answered) = (Instant::now(), 0);
         loop {
@@ -242,6 +246,14 @@ impl<'a> Driver<'a> {
             pause = if count > 0 { DRAIN_BUSY } else { (pause * 2).min(DRAIN_IDLE) };
             self.wait(ring_fd, pause);
         }
+    }
+
+    /// Everything is attached, and what existed before was looked at.
+    fn give_up_privileges(&self) {
+        let Some(to) = self.give_up else { return };
+        let names_places = self.packets.as_ref().is_some_and(Packets::names_places);
+        let report = privileges::give_up_in_capture(to, self.shared, names_places);
+        self.shared.settle(report.unwrap_or_else(|error| PrivilegeReport::failed(&error)));
     }
 
     /// Hands on what is left once nothing new comes, so that every attempt is in the books.

@@ -17,6 +17,7 @@ mod join;
 mod loader;
 mod packets;
 pub mod plan;
+pub mod privileges;
 mod reasons;
 pub mod report;
 pub(crate) mod shared;

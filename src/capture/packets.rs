@@ -110,6 +110,11 @@ impl<'obj> Packets<'obj> {
         Packets { drops, join, held, looked: Instant::now(), noted: 0 }
     }
 
+    /// Whether the places that drop packets are named, for want of reasons.
+    pub(super) fn names_places(&self) -> bool {
+        self.drops.names.are_places()
+    }
+
     /// A version of a record on its way to the reader.
     pub(super) fn note(&mut self, connection: &mut Connection) {
         self.noted += 1;

@@ -129,6 +129,11 @@ impl Names {
         name
     }
 
+    /// Whether places stand for reasons, whose names the kernel shows to the privileged.
+    pub(super) fn are_places(&self) -> bool {
+        self.places.is_some()
+    }
+
     /// The number to show: a part of an address is nobody's business.
     pub(super) fn code(&self, reason: u32) -> u32 {
         if self.places.is_some() { 0 } else { reason }

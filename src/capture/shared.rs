@@ -12,6 +12,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::error::CaptureError;
 use super::loader::Loaded;
 use super::packets::{DropDesk, Packets};
+use super::privileges::PrivilegeReport;
 use super::report::AttachReport;
 use super::skel::types::netspy_counters;
 use super::traffic::TrafficDesk;
@@ -20,6 +21,8 @@ use crate::accounting::{Counters, Lost};
 
 /// How long a request to drain waits for the thread.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
+/// How long the thread may take over what existed before, until it gives up its privileges.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the thread shares with the stream and its handles.
 #[derive(Debug)]
@@ -40,6 +43,8 @@ pub(crate) struct Shared {
     links_missed: AtomicU64,
     pub drops: DropDesk,
     pub traffic: TrafficDesk,
+    /// What the thread gave up, if it was to.
+    privileges: Mutex<Option<PrivilegeReport>>,
     pub report: AttachReport,
     pub since: Timestamp,
     pub stopped: Mutex<Option<String>>,
@@ -92,6 +97,7 @@ impl Shared {
             links_missed: AtomicU64::new(0),
             traffic: TrafficDesk::new(&loaded.traffic).map_err(io("cannot share the links"))?,
             drops: DropDesk::of(packets).map_err(io("cannot share the count of drops"))?,
+            privileges: Mutex::new(None),
             report: loaded.report.clone(),
             since: Timestamp::now(),
             stopped: Mutex::new(None),
@@ -154,6 +160,37 @@ impl Shared {
         self.drained.notify_all();
         self.drops.subscribers.end();
         *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
+    }
+
+    /// Notes what the thread gave up.
+    pub(super) fn settle(&self, report: PrivilegeReport) {
+        *self.privileges.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
+        // So that nobody who has just looked begins to wait after this.
+        drop(self.drains.lock().unwrap_or_else(PoisonError::into_inner));
+        self.drained.notify_all();
+    }
+
+    /// What the thread gave up, if it was to and has come so far.
+    pub(crate) fn privileges(&self) -> Option<PrivilegeReport> {
+        self.privileges.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until the thread has given up what it was to.
+    pub(crate) fn settled(&self) -> Option<PrivilegeReport> {
+        let drains = self.drains.lock().unwrap_or_else(PoisonError::into_inner);
+        let _unused = self
+            .drained
+            .wait_timeout_while(drains, SETTLE_PATIENCE, |drains| {
+                !drains.ended && self.privileges().is_none()
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        self.privileges()
+    }
+
+    /// Whether the calling thread may read what the kernel side has counted.
+    pub(super) fn can_be_read(&self) -> bool {
+        let counters = self.counters.lookup_percpu(&0_u32.to_ne_bytes(), MapFlags::ANY);
+        counters.is_ok() && self.programs.iter().all(|fd| sys::program_facts(fd.as_fd()).is_ok())
     }
 
     pub(super) fn kernel(&self) -> netspy_counters {

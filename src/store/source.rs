@@ -342,6 +342,7 @@ impl Inner {
             features: report.features,
             store: self.store.status(),
             accounting: self.books(None, None),
+            privileges: self.capture.privileges(),
         }
     }
 }
