@@ -16,6 +16,7 @@ mod row;
 mod scan;
 mod segment;
 pub mod source;
+mod tallies;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -37,6 +38,7 @@ pub use follow::{Changes, Follower};
 pub use matcher::Selection;
 pub use scan::{Selected, Totals};
 pub use source::LocalSource;
+pub use tallies::{HANDSHAKE_BOUNDS_US, Tallies};
 
 /// Changes that are kept as they came, for followers.
 const LOG_CHANGES: usize = 8192;
@@ -62,6 +64,7 @@ pub struct Store {
     evicted_up_to: AtomicU64,
     evictions: Mutex<Evictions>,
     drops: Mutex<Drops>,
+    tallies: Tallies,
 }
 
 /// What only ingest touches.
@@ -121,6 +124,7 @@ impl Store {
             evicted_up_to: AtomicU64::new(start),
             evictions: Mutex::default(),
             drops: Mutex::new(Drops::new(drop_records)),
+            tallies: Tallies::default(),
         };
         store.add_segment(&mut lock(&store.writer));
         store
@@ -175,12 +179,16 @@ impl Store {
                 applied.unchanged += 1;
                 return false;
             }
-            Some(Updated::Changed) => applied.updated += 1,
+            Some(Updated::Changed(before)) => {
+                applied.updated += 1;
+                self.tallies.note(c, Some(before));
+            }
             None => {
                 let before = body.bytes();
                 body.insert(c, seq);
                 writer.bytes += body.bytes() - before;
                 applied.inserted += 1;
+                self.tallies.note(c, None);
                 applied.attempts += u64::from(c.is_attempt());
                 self.records.fetch_add(1, Ordering::Relaxed);
             }
@@ -269,6 +277,7 @@ impl Store {
 
     /// Takes drops in.
     pub fn apply_drops(&self, drops: Vec<DropRecord>) {
+        drops.iter().for_each(|drop| self.tallies.note_drop(drop));
         lock(&self.drops).add(drops);
     }
 
@@ -312,6 +321,11 @@ impl Store {
             None => self.evicted.load(Ordering::Relaxed),
             Some(since) => lock(&self.evictions).between(since, until),
         }
+    }
+
+    /// What was taken in since the start, whether it is still held or not.
+    pub fn tallies(&self) -> &Tallies {
+        &self.tallies
     }
 
     /// What the store holds.

@@ -3,7 +3,7 @@
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::row::{Row, Tables, nanos, wide};
-use crate::event::{Connection, ConnectionId, State};
+use crate::event::{Connection, ConnectionId, Outcome, State};
 
 /// Rows that a segment holds at most. Row numbers fit 16 bits, and a query holds the lock of a
 /// segment for no longer than it takes to look at this many rows.
@@ -69,7 +69,8 @@ pub(super) struct Body {
 /// What became of a record that was offered.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Updated {
-    Changed,
+    /// From a version with this outcome.
+    Changed(Outcome),
     Same,
 }
 
@@ -160,7 +161,7 @@ impl Body {
             *place = row;
         }
         self.max_seq = seq;
-        Updated::Changed
+        Updated::Changed(known.outcome)
     }
 
     /// Frees what only inserting needs.
