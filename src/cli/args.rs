@@ -29,7 +29,7 @@ Exit codes:
 
 /// Which process on this host connects where, and how it ended.
 #[derive(Debug, Parser)]
-#[command(name = "netspy", version, after_help = EXAMPLES)]
+#[command(name = "netspy", version = crate::VERSION_AND_COMMIT, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(flatten)]
     pub common: Common,
@@ -43,9 +43,27 @@ pub struct Cli {
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
 pub struct Common {
-    /// Ask this server: http://HOST:PORT or unix:PATH
+    /// Ask this server: http://HOST:PORT, https://HOST:PORT or unix:PATH
     #[arg(long, global = true, env = "NETSPY_SERVER", hide_env_values = true, value_name = "URL")]
     pub server: Option<String>,
+    /// A file with the token that the server of --server wants
+    #[arg(
+        long,
+        global = true,
+        env = "NETSPY_TOKEN_FILE",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
+    pub token_file: Option<PathBuf>,
+    /// The certificate (PEM) by which to know a server over https [the system's authorities]
+    #[arg(
+        long,
+        global = true,
+        env = "NETSPY_CA_CERT",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
+    pub ca_cert: Option<PathBuf>,
     /// Log on standard error what is asked and answered
     #[arg(long, global = true, num_args = 0..=1, require_equals = true,
           default_missing_value = "true", default_value_t = false, hide_default_value = true,

@@ -12,7 +12,7 @@ use super::failure::{Failure, note};
 use super::own::OwnCapture;
 use crate::capture::error::CaptureError;
 use crate::capture::support;
-use crate::client::{Address, HttpSource, InvalidAddress};
+use crate::client::{Access, Address, HttpSource, InvalidAddress};
 use crate::query::{QueryError, Source};
 
 /// How long a server that was not named by the user may take to say that it is there.
@@ -28,6 +28,31 @@ pub enum Capture {
         /// Leave out UNIX sockets.
         no_unix: bool,
     },
+}
+
+/// The server that the user named.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Named<'a> {
+    /// Where it is.
+    pub server: Option<&'a str>,
+    /// Its token. A server that was only found is shown none: it may be anybody's.
+    pub token_file: Option<&'a Path>,
+    /// What it is known by.
+    pub ca_cert: Option<&'a Path>,
+}
+
+impl Named<'_> {
+    fn access(&self) -> Result<Access, Failure> {
+        let mut access = Access::default();
+        if let Some(path) = self.token_file {
+            let read = access.with_token_file(path);
+            access = read.map_err(|error| Failure::Usage(format!("--token-file: {error}")))?;
+        }
+        Ok(match self.ca_cert {
+            Some(path) => access.with_authorities(path),
+            None => access,
+        })
+    }
 }
 
 /// Where a server is looked for.
@@ -70,9 +95,10 @@ impl Origin {
 }
 
 /// Finds the place of the answers.
-pub async fn locate(server: Option<&str>, capture: Capture) -> Result<Origin, Failure> {
-    if let Some(text) = server.filter(|text| !text.is_empty()) {
-        return Ok(Origin::server(HttpSource::new(read_address(text)?)));
+pub async fn locate(named: Named<'_>, capture: Capture) -> Result<Origin, Failure> {
+    if let Some(text) = named.server.filter(|text| !text.is_empty()) {
+        let source = HttpSource::new(read_address(text)?).with_access(named.access()?);
+        return Ok(Origin::server(source));
     }
     let reasons = match find_server(&Places::default()).await {
         Ok(source) => return Ok(Origin::server(source)),
@@ -193,7 +219,7 @@ async fn probe(address: Address) -> Result<HttpSource, Reason> {
 async fn is_listening(address: &Address) -> io::Result<()> {
     let connected = async {
         match address {
-            Address::Http { host, port } => {
+            Address::Http { host, port } | Address::Https { host, port } => {
                 TcpStream::connect((host.as_str(), *port)).await.map(drop)
             }
             Address::Unix(path) => UnixStream::connect(path).await.map(drop),

@@ -30,7 +30,7 @@ use self::args::{Cli, Command, Question};
 use self::failure::Failure;
 use self::filters::{Narrow, Page, What, When};
 use self::legacy::{Tool, drops};
-use self::locate::{Capture, locate};
+use self::locate::{Capture, Named, locate};
 use self::render::answers::Printer;
 use self::render::screen::Screen;
 use self::render::units::Clock;
@@ -113,7 +113,11 @@ fn dispatch(cli: Cli) -> Result<(), Stop> {
         .enable_all()
         .build()
         .map_err(Failure::Output)?;
-    let server = cli.common.server.as_deref();
+    let server = Named {
+        server: cli.common.server.as_deref(),
+        token_file: cli.common.token_file.as_deref(),
+        ca_cert: cli.common.ca_cert.as_deref(),
+    };
     let mut out = BufWriter::new(io::stdout().lock());
     let mut printer = Printer { out: &mut out, screen: Screen::of_stdout(), clock: Clock::local() };
     let result = match (cli.tool.tool, cli.command) {
@@ -134,7 +138,7 @@ fn dispatch(cli: Cli) -> Result<(), Stop> {
 async fn ask_tool(
     tool: Tool,
     question: &Question,
-    server: Option<&str>,
+    server: Named<'_>,
     printer: &mut Printer<'_>,
 ) -> Result<(), Failure> {
     let origin = locate(server, Capture::Allowed { no_unix: false }).await?;
@@ -152,7 +156,7 @@ async fn ask_tool(
 
 async fn run_command(
     command: &Command,
-    server: Option<&str>,
+    server: Named<'_>,
     printer: &mut Printer<'_>,
 ) -> Result<(), Failure> {
     let capture = check(command)?;

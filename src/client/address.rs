@@ -14,6 +14,13 @@ pub enum Address {
         /// Port.
         port: u16,
     },
+    /// `https://host:port`.
+    Https {
+        /// Host name or address, without brackets, as the certificate has it.
+        host: String,
+        /// Port.
+        port: u16,
+    },
     /// A UNIX socket.
     Unix(PathBuf),
 }
@@ -27,8 +34,7 @@ pub struct InvalidAddress {
 
 impl InvalidAddress {
     /// What is accepted, for messages.
-    pub const ACCEPTED: &'static str =
-        "http://HOST:PORT, HOST:PORT, unix:/run/netspy/api.sock or the path of a UNIX socket";
+    pub const ACCEPTED: &'static str = "http://HOST:PORT, https://HOST:PORT, HOST:PORT, unix:/run/netspy/api.sock or the path of a UNIX socket";
 
     fn new(problem: impl Into<String>) -> Self {
         InvalidAddress { problem: problem.into() }
@@ -39,8 +45,13 @@ impl Address {
     /// The authority for the `Host` header (RFC 9112, section 3.2).
     pub fn authority(&self) -> String {
         match self {
-            Address::Http { host, port } if host.contains(':') => format!("[{host}]:{port}"),
-            Address::Http { host, port } => format!("{host}:{port}"),
+            Address::Http { host, port } | Address::Https { host, port } => {
+                if host.contains(':') {
+                    format!("[{host}]:{port}")
+                } else {
+                    format!("{host}:{port}")
+                }
+            }
             Address::Unix(_) => "localhost".to_owned(),
         }
     }
@@ -50,6 +61,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Http { .. } => write!(f, "http://{}", self.authority()),
+            Address::Https { .. } => write!(f, "https://{}", self.authority()),
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -68,15 +80,14 @@ impl FromStr for Address {
         }
         let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
         if scheme.eq_ignore_ascii_case("https") {
-            return Err(InvalidAddress::new(
-                "https is not supported by this version: ask the server over http on loopback, \
-                 over its UNIX socket, or through an SSH tunnel",
-            ));
+            let (host, port) = tcp(rest, "443")?;
+            return Ok(Address::Https { host, port });
         }
         if !scheme.eq_ignore_ascii_case("http") {
             return Err(InvalidAddress::new(format!("unknown scheme '{scheme}'")));
         }
-        http(rest)
+        let (host, port) = tcp(rest, "80")?;
+        Ok(Address::Http { host, port })
     }
 }
 
@@ -91,7 +102,7 @@ fn unix(path: &str) -> Result<Address, InvalidAddress> {
     Ok(Address::Unix(PathBuf::from(path)))
 }
 
-fn http(rest: &str) -> Result<Address, InvalidAddress> {
+fn tcp(rest: &str, usual: &str) -> Result<(String, u16), InvalidAddress> {
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     if authority.contains(['/', '?', '#', '@']) {
         return Err(InvalidAddress::new("only host and port can be given, no path and no user"));
@@ -102,14 +113,14 @@ fn http(rest: &str) -> Result<Address, InvalidAddress> {
                 v6.split_once(']').ok_or_else(|| InvalidAddress::new("']' is missing"))?;
             host.parse::<std::net::Ipv6Addr>()
                 .map_err(|_| InvalidAddress::new(format!("'{host}' is no IPv6 address")))?;
-            (host, after.strip_prefix(':').or(after.is_empty().then_some("80")))
+            (host, after.strip_prefix(':').or(after.is_empty().then_some(usual)))
         }
         None => match authority.rsplit_once(':') {
             Some((host, _)) if host.contains(':') => {
                 return Err(InvalidAddress::new("an IPv6 address is written in brackets"));
             }
             Some((host, port)) => (host, Some(port)),
-            None => (authority, Some("80")),
+            None => (authority, Some(usual)),
         },
     };
     let port = port
@@ -120,7 +131,7 @@ fn http(rest: &str) -> Result<Address, InvalidAddress> {
     if host.is_empty() || !host.chars().all(plain) {
         return Err(InvalidAddress::new(format!("'{host}' is no host name")));
     }
-    Ok(Address::Http { host: host.to_owned(), port })
+    Ok((host.to_owned(), port))
 }
 
 #[cfg(test)]
@@ -136,6 +147,8 @@ mod tests {
             ("http://web-1", "http://web-1:80"),
             ("http://[::1]:8080", "http://[::1]:8080"),
             ("127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("https://web-1", "https://web-1:443"),
+            ("HTTPS://[::1]:8443/", "https://[::1]:8443"),
             ("unix:/run/netspy/api.sock", "unix:/run/netspy/api.sock"),
             ("unix:///run/x", "unix:/run/x"),
             ("/run/x", "unix:/run/x"),
@@ -166,11 +179,5 @@ mod tests {
         ] {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn https_says_what_to_do_instead() {
-        let error = "https://a:1".parse::<Address>().unwrap_err().to_string();
-        assert!(error.contains("https is not supported by this version"), "{error}");
     }
 }

@@ -1,5 +1,6 @@
 //! [`HttpSource`]: answers from a server, over TCP or a UNIX socket.
 
+mod access;
 mod address;
 mod params;
 mod problem;
@@ -19,6 +20,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
+pub use access::{Access, AccessError};
 pub use address::{Address, InvalidAddress};
 
 use crate::event::{Connection, ConnectionId};
@@ -29,6 +31,7 @@ use crate::query::{Change, Filter, Follow, List, Page, QueryError, Source, Statu
 #[derive(Debug, Clone)]
 pub struct HttpSource {
     address: Address,
+    access: Access,
 }
 
 /// A stream on which nothing came for this long, not even a keep-alive comment, is dead.
@@ -37,7 +40,13 @@ const SILENCE: Duration = Duration::from_secs(120);
 impl HttpSource {
     /// A source that asks the server at `address`; nothing is sent yet.
     pub fn new(address: Address) -> Self {
-        HttpSource { address }
+        HttpSource { address, access: Access::default() }
+    }
+
+    /// What to show to the server, and what to know it by.
+    pub fn with_access(mut self, access: Access) -> Self {
+        self.access = access;
+        self
     }
 
     /// The server's place.
@@ -46,7 +55,7 @@ impl HttpSource {
     }
 
     async fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T, QueryError> {
-        let answer = transport::get(&self.address, path, &[]).await?;
+        let answer = transport::get(&self.address, &self.access, path, &[]).await?;
         self.decode(&answer)
     }
 
@@ -68,7 +77,7 @@ impl Source for HttpSource {
 
     async fn get(&self, id: ConnectionId) -> Result<Option<Connection>, QueryError> {
         let path = format!("/api/v1/connections/{id}");
-        let answer = transport::get(&self.address, &path, &[]).await?;
+        let answer = transport::get(&self.address, &self.access, &path, &[]).await?;
         // A 404 that is no problem document comes from something that does not know the path.
         if answer.status == StatusCode::NOT_FOUND && problem::is_problem(&answer) {
             return Ok(None);
@@ -97,7 +106,7 @@ impl Source for HttpSource {
         let path = params::with_query("/api/v1/stream", filter, None);
         let resume = after.map(|seq| ("last-event-id", seq.to_string()));
         let headers = resume.as_slice();
-        let response = transport::open_in_time(&self.address, &path, headers).await?;
+        let response = transport::open_in_time(&self.address, &self.access, &path, headers).await?;
         let content_type = response.headers().get(CONTENT_TYPE);
         let events = content_type.is_some_and(|v| v.as_bytes().starts_with(b"text/event-stream"));
         if !response.status().is_success() || !events {

@@ -33,6 +33,10 @@ pub(super) fn error(address: &Address, answer: &Answer) -> QueryError {
         };
         return server(address, &format!("{status}{hint}"));
     };
+    if answer.status == StatusCode::UNAUTHORIZED {
+        let why = "it wants a token, and this was none or another: name its file with --token-file";
+        return server(address, why);
+    }
     let words = problem.detail.or(problem.title).unwrap_or_else(|| answer.status.to_string());
     match (problem.parameter, problem.accepted) {
         (Some(parameter), accepted) if answer.status.is_client_error() => QueryError::Invalid {

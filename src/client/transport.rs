@@ -9,13 +9,17 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::pki_types::ServerName;
 
+use super::access::Access;
 use super::address::Address;
 use crate::query::QueryError;
 
@@ -36,11 +40,12 @@ pub(super) struct Answer {
 /// Asks `path` and reads the whole answer.
 pub(super) async fn get(
     address: &Address,
+    access: &Access,
     path: &str,
     headers: &[(&'static str, String)],
 ) -> Result<Answer, QueryError> {
     let exchange = async {
-        let response = open(address, path, headers).await?;
+        let response = open(address, access, path, headers).await?;
         read(address, response).await
     };
     timeout(REQUEST_TIMEOUT, exchange).await.map_err(|_| slow(address))?
@@ -49,10 +54,13 @@ pub(super) async fn get(
 /// Asks `path` and returns as soon as the header of the answer is there.
 pub(super) async fn open_in_time(
     address: &Address,
+    access: &Access,
     path: &str,
     headers: &[(&'static str, String)],
 ) -> Result<Response<Incoming>, QueryError> {
-    timeout(REQUEST_TIMEOUT, open(address, path, headers)).await.map_err(|_| slow(address))?
+    timeout(REQUEST_TIMEOUT, open(address, access, path, headers))
+        .await
+        .map_err(|_| slow(address))?
 }
 
 /// Reads the rest of an answer.
@@ -73,6 +81,7 @@ pub(super) async fn read(
 
 async fn open(
     address: &Address,
+    access: &Access,
     path: &str,
     headers: &[(&'static str, String)],
 ) -> Result<Response<Incoming>, QueryError> {
@@ -81,13 +90,37 @@ async fn open(
             let stream = connect(address, TcpStream::connect((host.as_str(), *port))).await?;
             // One small request: waiting for more to send would only delay it.
             let _ = stream.set_nodelay(true);
-            send(address, stream, path, headers).await
+            send(address, access, stream, path, headers).await
+        }
+        Address::Https { host, port } => {
+            let stream = connect(address, TcpStream::connect((host.as_str(), *port))).await?;
+            let _ = stream.set_nodelay(true);
+            let stream = agree(address, access, host, stream).await?;
+            send(address, access, stream, path, headers).await
         }
         Address::Unix(socket) => {
             let stream = connect(address, UnixStream::connect(socket)).await?;
-            send(address, stream, path, headers).await
+            send(address, access, stream, path, headers).await
         }
     }
+}
+
+/// Agrees on TLS.
+async fn agree(
+    address: &Address,
+    access: &Access,
+    host: &str,
+    stream: TcpStream,
+) -> Result<TlsStream<TcpStream>, QueryError> {
+    let tls = access.tls().map_err(|error| unreachable(address, error.to_string()))?;
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|_| unreachable(address, format!("'{host}' can be no certificate's name")))?;
+    let agreed = timeout(CONNECT_TIMEOUT, TlsConnector::from(tls).connect(name, stream)).await;
+    let agreed = agreed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    agreed.map_err(|error| {
+        let why = format!("no TLS with it: {error}; --ca-cert names the certificate to trust");
+        unreachable(address, why)
+    })
 }
 
 async fn connect<S>(
@@ -121,6 +154,7 @@ fn why_unreachable(error: &io::Error) -> String {
 
 async fn send<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     address: &Address,
+    access: &Access,
     stream: S,
     path: &str,
     headers: &[(&'static str, String)],
@@ -150,6 +184,9 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     request
         .headers_mut()
         .insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+    if let Some(token) = &access.token {
+        request.headers_mut().insert(AUTHORIZATION, token.clone());
+    }
     for (name, value) in headers {
         if let Ok(value) = HeaderValue::from_str(value) {
             request.headers_mut().insert(*name, value);

@@ -12,7 +12,7 @@ use self::words::{MissingCommand, ShellCommand, ShellLine};
 use super::failure::{Failure, note};
 use super::filters::{Page, When};
 use super::legacy::{self, drops};
-use super::locate::{Capture, Origin, locate, read_address};
+use super::locate::{Capture, Named, Origin, locate, read_address};
 use super::render::answers::Printer;
 use super::signals::Signals;
 use super::{argv, commands, watch};
@@ -23,12 +23,8 @@ Type 'help' for the commands, 'quit' or Ctrl-D to leave.
 ";
 
 /// Runs commands until the input ends or says so.
-pub fn run(
-    runtime: &Runtime,
-    server: Option<&str>,
-    printer: &mut Printer<'_>,
-) -> Result<(), Failure> {
-    if let Some(text) = server.filter(|text| !text.is_empty()) {
+pub fn run(runtime: &Runtime, server: Named<'_>, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    if let Some(text) = server.server.filter(|text| !text.is_empty()) {
         read_address(text)?;
     }
     let mut input = Input::open()?;
@@ -77,7 +73,7 @@ enum Next {
 }
 
 struct Shell<'a> {
-    server: Option<&'a str>,
+    server: Named<'a>,
     origin: Option<Origin>,
     interactive: bool,
 }

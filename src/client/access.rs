@@ -1,0 +1,140 @@
+//! What a server on the network asks of its clients, and they of it: a token, and a certificate.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hyper::header::HeaderValue;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
+use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
+
+/// Where systems keep the certificates of the authorities that they trust.
+const BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// A file that access takes cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AccessError {
+    /// It cannot be read.
+    #[error("cannot read {what} from {}: {source}", path.display())]
+    Read {
+        /// What was looked for.
+        what: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// There is nothing of the kind in it.
+    #[error("there is no {what} in {}", path.display())]
+    Nothing {
+        /// What was looked for.
+        what: &'static str,
+        /// Which file.
+        path: PathBuf,
+    },
+    /// It holds something else.
+    #[error("cannot use the certificates (PEM) in {}: {why}", path.display())]
+    Certificates {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// Nothing says which authorities are trusted.
+    #[error(
+        "this system has no certificates of authorities where they usually are: name the server's \
+         with --ca-cert"
+    )]
+    NoAuthorities,
+    /// The library that speaks TLS cannot be used.
+    #[error("TLS cannot be used: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// What is shown to a server, and what it is known by.
+#[derive(Clone, Default)]
+pub struct Access {
+    pub(super) token: Option<HeaderValue>,
+    authorities: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The token belongs into no log.
+        f.debug_struct("Access").field("authorities", &self.authorities).finish_non_exhaustive()
+    }
+}
+
+impl Access {
+    /// Reads the first token of a file, which is what the server's file looks like, too.
+    pub fn with_token_file(mut self, path: &Path) -> Result<Self, AccessError> {
+        let what = "a token";
+        let read = |source| AccessError::Read { what, path: path.to_owned(), source };
+        let mut text = String::new();
+        let file = File::open(path).map_err(read)?;
+        file.take(16 * 1024).read_to_string(&mut text).map_err(read)?;
+        let lines = text.lines().map(str::trim);
+        let token = lines.into_iter().find(|line| !line.is_empty() && !line.starts_with('#'));
+        let token = token.and_then(|token| HeaderValue::try_from(format!("Bearer {token}")).ok());
+        let mut token = token.ok_or(AccessError::Nothing { what, path: path.to_owned() })?;
+        token.set_sensitive(true);
+        self.token = Some(token);
+        Ok(self)
+    }
+
+    /// Trusts the certificates of this file (PEM), rather than the authorities of the system.
+    pub fn with_authorities(mut self, path: &Path) -> Self {
+        self.authorities = Some(path.to_owned());
+        self
+    }
+
+    pub(super) fn tls(&self) -> Result<Arc<ClientConfig>, AccessError> {
+        let path = match &self.authorities {
+            Some(path) => path.clone(),
+            None => {
+                let found = BUNDLES.iter().map(Path::new).find(|path| path.exists());
+                found.ok_or(AccessError::NoAuthorities)?.to_owned()
+            }
+        };
+        let roots = roots(&path, self.authorities.is_some())?;
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Arc::new(config))
+    }
+}
+
+fn roots(path: &Path, is_named: bool) -> Result<RootCertStore, AccessError> {
+    let wrong = |why: String| AccessError::Certificates { path: path.to_owned(), why };
+    let what = "certificate";
+    let pem = CertificateDer::pem_file_iter(path).map_err(|error| match error {
+        pem::Error::Io(source) => AccessError::Read { what, path: path.to_owned(), source },
+        other => wrong(other.to_string()),
+    })?;
+    let mut roots = RootCertStore::empty();
+    for certificate in pem {
+        let added = certificate
+            .map_err(|error| error.to_string())
+            .and_then(|certificate| roots.add(certificate).map_err(|error| error.to_string()));
+        match added {
+            Ok(()) => {}
+            Err(why) if is_named => return Err(wrong(why)),
+            // Systems' collections have some that nothing understands.
+            Err(_) => {}
+        }
+    }
+    match roots.is_empty() {
+        true => Err(AccessError::Nothing { what, path: path.to_owned() }),
+        false => Ok(roots),
+    }
+}
