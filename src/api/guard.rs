@@ -1,6 +1,10 @@
 //! What every request passes: the Host check, limits of time and number, and headers.
 
 use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody, to_bytes};
@@ -10,36 +14,58 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::LengthLimitError;
+use hyper::body::{Frame, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::problem::{Problem, explain};
-use super::{Api, Transport};
+use super::{Api, MAX_ANSWERS_KIB, Transport};
 
 /// The longest that an answer may take once the request is here.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
 /// The longest that a request's body may take to come in.
 const BODY_TIME: Duration = Duration::from_secs(10);
+/// Answers below this size hold no room.
+const SMALL_ANSWER_KIB: u32 = 64;
 /// The largest body that is read.
 const BODY_LIMIT: usize = 64 * 1024;
 
 pub(super) async fn guard(
-    State(transport): State<Transport>,
+    State((api, transport)): State<(Api, Transport)>,
     request: Request,
     next: Next,
 ) -> Response {
     let path = request.uri().path().to_owned();
-    let response = match transport == Transport::Loopback && !is_local(&request) {
-        true => Problem::new(
-            StatusCode::FORBIDDEN,
-            "the Host header does not name this host: ask for localhost or a loopback address",
-        )
-        .into_response(),
-        false => next.run(request).await,
+    let response = match refusal(&api, transport, &request) {
+        Some(problem) => problem.into_response(),
+        None => next.run(request).await,
     };
     let mut response = explain(response, &path);
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+/// Why this client gets no answer, if it gets none.
+fn refusal(api: &Api, transport: Transport, request: &Request) -> Option<Problem> {
+    match transport {
+        Transport::Unix => None,
+        // A page of a hostile site knows no token, whatever its name resolves to.
+        Transport::Token => {
+            let shown = api.tokens.as_ref().is_some_and(|t| t.are_shown_by(request.headers()));
+            if shown {
+                return None;
+            }
+            api.figures.unauthorized.fetch_add(1, Ordering::Relaxed);
+            let detail = "this server wants a token: send it as 'Authorization: Bearer TOKEN'";
+            Some(Problem::new(StatusCode::UNAUTHORIZED, detail))
+        }
+        Transport::Loopback if is_local(request) => None,
+        Transport::Loopback => Some(Problem::new(
+            StatusCode::FORBIDDEN,
+            "the Host header does not name this host: ask for localhost or a loopback address",
+        )),
+    }
 }
 
 /// Reads the body of a POST, before anything is held for it that others wait for.
@@ -83,7 +109,51 @@ pub(super) async fn limit(State(api): State<Api>, request: Request, next: Next) 
             Err(_) => busy(),
         }
     };
-    tokio::time::timeout(ANSWER_TIME, answer).await.unwrap_or_else(|_| busy())
+    let response = tokio::time::timeout(ANSWER_TIME, answer).await.unwrap_or_else(|_| busy());
+    hold(&api, response)
+}
+
+/// Holds room for an answer until it is sent: who reads large ones slowly makes others wait rather
+/// than the server grow.
+fn hold(api: &Api, response: Response) -> Response {
+    let kib = response.body().size_hint().exact().unwrap_or(0) >> 10;
+    let kib = u32::try_from(kib).unwrap_or(u32::MAX).min(MAX_ANSWERS_KIB);
+    // Small ones are let through, however little room there is.
+    if kib < SMALL_ANSWER_KIB {
+        return response;
+    }
+    match Arc::clone(&api.answers).try_acquire_many_owned(kib) {
+        Ok(room) => response.map(|body| Body::new(Held { body, _room: room })),
+        Err(_) => {
+            let detail = "too many large answers are on their way to clients that read slowly";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response()
+        }
+    }
+}
+
+struct Held {
+    body: Body,
+    _room: OwnedSemaphorePermit,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 fn busy() -> Response {

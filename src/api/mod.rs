@@ -3,8 +3,10 @@
 mod compat;
 mod event;
 mod guard;
+mod metrics;
 mod problem;
 mod stream;
+mod token;
 mod v1;
 
 use std::collections::HashMap;
@@ -13,6 +15,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::get;
 use compat::drops;
+pub use metrics::http::HttpFigures;
+pub use token::{TokenError, Tokens};
 use tokio::sync::{Semaphore, watch};
 
 use crate::event::{Connection, Process, ProcessInfo};
@@ -24,12 +28,16 @@ pub enum Transport {
     /// TCP on a loopback address: every user of the host can connect, so command lines are
     /// withheld, and the Host header must name this host.
     Loopback,
+    /// TCP, from clients that have shown a token.
+    Token,
     /// The UNIX socket, whose file permissions say who may connect.
     Unix,
 }
 
 /// Streams that are open at a time.
 pub const MAX_STREAMS: usize = 64;
+/// The most memory that answers on their way to clients take; those who read slowly hold theirs.
+const MAX_ANSWERS_KIB: u32 = 128 << 10;
 /// Questions that are answered at a time; others wait.
 const MAX_QUESTIONS: usize = 8;
 
@@ -38,7 +46,13 @@ const MAX_QUESTIONS: usize = 8;
 pub struct Api {
     source: LocalSource,
     streams: Arc<Semaphore>,
+    max_streams: usize,
     questions: Arc<Semaphore>,
+    /// Room for answers on their way to clients, in KiB.
+    answers: Arc<Semaphore>,
+    figures: Arc<HttpFigures>,
+    /// Who may ask over TCP; everybody who can connect, if there are none.
+    tokens: Option<Arc<Tokens>>,
     /// Becomes true when the server stops, which ends streams.
     stopping: watch::Receiver<bool>,
 }
@@ -49,9 +63,31 @@ impl Api {
         Api {
             source,
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            max_streams: MAX_STREAMS,
             questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
+            answers: Arc::new(Semaphore::new(MAX_ANSWERS_KIB as usize)),
+            figures: Arc::default(),
+            tokens: None,
             stopping,
         }
+    }
+
+    /// As many streams at a time.
+    pub fn with_max_streams(mut self, streams: usize) -> Self {
+        self.max_streams = streams;
+        self.streams = Arc::new(Semaphore::new(streams));
+        self
+    }
+
+    /// Those who come over TCP have to show one of these tokens.
+    pub fn with_tokens(mut self, tokens: Arc<Tokens>) -> Self {
+        self.tokens = Some(tokens);
+        self
+    }
+
+    /// Where the figures of HTTP are kept.
+    pub fn figures(&self) -> &Arc<HttpFigures> {
+        &self.figures
     }
 
     /// The routes for requests that come in this way.
@@ -78,8 +114,10 @@ impl Api {
             .merge(with_body)
             // Whoever watches over the server has to hear of it most of all when it is busy.
             .route("/health", get(compat::health))
+            .route("/metrics", get(metrics::metrics))
             .route("/api/v1/stream", get(stream::stream))
-            .layer(axum::middleware::from_fn_with_state(transport, guard::guard))
+            .layer(axum::middleware::from_fn_with_state((self.clone(), transport), guard::guard))
+            .layer(axum::middleware::from_fn_with_state(self.clone(), metrics::http::measure))
             .layer(axum::Extension(transport))
             .with_state(self.clone())
     }
@@ -91,7 +129,7 @@ fn withhold(connections: &mut [Connection], transport: Transport) {
 }
 
 fn withhold_of<'a>(processes: impl Iterator<Item = &'a mut Process>, transport: Transport) {
-    if transport == Transport::Unix {
+    if transport != Transport::Loopback {
         return;
     }
     // Processes are shared by records, before and after.

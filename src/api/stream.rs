@@ -15,7 +15,7 @@ use futures_util::stream::{self, Stream, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::problem::Problem;
-use super::{Api, MAX_STREAMS, Transport, v1, withhold};
+use super::{Api, Transport, v1, withhold};
 use crate::query::{Change, Follow};
 use crate::store::Follower;
 
@@ -40,7 +40,7 @@ pub(super) async fn stream(
         after = Some(change_number("Last-Event-ID", value.to_str().unwrap_or("?"))?);
     }
     let permit = api.streams.clone().try_acquire_owned().map_err(|_| {
-        let detail = format!("{MAX_STREAMS} streams are open, which is the most");
+        let detail = format!("{} streams are open, which is the most", api.max_streams);
         Problem::new(StatusCode::TOO_MANY_REQUESTS, detail)
     })?;
     let open = Open {

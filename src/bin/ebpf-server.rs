@@ -1,16 +1,31 @@
 //! `ebpf-server`: captures the connection attempts of this host, answers questions over HTTP.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
-use netspy::server::{self, Options, ServerError, logging};
-use tokio::signal::unix::{SignalKind, signal};
+use netspy::server::{self, ConfigError, Configuration, Options, ServerError, logging};
+
+/// Wrong options, wherever they stand.
+const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let options = Options::parse();
-    logging::set_up(options.log_format, options.log_level);
-    let result = if options.check { check(&options) } else { run(&options) };
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let configuration = match Configuration::load(&arguments) {
+        Ok(configuration) => configuration,
+        // Help and the version come this way, too.
+        Err(ConfigError::Usage(error)) => error.exit(),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {error}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    let options = &configuration.options;
+    let log = logging::set_up(options.log_format, options.log_level);
+    let result = match options.check {
+        true => check(options),
+        false => server::run(configuration, arguments, Some(log)),
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -18,30 +33,6 @@ fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
-}
-
-fn run(options: &Options) -> Result<(), ServerError> {
-    let failed = |what| move |source| ServerError::System { what, source };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("netspy-server")
-        .enable_all()
-        .build()
-        .map_err(failed("cannot start the runtime"))?;
-    runtime.block_on(async {
-        // Before anything is attached: a signal from here on ends the server in order.
-        let mut terminate =
-            signal(SignalKind::terminate()).map_err(failed("cannot handle signals"))?;
-        let mut interrupt =
-            signal(SignalKind::interrupt()).map_err(failed("cannot handle signals"))?;
-        server::run(options, async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        })
-        .await
-    })
 }
 
 fn check(options: &Options) -> Result<(), ServerError> {

@@ -1,22 +1,38 @@
 //! The log, on standard error.
 
+use tracing_subscriber::Registry;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::options::LogFormat;
 
+/// Changes the level of the log while it is written.
+#[derive(Debug, Clone)]
+pub struct Level(reload::Handle<LevelFilter, Registry>);
+
+impl Level {
+    /// Another level from now on.
+    pub fn set(&self, level: tracing::Level) {
+        // Fails only when there is no log any more.
+        let _ = self.0.reload(LevelFilter::from_level(level));
+    }
+}
+
 /// Sets up the log of this process.
-pub fn set_up(format: LogFormat, level: tracing::Level) {
-    let builder = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_max_level(LevelFilter::from_level(level))
-        .with_target(false);
+pub fn set_up(format: LogFormat, level: tracing::Level) -> Level {
+    let (filter, handle) = reload::Layer::new(LevelFilter::from_level(level));
+    let registry = tracing_subscriber::registry().with(filter);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     // A second subscriber is the only error, and then there is a log already.
     let _ = match format {
         LogFormat::Text => {
             let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
             let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-            builder.with_ansi(colour).try_init()
+            registry.with(lines.with_ansi(colour)).try_init()
         }
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
     };
+    Level(handle)
 }

@@ -1,12 +1,21 @@
 //! The daemon: from options to answers.
 
+mod clients;
+pub mod config;
 pub mod listen;
 pub mod logging;
+mod notify;
 pub mod options;
 mod patience;
+mod reload;
 mod run;
 mod serve;
+mod tls;
 
+pub use clients::Limits;
+pub use config::{ConfigError, Configuration};
 pub use options::Options;
+pub use reload::RELOADED;
 pub use run::{ServerError, check, run};
-pub use serve::{Listeners, serve};
+pub use serve::{Listeners, Terms, serve, serve_on};
+pub use tls::{Tls, TlsError};

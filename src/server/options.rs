@@ -1,21 +1,27 @@
-//! The options of `ebpf-server`. Each has a `NETSPY_…` variable; the flag wins over it.
+//! The options of `ebpf-server`. Each has a `NETSPY_…` variable, over which the flag wins, and a key
+//! in the configuration file, which comes last.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 use ipnet::IpNet;
 
+use crate::capture::privileges::{GiveUp, Identity};
 use crate::capture::report::Backend;
 use crate::stream::{Builder, ConnectionStream};
 
 /// Captures the connection attempts of this host and answers questions about them over HTTP.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "ebpf-server", version, about, max_term_width = 100)]
+#[command(name = "ebpf-server", version = crate::VERSION_AND_COMMIT, about, max_term_width = 100)]
 #[command(after_help = "Exit codes: 0 stopped as asked, 1 could not run, 2 wrong options, \
                         4 not the privileges to capture.")]
 pub struct Options {
-    /// Where to listen: a loopback address and a port.
+    /// A file with options (TOML); flags and variables win over it.
+    #[arg(long, env = "NETSPY_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Where to listen: a loopback address, or with --token-file any address, and a port.
     #[arg(long, env = "NETSPY_LISTEN", value_name = "ADDR:PORT", default_value = "127.0.0.1:8080",
           value_parser = listen_address)]
     pub listen: SocketAddr,
@@ -39,6 +45,37 @@ pub struct Options {
     /// Listen on no UNIX socket.
     #[arg(long, env = "NETSPY_NO_UNIX")]
     pub no_unix: bool,
+
+    /// Tokens, one on a line, of which those who ask over TCP have to show one.
+    #[arg(long, env = "NETSPY_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+
+    /// The certificate for TLS over TCP, with its chain (PEM).
+    #[arg(long, env = "NETSPY_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The key of the certificate (PEM).
+    #[arg(long, env = "NETSPY_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Connections that may be open; beyond, the one that is idle for longest is closed.
+    #[arg(long, env = "NETSPY_MAX_CONNECTIONS", value_name = "N", default_value_t = 512,
+          value_parser = clap::value_parser!(u32).range(8..=65_536))]
+    pub max_connections: u32,
+
+    /// Connections of one address, or of one user on the UNIX socket.
+    #[arg(long, env = "NETSPY_MAX_CONNECTIONS_PER_CLIENT", value_name = "N", default_value_t = 256,
+          value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub max_connections_per_client: u32,
+
+    /// Event streams that may be open.
+    #[arg(long, env = "NETSPY_MAX_STREAMS", value_name = "N", default_value_t = 64,
+          value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    pub max_streams: u32,
+
+    /// The user to run as once capture is attached, by name or as UID:GID.
+    #[arg(long, env = "NETSPY_USER", value_name = "NAME", value_parser = user)]
+    pub user: Option<Identity>,
 
     /// Memory for recent records.
     #[arg(long, env = "NETSPY_MEMORY_LIMIT", value_name = "SIZE", default_value = "256MiB",
@@ -140,6 +177,29 @@ pub enum LogFormat {
 }
 
 impl Options {
+    /// What makes no sense together, told with what to do.
+    pub(super) fn check_together(&self) -> Result<(), String> {
+        let address = self.tcp_address();
+        if !address.ip().to_canonical().is_loopback() && self.token_file.is_none() {
+            return Err(format!(
+                "--listen {address}: only loopback addresses (127.0.0.1, [::1]) can be listened on \
+                 without --token-file: everybody who can connect would see every connection of \
+                 this host; name a file of tokens, or forward the port \
+                 (ssh -L 8080:127.0.0.1:8080)"
+            ));
+        }
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(_), None) => Err("--tls-cert needs --tls-key, the key of it".to_owned()),
+            (None, Some(_)) => Err("--tls-key needs --tls-cert, its certificate".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Connections of one client; no more than there may be in all.
+    pub(super) fn connections_per_client(&self) -> u32 {
+        self.max_connections_per_client.min(self.max_connections)
+    }
+
     /// Where to listen, from the three ways to say it: a port stands in for that of an address.
     pub fn tcp_address(&self) -> SocketAddr {
         let mut address = self.addr.unwrap_or(self.listen);
@@ -161,6 +221,7 @@ impl Options {
             no_unix: self.no_unix_sockets,
             no_inbound: self.no_inbound,
             no_preexisting: self.no_preexisting,
+            give_up: Some(GiveUp { user: self.user }),
             ring_bytes: Some(self.ring_size),
             max_sockets: Some(self.max_sockets),
             backend: match self.backend {
@@ -174,8 +235,7 @@ impl Options {
     }
 }
 
-/// An address to listen on. Only loopback: over TCP this version cannot tell its clients apart,
-/// and who can connect can see what every process of the host does.
+/// An address to listen on.
 fn listen_address(text: &str) -> Result<SocketAddr, String> {
     let text = text.trim();
     let with_host = match text.strip_prefix(':') {
@@ -185,20 +245,29 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
             None => text.to_owned(),
         },
     };
-    let address: SocketAddr = with_host
+    with_host
         .parse()
-        .map_err(|_| "expected an address and a port, such as 127.0.0.1:8080".to_owned())?;
-    if is_loopback(address.ip()) {
-        return Ok(address);
-    }
-    Err("only loopback addresses (127.0.0.1, [::1]) can be listened on: this version has no way \
-         to tell its clients apart, and would show every connection of this host to the network; \
-         from another host, forward the port (ssh -L 8080:127.0.0.1:8080)"
-        .to_owned())
+        .map_err(|_| "expected an address and a port, such as 127.0.0.1:8080".to_owned())
 }
 
-fn is_loopback(ip: IpAddr) -> bool {
-    ip.is_loopback()
+/// A user of /etc/passwd, or two numbers.
+fn user(text: &str) -> Result<Identity, String> {
+    let numbers = text.split_once(':').map(|(uid, gid)| (uid.parse(), gid.parse()));
+    if let Some((Ok(uid), Ok(gid))) = numbers {
+        return Ok(Identity { uid, gid });
+    }
+    let passwd = std::fs::read("/etc/passwd").unwrap_or_default();
+    let passwd = String::from_utf8_lossy(&passwd);
+    let mut lines = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let found = lines.find_map(|fields| match fields.as_slice() {
+        [name, _, uid, gid, ..] if *name == text => {
+            Some(Identity { uid: uid.parse().ok()?, gid: gid.parse().ok()? })
+        }
+        _ => None,
+    });
+    found.ok_or_else(|| {
+        "there is no such user in /etc/passwd; users from elsewhere are named as UID:GID".to_owned()
+    })
 }
 
 /// Bytes: a number alone, or with KiB, MiB or GiB (KB, K and so on mean the same).
@@ -268,8 +337,11 @@ mod tests {
     #[test]
     fn an_address_that_others_can_reach_is_refused_with_the_reason() {
         for address in ["0.0.0.0:8080", "[::]:8080", "10.0.0.1:80", "[::ffff:1.2.3.4]:80"] {
-            let error = parse(&["--listen", address]).unwrap_err().to_string();
-            assert!(error.contains("only loopback"), "{error}");
+            let options = parse(&["--listen", address]).unwrap();
+            let error = options.check_together().unwrap_err();
+            assert!(error.contains("only loopback") && error.contains("--token-file"), "{error}");
+            let options = parse(&["--listen", address, "--token-file", "x"]).unwrap();
+            assert_eq!(options.check_together(), Ok(()));
         }
         for address in ["", "localhost", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:65536", ":"] {
             assert!(parse(&["--listen", address]).is_err(), "{address}");
@@ -294,10 +366,26 @@ mod tests {
             ("--only-cidr", "10.0.0.0/99"),
             ("--backend", "guess"),
             ("--log-level", "loud"),
+            ("--max-connections", "1"),
+            ("--max-streams", "0"),
+            ("--user", "nobody of this name"),
+            ("--user", "1:"),
         ] {
             assert!(parse(&[option, size]).is_err(), "{option} {size}");
         }
         assert!(parse(&["--replay", "a", "--record", "b"]).is_err());
         assert!(parse(&["--unknown"]).is_err());
+        assert_eq!(parse(&["--user", "7:8"]).unwrap().user, Some(Identity { uid: 7, gid: 8 }));
+        assert_eq!(parse(&["--user", "root"]).unwrap().user, Some(Identity { uid: 0, gid: 0 }));
+    }
+
+    #[test]
+    fn certificate_and_key_come_together() {
+        for (one, other) in [("--tls-cert", "--tls-key"), ("--tls-key", "--tls-cert")] {
+            let error = parse(&[one, "x"]).unwrap().check_together().unwrap_err();
+            assert!(error.contains(other), "{error}");
+        }
+        let both = parse(&["--tls-cert", "x", "--tls-key", "y"]).unwrap();
+        assert_eq!(both.check_together(), Ok(()));
     }
 }

@@ -1,18 +1,30 @@
 //! The life of the daemon: bind, capture, serve, stop.
 
-use std::future::Future;
+use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use tokio::runtime::{self, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::api::{TokenError, Tokens};
 use crate::capture::error::CaptureError;
+use crate::capture::privileges::{GiveUp, PrivilegeReport};
 use crate::capture::report::AttachReport;
 use crate::query::CaptureHandle;
 use crate::record::{Header, Reader, RecordError, ReplayCapture, Writer, replay};
+use crate::server::clients::Limits;
+use crate::server::config::Configuration;
 use crate::server::listen::{self, DEFAULT_UNIX, ListenError, SocketFile};
+use crate::server::logging::Level;
+use crate::server::notify;
 use crate::server::options::Options;
-use crate::server::serve::{Listeners, serve};
+use crate::server::reload::Reloader;
+use crate::server::serve::{Listeners, Terms, serve_on};
+use crate::server::tls::{Tls, TlsError};
 use crate::store::{LocalSource, Store, store_drops};
 use crate::stream::{ConnectionStream, StreamHandle};
 
@@ -26,6 +38,20 @@ pub enum ServerError {
     /// Capture could not start.
     #[error(transparent)]
     Capture(#[from] CaptureError),
+    /// The tokens cannot be used.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The user of `--user` could not be taken on.
+    #[error("cannot run as user {uid}: {why}; this takes root")]
+    User {
+        /// Which user.
+        uid: u32,
+        /// What was refused.
+        why: String,
+    },
     /// A recording could not be read or begun.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -52,7 +78,9 @@ impl ServerError {
     pub fn exit_code(&self) -> u8 {
         match self {
             ServerError::Capture(CaptureError::NoPrivilege { .. }) => 4,
-            ServerError::Capture(CaptureError::InvalidOption { .. }) => 2,
+            ServerError::Capture(CaptureError::InvalidOption { .. })
+            | ServerError::Token(_)
+            | ServerError::Tls(_) => 2,
             _ => 1,
         }
     }
@@ -60,26 +88,28 @@ impl ServerError {
 
 /// Where records come from, until [`Feed::stop`].
 enum Feed {
-    Capture {
-        handle: StreamHandle,
-        ingest: thread::JoinHandle<()>,
-        drops: thread::JoinHandle<()>,
-        asked: Arc<AtomicBool>,
-    },
+    Capture(Capturing),
     Replay(Arc<ReplayCapture>),
+}
+
+struct Capturing {
+    handle: StreamHandle,
+    ingest: thread::JoinHandle<()>,
+    drops: thread::JoinHandle<()>,
+    asked: Arc<AtomicBool>,
 }
 
 impl Feed {
     fn handle(&self) -> Arc<dyn CaptureHandle> {
         match self {
-            Feed::Capture { handle, .. } => Arc::new(handle.clone()),
+            Feed::Capture(capturing) => Arc::new(capturing.handle.clone()),
             Feed::Replay(capture) => Arc::clone(capture) as Arc<dyn CaptureHandle>,
         }
     }
 
     /// Ends capture and stores what was captured until then.
     fn stop(self) {
-        if let Feed::Capture { handle, ingest, drops, asked } = self {
+        if let Feed::Capture(Capturing { handle, ingest, drops, asked }) = self {
             asked.store(true, Ordering::SeqCst);
             handle.stop();
             if [ingest.join(), drops.join()].iter().any(Result::is_err) {
@@ -89,47 +119,195 @@ impl Feed {
     }
 }
 
-/// Runs the server until `shutdown` is ready.
-pub async fn run(
-    options: &Options,
-    shutdown: impl Future<Output = ()> + Send,
-) -> Result<(), ServerError> {
-    // First, so that a port in use fails before the kernel is touched.
-    let tcp = listen::tcp(options.tcp_address()).await?;
-    let (unix, file) = unix(options)?.unzip();
-    let address = tcp.local_addr();
-    let address =
-        address.map_err(|source| ServerError::System { what: "the listener is gone", source })?;
-    let store = Arc::new(Store::new(options.memory_limit));
-    let feed = {
-        let (options, store) = (options.clone(), Arc::clone(&store));
-        // Loading programs, or reading a large file, takes its time.
-        let start = tokio::task::spawn_blocking(move || start(&options, &store)).await;
-        start.map_err(|error| ServerError::System {
-            what: "starting was cut off",
-            source: error.into(),
-        })??
-    };
-    let source = LocalSource::new(Arc::clone(&store), feed.handle());
-    ready(&feed.handle().report(), &address, file.as_ref());
-    serve(source, Listeners { tcp: Some(tcp), unix }, shutdown).await;
-    tracing::info!("stopping");
-    let stopped = tokio::task::spawn_blocking(move || feed.stop()).await;
-    if let Err(error) = stopped {
-        tracing::error!("capture could not be stopped in order: {error}");
+/// What the process is told from outside.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
-    store.close();
-    let status = store.status();
-    tracing::info!(
-        "stopped; {} records were held, {} had aged out",
-        status.records,
-        status.evicted
-    );
-    Ok(())
+
+    /// Until the process is to end; what it is to read again, is read on the way.
+    async fn end(mut self, reloader: Reloader, status: &str) {
+        let mut reloader = Some(reloader);
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => {
+                    notify::reloading();
+                    // It reads files.
+                    if let Some(mut reading) = reloader.take() {
+                        let read = tokio::task::spawn_blocking(move || {
+                            reading.reload();
+                            reading
+                        });
+                        reloader = read.await.ok();
+                    }
+                    notify::ready(status);
+                }
+            }
+        }
+    }
+}
+
+/// What listens before there are threads.
+struct Bound {
+    tcp: std::net::TcpListener,
+    address: SocketAddr,
+    unix: Option<(std::os::unix::net::UnixListener, SocketFile)>,
+}
+
+impl Bound {
+    async fn new(options: &Options) -> Result<Self, ServerError> {
+        let gone = system("the listener is gone");
+        let tcp = listen::tcp(options.tcp_address()).await?;
+        let address = tcp.local_addr().map_err(&gone)?;
+        let unix = match unix(options)? {
+            Some((listener, file)) => Some((listener.into_std().map_err(&gone)?, file)),
+            None => None,
+        };
+        Ok(Bound { tcp: tcp.into_std().map_err(&gone)?, address, unix })
+    }
+}
+
+/// Runs the server until a signal ends it. `arguments` are read again at SIGHUP.
+///
+/// Privileges belong to threads: what needs them comes first, on this thread and on the one that
+/// captures; then both give them up, and only then the other threads are started.
+pub fn run(
+    configuration: Configuration,
+    arguments: Vec<OsString>,
+    log: Option<Level>,
+) -> Result<(), ServerError> {
+    let options = configuration.options.clone();
+    let no_runtime = system("cannot start the runtime");
+    let first = runtime::Builder::new_current_thread().enable_all().build().map_err(no_runtime)?;
+    // Before anything is attached: a signal from here on ends the server in order. First, so that a
+    // port in use fails before the kernel is touched.
+    let (signals, bound) = first.block_on(async {
+        let signals = Signals::new().map_err(system("cannot handle signals"))?;
+        Ok::<_, ServerError>((signals, Bound::new(&options).await?))
+    })?;
+    let terms = terms(&options)?;
+    let reloader = Reloader {
+        arguments,
+        current: configuration,
+        log,
+        limits: Arc::clone(&terms.limits),
+        tokens: terms.tokens.clone(),
+        tls: terms.tls.clone(),
+    };
+    raise_file_limit();
+    let store = Arc::new(Store::new(options.memory_limit));
+    let feed = start(&options, &store)?;
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("netspy-server")
+        .enable_all()
+        .build()
+        .map_err(system("cannot start the runtime"))?;
+    // The handlers of signals are the process's, whichever runtime set them up.
+    drop(first);
+    let server = Server { store, feed, bound, terms, signals, reloader };
+    server.serve(&runtime)
+}
+
+struct Server {
+    store: Arc<Store>,
+    feed: Feed,
+    bound: Bound,
+    terms: Terms,
+    signals: Signals,
+    reloader: Reloader,
+}
+
+impl Server {
+    fn serve(self, runtime: &Runtime) -> Result<(), ServerError> {
+        let Server { store, feed, bound, terms, signals, reloader } = self;
+        let Bound { tcp, address, unix } = bound;
+        let (unix, file) = unix.unzip();
+        let scheme = if terms.tls.is_some() { "https" } else { "http" };
+        let capture = feed.handle();
+        let source = LocalSource::new(Arc::clone(&store), Arc::clone(&capture));
+        runtime.block_on(async {
+            let gone = system("the listener is gone");
+            let listeners = Listeners {
+                tcp: Some(tokio::net::TcpListener::from_std(tcp).map_err(&gone)?),
+                unix: match unix {
+                    Some(unix) => Some(tokio::net::UnixListener::from_std(unix).map_err(&gone)?),
+                    None => None,
+                },
+            };
+            let status = ready(capture.as_ref(), scheme, &address, file.as_ref());
+            let end = signals.end(reloader, &status);
+            tokio::select! {
+                () = notify::watch(capture.as_ref()) => {}
+                () = serve_on(source, listeners, terms, async {
+                    end.await;
+                    notify::stopping();
+                    tracing::info!("stopping");
+                }) => {}
+            }
+            Ok::<_, ServerError>(())
+        })?;
+        feed.stop();
+        store.close();
+        let status = store.status();
+        tracing::info!(
+            "stopped; {} records were held, {} had aged out",
+            status.records,
+            status.evicted
+        );
+        Ok(())
+    }
+}
+
+fn system(what: &'static str) -> impl Fn(std::io::Error) -> ServerError {
+    move |source| ServerError::System { what, source }
+}
+
+fn terms(options: &Options) -> Result<Terms, ServerError> {
+    let count = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+    let of_one = options.connections_per_client();
+    let limits = Limits::new(count(options.max_connections), count(of_one));
+    let tokens = match &options.token_file {
+        Some(path) => Some(Arc::new(Tokens::read(path)?)),
+        None => None,
+    };
+    let tls = match (&options.tls_cert, &options.tls_key) {
+        (Some(cert), Some(key)) => Some(Arc::new(Tls::read(cert, key)?)),
+        _ => None,
+    };
+    let address = options.tcp_address();
+    if tls.is_none() && !address.ip().to_canonical().is_loopback() {
+        tracing::warn!("{address}: tokens and answers travel in the clear without --tls-cert");
+    }
+    let streams = Some(count(options.max_streams));
+    Ok(Terms { limits: Arc::new(limits), streams, tokens, tls })
+}
+
+/// Connections are file descriptors, of which a process may have few unless it asks for more.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!("the limit of open files stays: {error}");
+    }
 }
 
 /// What `--check` reports: what capture can see here, or what a recording holds.
 pub fn check(options: &Options) -> Result<AttachReport, ServerError> {
+    terms(options)?;
     match &options.replay {
         None => Ok(options.capture().start()?.capabilities()),
         Some(path) => {
@@ -171,8 +349,9 @@ fn start(options: &Options, store: &Arc<Store>) -> Result<Feed, ServerError> {
             Some((writer, path.clone()))
         }
     };
-    let no_thread = |source| ServerError::System { what: "cannot start a thread", source };
-    let drops = store_drops(stream.drops(), store).map_err(no_thread)?;
+    give_up_privileges(options, &handle)?;
+    let no_thread = system("cannot start a thread");
+    let drops = store_drops(stream.drops(), store).map_err(&no_thread)?;
     let store = Arc::clone(store);
     let asked = Arc::new(AtomicBool::new(false));
     let asked_here = Arc::clone(&asked);
@@ -180,7 +359,45 @@ fn start(options: &Options, store: &Arc<Store>) -> Result<Feed, ServerError> {
         .name("netspy-ingest".to_owned())
         .spawn(move || ingest(stream, &store, recorder, &asked_here))
         .map_err(no_thread)?;
-    Ok(Feed::Capture { handle, ingest, drops, asked })
+    let report = handle.wait_for_privileges();
+    tell_privileges(options, report.as_ref())?;
+    Ok(Feed::Capture(Capturing { handle, ingest, drops, asked }))
+}
+
+/// Of this thread, before it starts others.
+fn give_up_privileges(options: &Options, handle: &StreamHandle) -> Result<(), ServerError> {
+    match (handle.give_up_privileges(GiveUp { user: options.user }), options.user) {
+        (Ok(_), _) => Ok(()),
+        (Err(error), Some(user)) => {
+            Err(ServerError::User { uid: user.uid, why: error.to_string() })
+        }
+        (Err(error), None) => {
+            tracing::warn!("privileges that are not needed could not be given up: {error}");
+            Ok(())
+        }
+    }
+}
+
+/// What the thread that captures gave up.
+fn tell_privileges(options: &Options, report: Option<&PrivilegeReport>) -> Result<(), ServerError> {
+    let note = report.map_or(Some("the capture thread did not come to it"), |r| r.note.as_deref());
+    if let Some(note) = note {
+        tracing::warn!("privileges: {note}");
+    }
+    match (report.filter(|report| report.dropped), options.user) {
+        (Some(report), _) => {
+            let kept = report.kept.iter().map(|(name, why)| format!("{name} {why}"));
+            let kept: Vec<_> = kept.collect();
+            let kept = if kept.is_empty() { "none".to_owned() } else { kept.join("; ") };
+            tracing::info!("runs as user {}; capabilities kept: {kept}", report.uid);
+            Ok(())
+        }
+        (None, Some(user)) => {
+            let why = note.unwrap_or("capture could not give its privileges up").to_owned();
+            Err(ServerError::User { uid: user.uid, why })
+        }
+        (None, None) => Ok(()),
+    }
 }
 
 /// Stores what is captured, until capture ends, as it does when that is `asked` for.
@@ -235,16 +452,23 @@ fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-fn ready(report: &AttachReport, address: &std::net::SocketAddr, file: Option<&SocketFile>) {
+/// Says that the server is ready; the line for the service manager.
+fn ready(
+    capture: &dyn CaptureHandle,
+    scheme: &str,
+    address: &SocketAddr,
+    file: Option<&SocketFile>,
+) -> String {
+    let report = capture.report();
     let backend = report.backend.map_or_else(|| "replay".to_owned(), |b| b.to_string());
     let unix = file.map_or_else(String::new, |file| format!(" and {}", file.path().display()));
-    tracing::info!("ready: listening on http://{address}{unix}, backend {backend}");
+    let status = format!("listening on {scheme}://{address}{unix}, backend {backend}");
+    tracing::info!("ready: {status}");
     let missing: Vec<_> = report.features.iter().filter(|(_, feature)| !feature.ok).collect();
     if !missing.is_empty() {
         let names: Vec<_> = missing.into_iter().map(|(name, _)| name.as_str()).collect();
         tracing::info!("not seen here: {}; /api/v1/status says why", names.join(", "));
     }
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        tracing::warn!("the service manager could not be told: {error}");
-    }
+    notify::ready(&status);
+    status
 }

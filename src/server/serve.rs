@@ -2,40 +2,63 @@
 
 use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, Bytes};
+use futures_util::FutureExt;
+use hyper::Request;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tower::ServiceExt;
 
+use super::clients::{Busy, Client, Clients, Limits, Slot};
 use super::patience::WriteTimeout;
-use crate::api::{Api, Transport};
+use super::tls::Tls;
+use crate::api::{Api, Tokens, Transport};
 use crate::store::LocalSource;
 
-/// Connections that are open at a time; others wait to be accepted.
-const MAX_CONNECTIONS: usize = 512;
 /// From the first byte, or from the answer before, to the end of the head of a request.
 const HEADER_TIME: Duration = Duration::from_secs(30);
 /// The largest head of a request.
 const HEADER_BYTES: usize = 64 * 1024;
 /// How long a client may leave what it is sent unread.
 const WRITE_TIME: Duration = Duration::from_secs(30);
+/// How long a client may take to agree on TLS.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// How long answers under way may take once the server stops.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Where requests come in.
 #[derive(Debug, Default)]
 pub struct Listeners {
-    /// TCP, on a loopback address.
+    /// TCP.
     pub tcp: Option<TcpListener>,
     /// The UNIX socket.
     pub unix: Option<UnixListener>,
+}
+
+/// Who is served, and how much.
+#[derive(Debug, Default)]
+pub struct Terms {
+    /// How many connections.
+    pub limits: Arc<Limits>,
+    /// How many event streams; [`MAX_STREAMS`](crate::api::MAX_STREAMS) unless set.
+    pub streams: Option<usize>,
+    /// What those who come over TCP have to show. Without, command lines are withheld from them, and
+    /// they have to ask for this host by name.
+    pub tokens: Option<Arc<Tokens>>,
+    /// TLS over TCP.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// Answers requests from the source until `shutdown` is ready; then streams end, and answers
@@ -45,14 +68,42 @@ pub async fn serve(
     listeners: Listeners,
     shutdown: impl Future<Output = ()> + Send,
 ) {
+    serve_on(source, listeners, Terms::default(), shutdown).await;
+}
+
+/// As [`serve`], on these terms.
+pub async fn serve_on(
+    source: LocalSource,
+    listeners: Listeners,
+    terms: Terms,
+    shutdown: impl Future<Output = ()> + Send,
+) {
     let (stop, stopping) = watch::channel(false);
-    let api = Api::new(source.clone(), stopping.clone());
+    let mut api = Api::new(source.clone(), stopping.clone());
+    if let Some(streams) = terms.streams {
+        api = api.with_max_streams(streams);
+    }
+    let transport = match terms.tokens {
+        None => Transport::Loopback,
+        Some(tokens) => {
+            api = api.with_tokens(tokens);
+            Transport::Token
+        }
+    };
+    // Both ways in share the limits.
+    let clients = Clients::new(terms.limits, Arc::clone(api.figures()));
+    let door = |transport, tls| Door {
+        router: api.router(transport),
+        clients: Arc::clone(&clients),
+        tls,
+        stopping: stopping.clone(),
+    };
     let mut tasks = JoinSet::new();
     if let Some(listener) = listeners.tcp {
-        tasks.spawn(accept_all(listener, api.router(Transport::Loopback), stopping.clone()));
+        tasks.spawn(door(transport, terms.tls).accept_all(listener));
     }
     if let Some(listener) = listeners.unix {
-        tasks.spawn(accept_all(listener, api.router(Transport::Unix), stopping));
+        tasks.spawn(door(Transport::Unix, None).accept_all(listener));
     }
     tokio::select! {
         () = source.keep_books() => {}
@@ -66,89 +117,186 @@ pub async fn serve(
 trait Listener: Send + Sync + 'static {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    fn next(&self) -> impl Future<Output = io::Result<(Self::Stream, Client)>> + Send;
 }
 
 impl Listener for TcpListener {
     type Stream = TcpStream;
 
-    async fn next(&self) -> io::Result<TcpStream> {
-        let (stream, _) = self.accept().await?;
+    async fn next(&self) -> io::Result<(TcpStream, Client)> {
+        let (stream, from) = self.accept().await?;
         // Events of a stream are small, and waiting for more would delay them.
         stream.set_nodelay(true)?;
-        Ok(stream)
+        Ok((stream, Client::at(from.ip())))
     }
 }
 
 impl Listener for UnixListener {
     type Stream = UnixStream;
 
-    async fn next(&self) -> io::Result<UnixStream> {
-        self.accept().await.map(|(stream, _)| stream)
+    async fn next(&self) -> io::Result<(UnixStream, Client)> {
+        let (stream, _) = self.accept().await?;
+        let user = stream.peer_cred()?.uid();
+        Ok((stream, Client::User(user)))
     }
 }
 
-async fn accept_all(listener: impl Listener, router: Router, mut stopping: watch::Receiver<bool>) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            _ = stopping.wait_for(|stopping| *stopping) => break,
-            Some(_) = connections.join_next() => continue,
-            accepted = accept(&listener, &slots) => accepted,
-        };
-        match accepted {
-            Ok((stream, slot)) => {
-                connections.spawn(connection(stream, slot, router.clone(), stopping.clone()));
-            }
-            Err(error) => {
-                // Out of file descriptors, mostly: trying again at once would only burn time.
-                tracing::warn!("a connection could not be accepted: {error}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-    drop(listener);
-    let all = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(GRACE, all).await.is_err() {
-        tracing::warn!("some answers took too long to finish and were cut off");
-    }
-}
-
-async fn accept<L: Listener>(
-    listener: &L,
-    slots: &Arc<Semaphore>,
-) -> io::Result<(L::Stream, OwnedSemaphorePermit)> {
-    let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
-    Ok((listener.next().await?, slot))
-}
-
-async fn connection(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    _slot: OwnedSemaphorePermit,
+/// One way in.
+#[derive(Clone)]
+struct Door {
     router: Router,
-    mut stopping: watch::Receiver<bool>,
-) {
-    let io = TokioIo::new(WriteTimeout::new(stream, WRITE_TIME));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIME)
-        .max_buf_size(HEADER_BYTES)
-        .serve_connection(io, TowerToHyperService::new(router));
-    let mut connection = std::pin::pin!(connection);
-    let mut told = false;
-    loop {
-        tokio::select! {
-            result = connection.as_mut() => {
-                if let Err(error) = result {
-                    tracing::debug!("a connection ended early: {error}");
+    clients: Arc<Clients>,
+    tls: Option<Arc<Tls>>,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Door {
+    async fn accept_all(self, listener: impl Listener) {
+        let mut connections = JoinSet::new();
+        let mut stopping = self.stopping.clone();
+        loop {
+            let accepted = tokio::select! {
+                _ = stopping.wait_for(|stopping| *stopping) => break,
+                Some(_) = connections.join_next() => continue,
+                accepted = listener.next() => accepted,
+            };
+            match accepted {
+                Ok((stream, client)) => match self.clients.admit(client) {
+                    Some(slot) => {
+                        connections.spawn(self.clone().connection(stream, slot));
+                    }
+                    None => refuse(stream, self.tls.is_some()),
+                },
+                Err(error) if is_of_one_client(&error) => {
+                    tracing::debug!("a connection was gone before it was accepted: {error}");
                 }
-                return;
-            }
-            _ = stopping.wait_for(|stopping| *stopping), if !told => {
-                told = true;
-                connection.as_mut().graceful_shutdown();
+                Err(error) => {
+                    // Out of file descriptors, mostly: trying again at once would only burn time.
+                    tracing::warn!("a connection could not be accepted: {error}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
             }
         }
+        drop(listener);
+        let all = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(GRACE, all).await.is_err() {
+            tracing::warn!("some answers took too long to finish and were cut off");
+        }
+    }
+
+    async fn connection(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        slot: Slot,
+    ) {
+        let slot = Arc::new(slot);
+        let timed = WriteTimeout::new(stream, WRITE_TIME);
+        let served = async {
+            match &self.tls {
+                None => self.http(timed, &slot).await,
+                Some(tls) => {
+                    let accepting = tls.acceptor().accept(timed);
+                    match tokio::time::timeout(HANDSHAKE_TIME, accepting).await {
+                        Ok(Ok(stream)) => self.http(stream, &slot).await,
+                        Ok(Err(error)) => tracing::debug!("a client could not use TLS: {error}"),
+                        Err(_) => tracing::debug!("a client took too long to agree on TLS"),
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = served => {}
+            () = slot.closing() => tracing::debug!("an idle connection makes room for another"),
+        }
+    }
+
+    async fn http(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        slot: &Arc<Slot>,
+    ) {
+        let service = service_fn(|request: Request<Incoming>| {
+            let busy = slot.busy();
+            let answer = self.router.clone().oneshot(request);
+            async {
+                answer.await.map(|response| response.map(|body| Watched { body, _busy: busy }))
+            }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIME)
+            .max_buf_size(HEADER_BYTES)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let mut stopping = self.stopping.clone();
+        let mut told = false;
+        loop {
+            tokio::select! {
+                result = connection.as_mut() => {
+                    if let Err(error) = result {
+                        tracing::debug!("a connection ended early: {error}");
+                    }
+                    return;
+                }
+                _ = stopping.wait_for(|stopping| *stopping), if !told => {
+                    told = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+}
+
+/// Whether the error is about a connection that came to nothing, not about this process
+/// (accept(2), "Error handling").
+fn is_of_one_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, InvalidInput};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | InvalidInput)
+}
+
+fn no_room() -> String {
+    let body = r#"{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"too many connections are open"}"#;
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\n\
+         content-type: application/problem+json\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// Says that there is no room, without waiting for anything.
+fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin, tls: bool) {
+    // There is no answer that a client would understand before TLS is agreed on.
+    if !tls {
+        let _ = stream.write_all(no_room().as_bytes()).now_or_never();
+        let _ = stream.shutdown().now_or_never();
+        // What is left unread would reset the connection, and the answer with it.
+        let _ = stream.read(&mut [0; 4096]).now_or_never();
+    }
+}
+
+/// The body of an answer, which keeps its connection from being taken for idle.
+struct Watched {
+    body: Body,
+    _busy: Busy,
+}
+
+impl hyper::body::Body for Watched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -14,7 +14,7 @@ use netspy::accounting::Counters;
 use netspy::capture::report::{AttachReport, Backend, Feature, ProgramReport};
 use netspy::event::{ConnectionId, Traffic};
 use netspy::query::CaptureHandle;
-use netspy::server::{Listeners, listen, serve};
+use netspy::server::{Listeners, Terms, listen, serve_on};
 use netspy::store::{LocalSource, Store};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -78,6 +78,11 @@ pub struct Server {
 
 /// Starts a server whose store holds these records.
 pub async fn server(records: Vec<Connection>) -> Server {
+    server_on(records, Terms::default()).await
+}
+
+/// The same, on these terms.
+pub async fn server_on(records: Vec<Connection>, terms: Terms) -> Server {
     static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let store = Arc::new(Store::new(16 << 20));
@@ -98,7 +103,7 @@ pub async fn server(records: Vec<Connection>) -> Server {
     let (listener, file) = listen::unix(&unix).unwrap();
     let (stop, stopped) = oneshot::channel();
     let listeners = Listeners { tcp: Some(tcp), unix: Some(listener) };
-    let running = tokio::spawn(serve(source, listeners, async {
+    let running = tokio::spawn(serve_on(source, listeners, terms, async {
         let _ = stopped.await;
     }));
     Server { address, unix, store, capture, stop: Some(stop), running, _file: file }
@@ -164,6 +169,13 @@ impl Server {
         self.stop.take().unwrap().send(()).unwrap();
         self.running.await.unwrap();
     }
+}
+
+/// What a server at this address answers, if there is one yet.
+pub async fn get(address: SocketAddr, target: &str) -> Option<Answer> {
+    let stream = TcpStream::connect(address).await.ok()?;
+    let head = format!("GET {target} HTTP/1.0\r\nHost: localhost\r\n");
+    Some(ask(stream, &head, b"").await)
 }
 
 async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, head: &str, body: &[u8]) -> Answer {

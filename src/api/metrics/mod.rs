@@ -1,0 +1,118 @@
+//! `/metrics`: what the books, the store, HTTP and the process itself have to say, for Prometheus.
+//!
+//! No label is taken from telemetry: each comes from a closed list, so that a scrape has a bounded
+//! size whatever runs on the host.
+
+pub(super) mod http;
+mod process;
+mod text;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+
+use super::Api;
+use crate::accounting::Counters;
+use crate::capture::features::FEATURES;
+use crate::query::{CaptureHandle, StoreStatus};
+use crate::store::{HANDSHAKE_BOUNDS_US, Tallies};
+use text::{Form, Kind, Page};
+
+pub(super) async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Response {
+    let form = Form::accepted(&headers);
+    let mut page = Page::new(form);
+    let capture = api.source.capture();
+    build(&mut page);
+    books(&mut page, &capture.counters());
+    capture_state(&mut page, capture.as_ref());
+    tallies(&mut page, api.source.store().tallies());
+    store(&mut page, &api.source.store().status());
+    api.figures.write(&mut page, api.max_streams - api.streams.available_permits());
+    process::write(&mut page);
+    ([(CONTENT_TYPE, form.content_type())], page.finish()).into_response()
+}
+
+fn build(page: &mut Page) {
+    let commit = crate::COMMIT.unwrap_or_default();
+    page.family(Kind::Info, "netspy_build", "Which build this is.")
+        .value(&[("version", crate::VERSION), ("commit", commit)], 1);
+}
+
+/// The books: attempts = delivered + filtered + lost + pending.
+fn books(page: &mut Page, counters: &Counters) {
+    let mut counter = |name, help: &str, value: u64| page.single(Kind::Counter, name, help, value);
+    let help = "Connection attempts that the kernel side saw.";
+    counter("netspy_attempts", help, counters.attempts);
+    counter("netspy_delivered", "Attempts that reached the store.", counters.delivered);
+    counter("netspy_filtered", "Attempts that the filters left out.", counters.filtered);
+    let help = "Later versions of records that were lost.";
+    counter("netspy_updates_lost", help, counters.updates_lost);
+    let help = "Runs of BPF programs that the kernel skipped.";
+    counter("netspy_missed", help, counters.missed);
+    let help = "Dropped packets that the kernel side saw.";
+    counter("netspy_drops_seen", help, counters.drops.packets);
+    let help = "Dropped packets whose records were not taken in in time.";
+    counter("netspy_drops_lost", help, counters.drops.lost);
+    let help =
+        "Dropped packets that found no room among the flows, and are counted by reason alone.";
+    counter("netspy_drops_no_room", help, counters.drops.no_room);
+    let help = "Attempts that wait for an outcome or are on their way.";
+    page.single(Kind::Gauge, "netspy_pending", help, counters.pending());
+    page.family(Kind::Counter, "netspy_lost", "Attempts that were lost, by cause.");
+    let lost = &counters.lost;
+    for (cause, count) in [
+        ("ring_full", lost.ring_full),
+        ("map_full", lost.map_full),
+        ("slow_consumer", lost.slow_consumer),
+        ("undecodable", lost.undecodable),
+    ] {
+        page.value(&[("cause", cause)], count);
+    }
+}
+
+fn capture_state(page: &mut Page, capture: &dyn CaptureHandle) {
+    let up = u8::from(capture.stopped().is_none());
+    page.single(Kind::Gauge, "netspy_capture_up", "Whether capture runs (1) or is down (0).", up);
+    let report = capture.report();
+    let help = "Whether a feature is observed on this kernel (1) or not (0).";
+    page.family(Kind::Gauge, "netspy_feature_up", help);
+    let names = FEATURES.iter().map(|feature| feature.name).chain(["drops"]);
+    for (name, feature) in names.filter_map(|name| Some((name, report.features.get(name)?))) {
+        page.value(&[("feature", name)], u8::from(feature.ok));
+    }
+}
+
+fn tallies(page: &mut Page, tallies: &Tallies) {
+    let help = "Outcomes that attempts came to. One that is sent and then refused counts as both.";
+    page.family(Kind::Counter, "netspy_outcomes", help);
+    for (direction, protocol, outcome, count) in tallies.outcomes() {
+        let labels = [
+            ("direction", direction.as_str()),
+            ("protocol", protocol.as_str()),
+            ("outcome", outcome.as_str()),
+        ];
+        page.value(&labels, count);
+    }
+    page.family(
+        Kind::Counter,
+        "netspy_dropped_packets",
+        "Dropped packets, by the kernel's reason.",
+    );
+    for (reason, count) in tallies.drops() {
+        page.value(&[("reason", reason)], count);
+    }
+    let help = "Time from attempt to established of TCP and MPTCP.";
+    page.family(Kind::Histogram, "netspy_handshake_seconds", help);
+    let (classes, sum) = tallies.handshakes();
+    let bounds = HANDSHAKE_BOUNDS_US.map(|us| us as f64 / 1e6);
+    page.histogram(&bounds, &classes, sum as f64 / 1e6);
+}
+
+fn store(page: &mut Page, store: &StoreStatus) {
+    page.single(Kind::Gauge, "netspy_store_records", "Records held.", store.records);
+    page.single(Kind::Gauge, "netspy_store_bytes", "Bytes in use by records.", store.bytes);
+    let help = "The most bytes that records may use.";
+    page.single(Kind::Gauge, "netspy_store_limit_bytes", help, store.limit_bytes);
+    page.single(Kind::Counter, "netspy_store_evicted", "Records that aged out.", store.evicted);
+}

@@ -1,0 +1,220 @@
+//! `/metrics`: both forms, true figures, bounded labels, and Prometheus itself.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::records::*;
+use common::{Server, server};
+use jiff::Timestamp;
+use netspy::accounting::{Counters, Lost};
+use netspy::event::*;
+use strum::VariantArray;
+
+const OPEN: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+async fn scrape(server: &Server) -> String {
+    let head =
+        "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: application/openmetrics-text\r\n";
+    let answer = server.ask(head, b"").await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some(OPEN)));
+    String::from_utf8(answer.body).unwrap()
+}
+
+/// The samples by name and labels; checks the form on the way.
+fn samples(text: &str) -> BTreeMap<String, f64> {
+    let mut samples = BTreeMap::new();
+    let mut families = BTreeSet::new();
+    let mut family = String::new();
+    let body = text.strip_suffix("# EOF\n").expect("an end");
+    for line in body.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            family = rest.split(' ').next().unwrap().to_owned();
+            assert!(families.insert(family.clone()), "{family} twice");
+        } else if !line.starts_with("# HELP ") {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            assert!(name.starts_with(&family), "{line} is not of {family}");
+            assert!(samples.insert(name.to_owned(), value.parse().unwrap()).is_none(), "{line}");
+        }
+    }
+    samples
+}
+
+fn drops(reason: &str, count: u64, n: u64) -> DropRecord {
+    DropRecord { reason: reason.into(), count, ..dropped(n) }
+}
+
+#[tokio::test]
+async fn the_figures_are_those_of_the_books_and_of_what_was_taken_in() {
+    let curl = info(7, "curl");
+    let server = server(vec![refused(1, &curl), refused(2, &curl), in_progress(3, &curl)]).await;
+    // The third gets its outcome: it was none before.
+    server.store.apply(vec![refused(3, &curl)]);
+    server.store.apply_drops(vec![drops("NETFILTER_DROP", 5, 1), drops("made up", 2, 2)]);
+    *server.capture.counters.lock().unwrap() = Counters {
+        attempts: 20,
+        delivered: 10,
+        filtered: 3,
+        lost: Lost { ring_full: 4, ..Lost::default() },
+        ..Counters::default()
+    };
+    let s = samples(&scrape(&server).await);
+    for (name, value) in [
+        ("netspy_attempts_total", 20.0),
+        ("netspy_delivered_total", 10.0),
+        ("netspy_filtered_total", 3.0),
+        ("netspy_lost_total{cause=\"ring_full\"}", 4.0),
+        ("netspy_lost_total{cause=\"map_full\"}", 0.0),
+        ("netspy_pending", 3.0),
+        ("netspy_capture_up", 1.0),
+        ("netspy_feature_up{feature=\"connect\"}", 1.0),
+        ("netspy_store_records", 3.0),
+        ("netspy_outcomes_total{direction=\"outbound\",protocol=\"tcp\",outcome=\"refused\"}", 3.0),
+        ("netspy_dropped_packets_total{reason=\"NETFILTER_DROP\"}", 5.0),
+        ("netspy_dropped_packets_total{reason=\"other\"}", 2.0),
+        ("netspy_handshake_seconds_count", 0.0),
+        ("netspy_http_in_flight", 1.0),
+    ] {
+        assert_eq!(s.get(name), Some(&value), "{name} in {s:#?}");
+    }
+    assert!(s.keys().any(|name| name.starts_with("netspy_build_info{version=\"")));
+    assert!(s["process_resident_memory_bytes"] > 1e6 && s["process_open_fds"] > 3.0);
+    let now = Timestamp::now().as_second() as f64;
+    assert!((now - 600.0..now + 2.0).contains(&s["process_start_time_seconds"]));
+    // The first scrape is in the second's figures.
+    let s = samples(&scrape(&server).await);
+    assert_eq!(s["netspy_http_requests_total{route=\"/metrics\",status=\"2xx\"}"], 1.0);
+    assert_eq!(s["netspy_http_request_duration_seconds_count"], 1.0);
+    *server.capture.stopped.lock().unwrap() = Some("it was stopped".to_owned());
+    assert_eq!(samples(&scrape(&server).await)["netspy_capture_up"], 0.0);
+    let plain = server.get("/metrics").await;
+    assert_eq!(plain.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    server.stop().await;
+}
+
+/// Whatever runs here, and whoever asks: no name of theirs becomes a label, and the number of series
+/// has a bound that is known beforehand.
+#[tokio::test]
+async fn hostile_names_make_no_series() {
+    let server = server(Vec::new()).await;
+    let evil = |n: u64| format!("evil\"}} 1\n# {n}");
+    let mut wild = Random(42);
+    let mut batch = Vec::new();
+    for n in 0..2_000 {
+        let mut c = wild.connection();
+        c.id.start_ns = n;
+        c.host = evil(n).into();
+        c.process = Some(Process {
+            tid: 1,
+            thread: evil(n).into(),
+            info: Arc::new(ProcessInfo { comm: evil(n).into(), ..(*info(1, "x")).clone() }),
+        });
+        batch.push(c);
+    }
+    server.store.apply(batch);
+    server.store.apply_drops((0..2_000).map(|n| drops(&evil(n), 1, n)).collect());
+    for n in 0..50 {
+        server.get(&format!("/evil{n}")).await;
+        server.get(&format!("/api/v1/connections/evil{n}")).await;
+    }
+    let text = scrape(&server).await;
+    assert!(!text.contains("evil"), "{text}");
+    let s = samples(&text);
+    let count = |name: &str| s.keys().filter(|key| key.starts_with(name)).count();
+    assert_eq!(count("netspy_dropped_packets_total"), 1);
+    assert_eq!(s["netspy_dropped_packets_total{reason=\"other\"}"], 2_000.0);
+    let combinations =
+        Direction::VARIANTS.len() * Protocol::VARIANTS.len() * Outcome::VARIANTS.len();
+    assert!((1..=combinations).contains(&count("netspy_outcomes_total")));
+    // One for what is nowhere, one for the ids, one for the scrape.
+    assert!(count("netspy_http_requests_total") <= 3, "{s:#?}");
+    assert_eq!(s["netspy_http_requests_total{route=\"none\",status=\"4xx\"}"], 50.0);
+    server.stop().await;
+}
+
+fn has(program: &str) -> bool {
+    Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+#[tokio::test]
+async fn promtool_has_nothing_to_say() {
+    if !has("promtool") {
+        println!("skipped: there is no promtool (Debian has it in prometheus)");
+        return;
+    }
+    let server = server(vec![refused(1, &info(7, "curl"))]).await;
+    server.store.apply_drops(vec![drops("NETFILTER_DROP", 5, 1)]);
+    let page = server.get("/metrics").await.body;
+    let mut lint = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    lint.stdin.take().unwrap().write_all(&page).unwrap();
+    let output = lint.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && said.is_empty(), "{said}");
+    server.stop().await;
+}
+
+struct Prometheus {
+    child: Child,
+    directory: std::path::PathBuf,
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+#[tokio::test]
+async fn prometheus_scrapes_it() {
+    if !has("prometheus") {
+        println!("skipped: there is no prometheus (Debian has it)");
+        return;
+    }
+    let server = server(vec![refused(1, &info(7, "curl"))]).await;
+    let directory = std::env::temp_dir().join(format!("netspy-prometheus-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let config = format!(
+        "scrape_configs:\n- job_name: netspy\n  scrape_interval: 1s\n  scrape_timeout: 1s\n  \
+         static_configs:\n  - targets: ['{}']\n",
+        server.address
+    );
+    std::fs::write(directory.join("prometheus.yml"), config).unwrap();
+    // It cannot be given a listener: a port that was free a moment ago has to do.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let child = Command::new("prometheus")
+        .arg(format!("--config.file={}/prometheus.yml", directory.display()))
+        .arg(format!("--storage.tsdb.path={}/data", directory.display()))
+        .arg(format!("--web.listen-address={port}"))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _prometheus = Prometheus { child, directory };
+    let query = "netspy_outcomes_total%7Boutcome%3D%22refused%22%7D";
+    let until = Instant::now() + Duration::from_secs(120);
+    loop {
+        let answer = common::get(port, &format!("/api/v1/query?query={query}")).await;
+        let found = answer.as_ref().is_some_and(|answer| {
+            let value = &answer.json()["data"]["result"][0];
+            value["metric"]["protocol"] == "tcp" && value["value"][1] == "1"
+        });
+        if found {
+            break;
+        }
+        assert!(Instant::now() < until, "{answer:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    server.stop().await;
+}

@@ -1,0 +1,218 @@
+//! `ebpf-server` on the running kernel: what it may still do once it captures, and that it can do all
+//! that it has to.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const NOBODY: u32 = 65_534;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Server {
+    child: Child,
+    address: String,
+    log: Vec<String>,
+}
+
+impl Server {
+    /// `None`, and the reason told, where there are not the privileges.
+    fn start(arguments: &[&str]) -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: needs root");
+            return None;
+        }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ebpf-server"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| name.starts_with("NETSPY_")) {
+                command.env_remove(name);
+            }
+        }
+        let arguments = [&["--no-unix", "--port", "0"], arguments].concat();
+        let mut child = command.args(arguments).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let mut log = Vec::new();
+        let address = loop {
+            let line = lines.next().unwrap_or_else(|| panic!("no server: {log:?}"));
+            if let Some((_, rest)) = line.split_once("ready: listening on http://") {
+                break rest.split([' ', ',']).next().unwrap().to_owned();
+            }
+            log.push(line);
+        };
+        // Nobody reads on, and it must not wait for that.
+        std::thread::spawn(move || lines.for_each(drop));
+        Some(Server { child, address, log })
+    }
+
+    fn get(&self, target: &str) -> Value {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        write!(stream, "GET {target} HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {head}\n{body}"))
+    }
+
+    /// The first record that is as wanted, once there is one.
+    fn wait_for(&self, target: &str, list: &str, is: impl Fn(&Value) -> bool) -> Value {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.get(target);
+            if let Some(found) = answer[list].as_array().unwrap().iter().find(|record| is(record)) {
+                return found.clone();
+            }
+            assert!(Instant::now() < until, "{target}: {answer:#}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The lines of `/proc/PID/task/TID/status` of each thread, by its name.
+    fn threads(&self) -> Vec<BTreeMap<String, String>> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let status = tasks.filter_map(|task| {
+            let path = task.unwrap().path().join("status");
+            // A thread may have ended meanwhile.
+            let text = std::fs::read_to_string(path).ok()?;
+            let lines = text.lines().filter_map(|line| line.split_once(':'));
+            Some(lines.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect())
+        });
+        status.collect()
+    }
+
+    fn stop(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Numbers as capabilities(7) lists them.
+fn number(name: &str) -> u32 {
+    match name {
+        "CAP_SYS_PTRACE" => 19,
+        "CAP_SYS_ADMIN" => 21,
+        "CAP_SYSLOG" => 34,
+        "CAP_BPF" => 39,
+        other => panic!("{other} is kept"),
+    }
+}
+
+fn has_given_everything_up(server: &Server, uid: u32) {
+    let status = server.get("/api/v1/status");
+    let privileges = &status["privileges"];
+    assert_eq!((&privileges["dropped"], &privileges["uid"]), (&true.into(), &uid.into()));
+    let kept = privileges["kept"].as_object().unwrap();
+    let allowed = kept.keys().fold(0_u64, |set, name| set | 1 << number(name));
+    let kept_is_told =
+        server.log.iter().any(|line| line.contains("capabilities kept: CAP_SYS_PTRACE"));
+    assert!(kept_is_told, "{:?}", server.log);
+    let threads = server.threads();
+    let names: Vec<_> = threads.iter().map(|thread| thread["Name"].as_str()).collect();
+    for name in ["netspy-capture", "netspy-ingest", "netspy-drops", "netspy-server"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    for thread in &threads {
+        let caps = |set: &str| u64::from_str_radix(&thread[set], 16).unwrap();
+        // What looks at other processes is the capture thread's alone.
+        let allowed = match thread["Name"].as_str() {
+            "netspy-capture" => allowed,
+            _ => allowed & !(1 << number("CAP_SYS_PTRACE") | 1 << number("CAP_SYSLOG")),
+        };
+        for set in ["CapEff", "CapPrm", "CapBnd"] {
+            assert_eq!(caps(set) & !allowed, 0, "{set} of {thread:#?}");
+        }
+        assert_eq!((caps("CapInh"), caps("CapAmb")), (0, 0), "{thread:#?}");
+        assert_eq!(thread["NoNewPrivs"], "1", "{thread:#?}");
+        let ids = [uid; 4].map(|id| id.to_string()).join("\t");
+        assert_eq!(thread["Uid"], ids, "{thread:#?}");
+    }
+}
+
+/// Connections of another user's process, datagrams that only a sweep shows, drops, open
+/// connections' bytes, and the books.
+fn still_does_its_work(server: &Server) {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let script = format!("exec 3<>/dev/tcp/127.0.0.1/{closed}");
+    let mut other = Command::new("/bin/bash");
+    other.args(["-c", &script]).uid(NOBODY).gid(NOBODY).stderr(Stdio::null());
+    assert!(!other.status().unwrap().success());
+    let target = format!("/api/v1/connections?port={closed}&outcome=refused");
+    let refused = server.wait_for(&target, "connections", |_| true);
+    assert_eq!(refused["process"]["uid"], NOBODY, "{refused:#}");
+    let exe = std::fs::canonicalize("/bin/bash").unwrap();
+    assert_eq!(refused["process"]["exe"], exe.to_str().unwrap(), "{refused:#}");
+
+    let datagram = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    datagram.connect(peer.local_addr().unwrap()).unwrap();
+    let port = peer.local_addr().unwrap().port();
+    let target = format!("/api/v1/connections?port={port}&protocol=udp");
+    server.wait_for(&target, "connections", |record| record["state"] == "open");
+
+    if server.get("/api/v1/status")["features"]["drops"]["ok"] == true {
+        server.wait_for("/api/v1/drops?limit=1000", "drops", |drop| {
+            drop["destination"]["port"] == closed
+        });
+    } else {
+        println!("skipped: drops: not seen on this kernel");
+    }
+
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut open = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (mut accepted, _) = listener.accept().unwrap();
+    open.write_all(&[0; 1_000]).unwrap();
+    accepted.read_exact(&mut [0; 1_000]).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let target = format!("/api/v1/connections?port={port}&direction=outbound");
+    if server.get("/api/v1/status")["features"]["traffic"]["ok"] == true {
+        server.wait_for(&target, "connections", |record| record["traffic"]["bytes_sent"] == 1_000);
+    } else {
+        println!("skipped: traffic: not seen on this kernel");
+    }
+
+    let books = &server.get("/api/v1/status")["accounting"];
+    assert!(books["attempts"].as_u64().unwrap() >= 3, "{books:#}");
+    assert_eq!(books["updates_lost"], 0, "{books:#}");
+}
+
+#[test]
+fn every_thread_gives_its_privileges_up_and_capture_goes_on() {
+    let Some(server) = Server::start(&[]) else { return };
+    has_given_everything_up(&server, 0);
+    still_does_its_work(&server);
+    has_given_everything_up(&server, 0);
+    server.stop();
+}
+
+#[test]
+fn another_user_does_the_work_as_well() {
+    let user = format!("{NOBODY}:{NOBODY}");
+    let Some(server) = Server::start(&["--user", &user]) else { return };
+    has_given_everything_up(&server, NOBODY);
+    still_does_its_work(&server);
+    server.stop();
+}
+
+#[test]
+fn check_says_what_can_be_seen_and_leaves_nothing_behind() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: needs root");
+        return;
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_ebpf-server")).arg("--check").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("options: ok") && text.contains("\nconnect: ok, "), "{text}");
+}
