@@ -99,8 +99,6 @@ async fn where_all_connections_are_busy_another_is_told_to_come_back() {
     let refused = server.get("/health").await;
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("5")));
     assert_eq!(refused.json()["status"], 503);
-    // On the UNIX socket this is another client, but there is no room in all.
-    assert_eq!(server.get_unix("/health").await.status, 503);
     server.stop().await;
 }
 

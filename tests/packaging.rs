@@ -31,7 +31,8 @@ struct Temporary(PathBuf);
 
 impl Temporary {
     fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("netspy-packaging-{}-{name}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("netspy-packaging-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Temporary(path)
     }
@@ -79,7 +80,8 @@ async fn every_metric_of_rules_and_dashboard_is_exposed() {
     for panel in dashboard["panels"].as_array().unwrap() {
         let targets = panel["targets"].as_array().unwrap();
         assert!(!targets.is_empty(), "{panel}");
-        expressions.extend(targets.iter().map(|target| target["expr"].as_str().unwrap().to_owned()));
+        expressions
+            .extend(targets.iter().map(|target| target["expr"].as_str().unwrap().to_owned()));
     }
     let rules = file("packaging/prometheus/netspy.rules.yml");
     // Comments of the rules may name anything.
@@ -166,14 +168,14 @@ fn row(arg: &clap::Arg) -> String {
     let name = arg.get_long().unwrap();
     let value = arg.get_value_names().filter(|_| arg.get_action().takes_values());
     let value = value.map_or_else(String::new, |names| format!(" {}", names[0]));
-    let variable = arg.get_env().map_or_else(
-        || "-".to_owned(),
-        |name| format!("`{}`", name.to_string_lossy()),
-    );
+    let variable = arg
+        .get_env()
+        .map_or_else(|| "-".to_owned(), |name| format!("`{}`", name.to_string_lossy()));
     let defaults: Vec<_> = arg.get_default_values().iter().map(|v| v.to_string_lossy()).collect();
     let takes_values = arg.get_action().takes_values() && !defaults.is_empty();
     let default = if takes_values { format!("`{}`", defaults.join(",")) } else { "-".to_owned() };
-    let possible: Vec<_> = arg.get_possible_values().iter().map(|v| v.get_name().to_owned()).collect();
+    let possible: Vec<_> =
+        arg.get_possible_values().iter().map(|v| v.get_name().to_owned()).collect();
     let possible = match arg.get_action().takes_values() && !possible.is_empty() {
         true => format!(" ({})", possible.join(", ")),
         false => String::new(),
@@ -185,7 +187,8 @@ fn row(arg: &clap::Arg) -> String {
 #[test]
 fn the_documentation_has_every_option_as_it_is() {
     let command = Options::command();
-    let rows: Vec<_> = command.get_arguments().filter(|a| a.get_long().is_some()).map(row).collect();
+    let rows: Vec<_> =
+        command.get_arguments().filter(|a| a.get_long().is_some()).map(row).collect();
     let documentation = file("docs/operations.md");
     let there: Vec<_> = documentation.lines().filter(|line| line.starts_with("| `--")).collect();
     assert!(rows == there, "docs/operations.md is to have these rows:\n{}", rows.join("\n"));

@@ -6,10 +6,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hyper::header::HeaderValue;
+use tokio_rustls::rustls::client::danger::{
+    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
+};
+use tokio_rustls::rustls::client::{WebPkiServerVerifier, verify_server_name};
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
-use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::server::ParsedCertificate;
+use tokio_rustls::rustls::{
+    self, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 
 /// Where systems keep the certificates of the authorities that they trust.
 const BUNDLES: [&str; 4] = [
@@ -105,27 +112,90 @@ impl Access {
                 found.ok_or(AccessError::NoAuthorities)?.to_owned()
             }
         };
-        let roots = roots(&path, self.authorities.is_some())?;
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let (roots, certificates) = roots(&path, self.authorities.is_some())?;
+        let provider = Arc::new(ring::default_provider());
+        let chains = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone());
+        let chains = chains.build().map_err(|error| AccessError::Certificates {
+            path: path.clone(),
+            why: error.to_string(),
+        })?;
+        // Of an authority of the system's, nobody wants to be the server.
+        let known = if self.authorities.is_some() { certificates } else { Vec::new() };
+        let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Verifier { chains, known }))
             .with_no_client_auth();
         Ok(Arc::new(config))
     }
 }
 
-fn roots(path: &Path, is_named: bool) -> Result<RootCertStore, AccessError> {
+/// Chains of certificates as everybody checks them; and besides, the very certificate that the user
+/// named. The usual way to make one (openssl req -x509) makes it an authority, which a server's is not to
+/// be: without this, it could not be trusted by naming it.
+#[derive(Debug)]
+struct Verifier {
+    chains: Arc<WebPkiServerVerifier>,
+    known: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let chain = self.chains.verify_server_cert(certificate, intermediates, name, ocsp, now);
+        let Err(error) = chain else { return chain };
+        // The name counts all the same. Its time does not: it is known by more than that.
+        if self.known.iter().any(|known| known == certificate) {
+            verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
+            return Ok(ServerCertVerified::assertion());
+        }
+        Err(error)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chains.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chains.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chains.supported_verify_schemes()
+    }
+}
+
+type Roots = (RootCertStore, Vec<CertificateDer<'static>>);
+
+fn roots(path: &Path, is_named: bool) -> Result<Roots, AccessError> {
     let wrong = |why: String| AccessError::Certificates { path: path.to_owned(), why };
     let what = "certificate";
     let pem = CertificateDer::pem_file_iter(path).map_err(|error| match error {
         pem::Error::Io(source) => AccessError::Read { what, path: path.to_owned(), source },
         other => wrong(other.to_string()),
     })?;
-    let mut roots = RootCertStore::empty();
+    let (mut roots, mut certificates) = (RootCertStore::empty(), Vec::new());
     for certificate in pem {
-        let added = certificate
-            .map_err(|error| error.to_string())
-            .and_then(|certificate| roots.add(certificate).map_err(|error| error.to_string()));
+        let added = certificate.map_err(|error| error.to_string()).and_then(|certificate| {
+            certificates.push(certificate.clone());
+            roots.add(certificate).map_err(|error| error.to_string())
+        });
         match added {
             Ok(()) => {}
             Err(why) if is_named => return Err(wrong(why)),
@@ -135,6 +205,6 @@ fn roots(path: &Path, is_named: bool) -> Result<RootCertStore, AccessError> {
     }
     match roots.is_empty() {
         true => Err(AccessError::Nothing { what, path: path.to_owned() }),
-        false => Ok(roots),
+        false => Ok((roots, certificates)),
     }
 }
