@@ -21,12 +21,7 @@ struct Server {
 }
 
 impl Server {
-    /// `None`, and the reason told, where there are not the privileges.
-    fn start(arguments: &[&str]) -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            println!("skipped: needs root");
-            return None;
-        }
+    fn start(arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ebpf-server"));
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(|name| name.starts_with("NETSPY_")) {
@@ -46,7 +41,7 @@ impl Server {
         };
         // Nobody reads on, and it must not wait for that.
         std::thread::spawn(move || lines.for_each(drop));
-        Some(Server { child, address, log })
+        Server { child, address, log }
     }
 
     fn get(&self, target: &str) -> Value {
@@ -142,14 +137,27 @@ fn has_given_everything_up(server: &Server, uid: u32) {
     }
 }
 
+/// A process of another user, which is there before the server: what it runs is not told by its
+/// start, but only by /proc. It connects to the port that it reads.
+///
+/// `None`, and the reason told, where there are not the privileges.
+fn stranger_if_root() -> Option<Child> {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: needs root");
+        return None;
+    }
+    let script = "read port; exec 3<>/dev/tcp/127.0.0.1/$port";
+    let mut stranger = Command::new("/bin/bash");
+    stranger.args(["-c", script]).uid(NOBODY).gid(NOBODY);
+    Some(stranger.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap())
+}
+
 /// Connections of another user's process, datagrams that only a sweep shows, drops, open
 /// connections' bytes, and the books.
-fn still_does_its_work(server: &Server) {
+fn still_does_its_work(server: &Server, mut other: Child) {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let script = format!("exec 3<>/dev/tcp/127.0.0.1/{closed}");
-    let mut other = Command::new("/bin/bash");
-    other.args(["-c", &script]).uid(NOBODY).gid(NOBODY).stderr(Stdio::null());
-    assert!(!other.status().unwrap().success());
+    writeln!(other.stdin.take().unwrap(), "{closed}").unwrap();
+    assert!(!other.wait().unwrap().success());
     let target = format!("/api/v1/connections?port={closed}&outcome=refused");
     let refused = server.wait_for(&target, "connections", |_| true);
     assert_eq!(refused["process"]["uid"], NOBODY, "{refused:#}");
@@ -191,9 +199,10 @@ fn still_does_its_work(server: &Server) {
 
 #[test]
 fn every_thread_gives_its_privileges_up_and_capture_goes_on() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(other) = stranger_if_root() else { return };
+    let server = Server::start(&[]);
     has_given_everything_up(&server, 0);
-    still_does_its_work(&server);
+    still_does_its_work(&server, other);
     has_given_everything_up(&server, 0);
     server.stop();
 }
@@ -201,9 +210,10 @@ fn every_thread_gives_its_privileges_up_and_capture_goes_on() {
 #[test]
 fn another_user_does_the_work_as_well() {
     let user = format!("{NOBODY}:{NOBODY}");
-    let Some(server) = Server::start(&["--user", &user]) else { return };
+    let Some(other) = stranger_if_root() else { return };
+    let server = Server::start(&["--user", &user]);
     has_given_everything_up(&server, NOBODY);
-    still_does_its_work(&server);
+    still_does_its_work(&server, other);
     server.stop();
 }
 
