@@ -138,7 +138,7 @@ fn has_given_everything_up(server: &Server, uid: u32) {
 }
 
 /// A process of another user, which is there before the server: what it runs is not told by its
-/// start, but only by /proc. It connects to the port that it reads.
+/// start, but only by /proc. It connects to the port that it reads, and stays until its input ends.
 ///
 /// `None`, and the reason told, where there are not the privileges.
 fn stranger_if_root() -> Option<Child> {
@@ -146,7 +146,7 @@ fn stranger_if_root() -> Option<Child> {
         println!("skipped: needs root");
         return None;
     }
-    let script = "read port; exec 3<>/dev/tcp/127.0.0.1/$port";
+    let script = "read port; : 3<>/dev/tcp/127.0.0.1/$port; read end";
     let mut stranger = Command::new("/bin/bash");
     stranger.args(["-c", script]).uid(NOBODY).gid(NOBODY);
     Some(stranger.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap())
@@ -156,13 +156,15 @@ fn stranger_if_root() -> Option<Child> {
 /// connections' bytes, and the books.
 fn still_does_its_work(server: &Server, mut other: Child) {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    writeln!(other.stdin.take().unwrap(), "{closed}").unwrap();
-    assert!(!other.wait().unwrap().success());
+    let mut input = other.stdin.take().unwrap();
+    writeln!(input, "{closed}").unwrap();
     let target = format!("/api/v1/connections?port={closed}&outcome=refused");
     let refused = server.wait_for(&target, "connections", |_| true);
     assert_eq!(refused["process"]["uid"], NOBODY, "{refused:#}");
     let exe = std::fs::canonicalize("/bin/bash").unwrap();
     assert_eq!(refused["process"]["exe"], exe.to_str().unwrap(), "{refused:#}");
+    drop(input);
+    other.wait().unwrap();
 
     let datagram = UdpSocket::bind("127.0.0.1:0").unwrap();
     let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
