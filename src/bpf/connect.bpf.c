@@ -17,7 +17,7 @@
 #include "existing.h"
 #include "inbound.h"
 #include "send.h"
-#include "traffic.h"
+#include "sweep.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -454,120 +454,6 @@ SEC("cgroup/sendmsg6")
 int send_cgroup6(struct bpf_sock_addr *ctx)
 {
 	return on_cgroup_send(ctx, AF_INET6);
-}
-
-/* ---- sweep: what waits for an outcome is shown ---- */
-
-/* Whether an outcome may still come before anybody asks. */
-static __always_inline bool is_young(const struct netspy_conn *c)
-{
-	return !ending && bpf_ktime_get_boot_ns() - c->start_ns < cfg_show_pending_ns;
-}
-
-static __always_inline void read_pending_port(struct netspy_conn *c, __u64 key)
-{
-	read_local_tcp(c, false, (struct sock *)key, (struct tcp_sock *)key);
-}
-
-SEC("iter/bpf_map_elem")
-int sweep(struct bpf_iter__bpf_map_elem *ctx)
-{
-	struct netspy_conn *entry = ctx->value;
-	__u64 *key = ctx->key;
-	struct netspy_counters *n;
-	struct netspy_conn c;
-
-	if (!entry || !key)
-		return 0;
-	n = this_cpu_counters();
-	if (is_datagram(entry) && entry->phase != NETSPY_PHASE_CALLED) {
-		sweep_datagram(entry, n);
-		return 0;
-	}
-	/* A copy: the state hooks go on meanwhile, and the entry may become another's. */
-	__builtin_memcpy(&c, entry, sizeof(c));
-	if (c.flags & NETSPY_F_FILTERED)
-		return 0;
-	if (c.phase == NETSPY_PHASE_CALLED && !cfg_locked_down) {
-		resolve_called(&c, *key);
-		/* It may not have come to its end yet. */
-		if (c.phase == NETSPY_PHASE_FAILED && is_young(&c)) {
-			COUNT(n, left);
-			return 0;
-		}
-	}
-	if (c.swept == c.start_ns + c.phase)
-		return 0;
-	switch (c.phase) {
-	case NETSPY_PHASE_PENDING:
-		if (is_young(&c)) {
-			COUNT(n, left);
-			return 0;
-		}
-		/* The entry stands, so the sock does; it has its port by now. */
-		if (!cfg_locked_down)
-			read_pending_port(&c, *key);
-		break;
-	case NETSPY_PHASE_FAILED:
-		/* One that was just resolved; others have been shown, or never will be. */
-		if (entry->phase != NETSPY_PHASE_CALLED)
-			return 0;
-		break;
-	case NETSPY_PHASE_LISTENING:
-		if (!c.local_port && !cfg_locked_down)
-			c.local_port = READ(false, (struct sock *)*key, __sk_common.skc_num);
-		if (c.flags & NETSPY_F_SHOWN)
-			return 0;
-		break;
-	case NETSPY_PHASE_OPEN:
-		/* The ring was full at the outcome. */
-		if (c.flags & NETSPY_F_SHOWN)
-			return 0;
-		break;
-	default:
-		return 0;
-	}
-	c.flags |= NETSPY_F_SWEPT;
-	if (output(&c, sizeof(c)))
-		COUNT(n, left);
-	else
-		entry->swept = c.start_ns + c.phase;
-	return 0;
-}
-
-SEC("iter/bpf_map_elem")
-int sweep_flows(struct bpf_iter__bpf_map_elem *ctx)
-{
-	struct netspy_flow *f = ctx->value;
-	struct netspy_flow_key *found = ctx->key;
-	struct netspy_flow_key key;
-
-	/* Loaded once, since what was checked is the register. */
-	barrier_var(found);
-	if (!f || !found)
-		return 0;
-	key = *found;
-	sweep_flow(&key, f, this_cpu_counters());
-	return 0;
-}
-
-/* ---- what open connections have carried ---- */
-
-SEC("iter/bpf_map_elem")
-int traffic(struct bpf_iter__bpf_map_elem *ctx)
-{
-	struct netspy_conn *c = ctx->value;
-	__u64 *key = ctx->key;
-
-	return c && key ? on_traffic(ctx->meta->seq, c, *key) : 0;
-}
-
-SEC("iter/bpf_map_elem")
-int traffic_of_flows(struct bpf_iter__bpf_map_elem *ctx)
-{
-	struct netspy_flow *f = ctx->value;
-
-	return f ? on_traffic(ctx->meta->seq, &f->conn, 0) : 0;
 }
 
 /* ---- what existed before ---- */

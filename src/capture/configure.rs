@@ -23,7 +23,12 @@ pub(super) struct Modes {
     pub hold: bool,
     /// What is seen of datagrams that leave.
     pub sends: Sends,
+    /// A program that user space runs has more to tell than it returns.
+    pub answers: bool,
 }
+
+/// Bytes of a ring that is not used; libbpf makes it a page where pages are larger.
+const SMALLEST_RING: u32 = 4096;
 
 /// Which of the hooks that see datagrams leave tell of what.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +70,9 @@ pub(super) fn configure(
     size(&mut open.maps.senders, flows)?;
     if !modes.sends.stash && !modes.sends.entries {
         size(&mut open.maps.sends, 1)?;
+    }
+    if !modes.answers {
+        size(&mut open.maps.answers, SMALLEST_RING)?;
     }
     if !modes.calls {
         size(&mut open.maps.calls, 1)?;

@@ -3,7 +3,6 @@
 mod existing;
 
 use std::cell::RefCell;
-use std::io::Read;
 use std::mem::{MaybeUninit, take};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender, TrySendError};
-use libbpf_rs::{Iter, MapCore, MapFlags, RingBuffer, RingBufferBuilder};
+use libbpf_rs::{MapCore, MapFlags, RingBuffer, RingBufferBuilder};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::decode::{self, Raw};
@@ -294,11 +293,8 @@ impl<'a> Driver<'a> {
 
     fn sweep_now(&mut self, loaded: &Loaded<'_>) {
         self.shown.swept();
-        for link in &loaded.sweeps {
-            let swept = Iter::new(link)
-                .map_err(|e| format!("{e:#}"))
-                .and_then(|mut iter| iter.read_to_end(&mut Vec::new()).map_err(|e| e.to_string()));
-            if let Err(why) = swept {
+        for sweep in &loaded.sweeps {
+            if let Err(why) = sweep.run(|_| {}, || Ok(())) {
                 tracing::warn!("cannot sweep attempts without outcome: {why}");
             }
         }

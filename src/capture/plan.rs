@@ -145,6 +145,7 @@ mod tests {
             task_pt_regs: true,
             typed_task: true,
             probe_read: true,
+            walks: true,
             cgroup2: Some("/sys/fs/cgroup".into()),
             cgroup2_is_root: true,
         }

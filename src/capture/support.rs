@@ -34,6 +34,8 @@ pub struct KernelSupport {
     pub typed_task: bool,
     /// Whether helpers may read kernel memory.
     pub probe_read: bool,
+    /// Whether user space can run programs that walk through maps (Linux 5.14).
+    pub walks: bool,
     /// Where the root of the cgroup v2 hierarchy is mounted.
     pub cgroup2: Option<PathBuf>,
     /// Whether that is the root of the host, and not that of a cgroup namespace.
@@ -78,6 +80,7 @@ impl KernelSupport {
             task_pt_regs: may_load && sys::has_helper(libbpf_sys::BPF_FUNC_task_pt_regs),
             typed_task: may_load && sys::has_helper(libbpf_sys::BPF_FUNC_get_current_task_btf),
             probe_read,
+            walks: may_load && sys::has_walks(),
             cgroup2_is_root: cgroup2.as_deref().is_some_and(is_root),
             cgroup2,
             missing_capabilities,
