@@ -43,6 +43,11 @@ static __always_inline void sweep_conn(struct netspy_conn *entry, __u64 key)
 			return;
 		}
 	}
+	/* At the end of capture no hook concludes what it was in the midst of. */
+	if (ending && c.phase == NETSPY_PHASE_UNSETTLED)
+		c.phase = NETSPY_PHASE_PENDING;
+	if (ending && c.phase == NETSPY_PHASE_ENTERING)
+		c.phase = NETSPY_PHASE_OPEN;
 	if (c.swept == c.start_ns + c.phase)
 		return;
 	switch (c.phase) {

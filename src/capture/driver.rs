@@ -56,6 +56,7 @@ pub(crate) fn start(options: Builder) -> Result<(Arc<Shared>, Receiver<Batch>), 
     std::thread::Builder::new()
         .name("netspy-capture".into())
         .spawn(move || {
+            hurry();
             if let Err(error) = own(&options, sender, &ready) {
                 // Nobody waits any more if it was ready before.
                 let _ = ready.send(Err(error));
@@ -68,6 +69,15 @@ pub(crate) fn start(options: Builder) -> Result<(Arc<Shared>, Receiver<Batch>), 
             what: "the capture thread ended before it was ready".into(),
             source: std::io::ErrorKind::UnexpectedEof.into(),
         }),
+    }
+}
+
+/// Before others on a processor that has too much to do: it needs little time, but while it waits the
+/// ring fills, and what does not fit is lost. Without the privilege it takes its turn.
+fn hurry() {
+    const NICE: i32 = -10;
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!("the capture thread runs with the priority of others: {error}");
     }
 }
 

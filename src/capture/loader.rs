@@ -134,7 +134,8 @@ impl AttachPlan {
             tracing::debug!("{name}: {} cannot be used: {error}", meant.name);
             planned.candidates.retain(|hook| {
                 let goes = is_meant(hook);
-                if goes {
+                // Hooks that differ in what they read may have the same programs.
+                if goes && !planned.ruled_out.iter().any(|not| not.hook == hook.name) {
                     let not = NotUsed { hook: hook.name.to_owned(), why: error.in_short() };
                     planned.ruled_out.push(not);
                 }
