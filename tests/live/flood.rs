@@ -28,7 +28,7 @@ fn duration() -> Duration {
 
 /// Processes at a time; fewer where one processor has to run them all.
 fn processes() -> usize {
-    if std::thread::available_parallelism().unwrap().get() > 1 { 32 } else { 8 }
+    if crate::harness::is_small_machine() { 8 } else { 32 }
 }
 
 /// Takes connections and ends every other one by a reset, until it is told to end.
@@ -157,12 +157,10 @@ fn a_flood_that_the_ring_does_not_hold_leaves_balanced_books_too() {
 
 /// The books at the end of a flood.
 fn flood_with(builder: Builder) -> Option<Accounting> {
-    let serial = crate::harness::watch(ConnectionStream::builder())?;
+    let _alone = crate::harness::alone();
     let group = Group::new("flood")?;
     // So that the rest of the host, which goes on, is in the books at once.
     let stream = start(Builder { only_cgroup: vec![group.id()], ..builder })?;
-    // Only its place in the order of tests is wanted of the first.
-    serial.handle.stop();
     let handle = stream.handle();
     let read = std::sync::Arc::new(AtomicU64::new(0));
     let reader = std::thread::spawn({
