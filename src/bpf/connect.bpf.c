@@ -33,7 +33,7 @@ int BPF_PROG(set_state_btf, struct sock *sk, int oldstate, int newstate)
 {
 	STAY_IN_TRACEPOINT;
 
-	has_run(sk, newstate);
+	has_run(true, sk, newstate);
 	return on_state(true, sk, oldstate, newstate);
 }
 
@@ -42,8 +42,9 @@ int BPF_PROG(set_state_btf_standin, struct sock *sk, int oldstate, int newstate)
 {
 	STAY_IN_TRACEPOINT;
 
-	if (!must_stand_in(sk, newstate) || has_begun((__u64)sk, newstate))
+	if (!must_stand_in(true, sk, newstate) || has_begun((__u64)sk, newstate))
 		return 0;
+	stand_in();
 	return on_state(true, sk, oldstate, newstate);
 }
 
@@ -52,7 +53,7 @@ int BPF_PROG(set_state_raw, struct sock *sk, int oldstate, int newstate)
 {
 	STAY_IN_TRACEPOINT;
 
-	has_run(sk, newstate);
+	has_run(false, sk, newstate);
 	return on_state(false, sk, oldstate, newstate);
 }
 
@@ -61,8 +62,9 @@ int BPF_PROG(set_state_raw_standin, struct sock *sk, int oldstate, int newstate)
 {
 	STAY_IN_TRACEPOINT;
 
-	if (!must_stand_in(sk, newstate) || has_begun((__u64)sk, newstate))
+	if (!must_stand_in(false, sk, newstate) || has_begun((__u64)sk, newstate))
 		return 0;
+	stand_in();
 	return on_state(false, sk, oldstate, newstate);
 }
 
@@ -71,7 +73,7 @@ int BPF_PROG(destroy_sock_btf, struct sock *sk)
 {
 	STAY_IN_TRACEPOINT;
 
-	has_run(sk, DESTROYED);
+	has_run(true, sk, DESTROYED);
 	return on_destroy_sock(true, sk);
 }
 
@@ -80,7 +82,10 @@ int BPF_PROG(destroy_sock_btf_standin, struct sock *sk)
 {
 	STAY_IN_TRACEPOINT;
 
-	return must_stand_in(sk, DESTROYED) ? on_destroy_sock(true, sk) : 0;
+	if (!must_stand_in(true, sk, DESTROYED))
+		return 0;
+	stand_in();
+	return on_destroy_sock(true, sk);
 }
 
 SEC("raw_tp/tcp_destroy_sock")
@@ -88,7 +93,7 @@ int BPF_PROG(destroy_sock_raw, struct sock *sk)
 {
 	STAY_IN_TRACEPOINT;
 
-	has_run(sk, DESTROYED);
+	has_run(false, sk, DESTROYED);
 	return on_destroy_sock(false, sk);
 }
 
@@ -97,7 +102,10 @@ int BPF_PROG(destroy_sock_raw_standin, struct sock *sk)
 {
 	STAY_IN_TRACEPOINT;
 
-	return must_stand_in(sk, DESTROYED) ? on_destroy_sock(false, sk) : 0;
+	if (!must_stand_in(false, sk, DESTROYED))
+		return 0;
+	stand_in();
+	return on_destroy_sock(false, sk);
 }
 
 /* ---- connect(): __sys_connect_file() serves the system calls of 64 and 32 bits and io_uring ----
