@@ -209,7 +209,7 @@ pub(crate) fn load<'obj>(
         locked_down: !support.probe_read,
         // Trampolines are preempted by all kernels that preempt at all.
         stay_in_trampoline: support.can_stay,
-        stay_in_tracepoint: support.can_stay && support.preempts,
+        stay_in_tracepoint: support.stays_in_tracepoint(),
         hold: plan.serves("datagram_close"),
         sends: plan.sends(),
         answers: plan.wants("traffic_walk"),

@@ -103,6 +103,13 @@ impl KernelSupport {
     }
 }
 
+impl KernelSupport {
+    /// Whether the programs of tracepoints should keep themselves from being preempted.
+    pub(crate) fn stays_in_tracepoint(&self) -> bool {
+        self.can_stay && self.preempts
+    }
+}
+
 fn has_function(btf: &Btf<'_>, name: &str) -> bool {
     btf.type_by_name::<Func<'_>>(name).is_some()
 }
