@@ -19,6 +19,9 @@ pub(super) struct Modes {
     pub calls: bool,
     /// No helper may read kernel memory.
     pub locked_down: bool,
+    /// Programs keep themselves from being preempted: of trampolines, of tracepoints.
+    pub stay_in_trampoline: bool,
+    pub stay_in_tracepoint: bool,
     /// The close of datagram sockets is seen, and a sweep shows those that stay open.
     pub hold: bool,
     /// What is seen of datagrams that leave.
@@ -85,6 +88,8 @@ pub(super) fn configure(
     };
     rodata.cfg_calls = modes.calls;
     rodata.cfg_locked_down = modes.locked_down;
+    rodata.cfg_stay_in_trampoline = modes.stay_in_trampoline;
+    rodata.cfg_stay_in_tracepoint = modes.stay_in_tracepoint;
     rodata.cfg_hold = modes.hold;
     let sends = modes.sends;
     rodata.cfg_sent = sends.peers;

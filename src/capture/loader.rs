@@ -207,6 +207,9 @@ pub(crate) fn load<'obj>(
     let modes = Modes {
         calls: calls.into_iter().any(|program| plan.wants(program)),
         locked_down: !support.probe_read,
+        // Trampolines are preempted by all kernels that preempt at all.
+        stay_in_trampoline: support.can_stay,
+        stay_in_tracepoint: support.stays_in_tracepoint(),
         hold: plan.serves("datagram_close"),
         sends: plan.sends(),
         answers: plan.wants("traffic_walk"),

@@ -146,6 +146,8 @@ mod tests {
             typed_task: true,
             probe_read: true,
             walks: true,
+            preempts: true,
+            can_stay: true,
             cgroup2: Some("/sys/fs/cgroup".into()),
             cgroup2_is_root: true,
         }
