@@ -17,7 +17,8 @@
 #include "existing.h"
 #include "inbound.h"
 #include "send.h"
-#include "traffic.h"
+#include "stay.h"
+#include "sweep.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -30,57 +31,81 @@ const volatile struct netspy_exec type_of_exec_record = {};
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(set_state_btf, struct sock *sk, int oldstate, int newstate)
 {
-	has_run(sk, newstate);
+	STAY_IN_TRACEPOINT;
+
+	has_run(true, sk, newstate);
 	return on_state(true, sk, oldstate, newstate);
 }
 
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(set_state_btf_standin, struct sock *sk, int oldstate, int newstate)
 {
-	if (!must_stand_in(sk, newstate) || has_begun((__u64)sk, newstate))
+	STAY_IN_TRACEPOINT;
+
+	if (!must_stand_in(true, sk, newstate) || has_begun((__u64)sk, newstate))
 		return 0;
+	stand_in();
 	return on_state(true, sk, oldstate, newstate);
 }
 
 SEC("raw_tp/inet_sock_set_state")
 int BPF_PROG(set_state_raw, struct sock *sk, int oldstate, int newstate)
 {
-	has_run(sk, newstate);
+	STAY_IN_TRACEPOINT;
+
+	has_run(false, sk, newstate);
 	return on_state(false, sk, oldstate, newstate);
 }
 
 SEC("raw_tp/inet_sock_set_state")
 int BPF_PROG(set_state_raw_standin, struct sock *sk, int oldstate, int newstate)
 {
-	if (!must_stand_in(sk, newstate) || has_begun((__u64)sk, newstate))
+	STAY_IN_TRACEPOINT;
+
+	if (!must_stand_in(false, sk, newstate) || has_begun((__u64)sk, newstate))
 		return 0;
+	stand_in();
 	return on_state(false, sk, oldstate, newstate);
 }
 
 SEC("tp_btf/tcp_destroy_sock")
 int BPF_PROG(destroy_sock_btf, struct sock *sk)
 {
-	has_run(sk, DESTROYED);
+	STAY_IN_TRACEPOINT;
+
+	has_run(true, sk, DESTROYED);
 	return on_destroy_sock(true, sk);
 }
 
 SEC("tp_btf/tcp_destroy_sock")
 int BPF_PROG(destroy_sock_btf_standin, struct sock *sk)
 {
-	return must_stand_in(sk, DESTROYED) ? on_destroy_sock(true, sk) : 0;
+	STAY_IN_TRACEPOINT;
+
+	if (!must_stand_in(true, sk, DESTROYED))
+		return 0;
+	stand_in();
+	return on_destroy_sock(true, sk);
 }
 
 SEC("raw_tp/tcp_destroy_sock")
 int BPF_PROG(destroy_sock_raw, struct sock *sk)
 {
-	has_run(sk, DESTROYED);
+	STAY_IN_TRACEPOINT;
+
+	has_run(false, sk, DESTROYED);
 	return on_destroy_sock(false, sk);
 }
 
 SEC("raw_tp/tcp_destroy_sock")
 int BPF_PROG(destroy_sock_raw_standin, struct sock *sk)
 {
-	return must_stand_in(sk, DESTROYED) ? on_destroy_sock(false, sk) : 0;
+	STAY_IN_TRACEPOINT;
+
+	if (!must_stand_in(false, sk, DESTROYED))
+		return 0;
+	stand_in();
+	return on_destroy_sock(false, sk);
 }
 
 /* ---- connect(): __sys_connect_file() serves the system calls of 64 and 32 bits and io_uring ----
@@ -89,6 +114,7 @@ int BPF_PROG(destroy_sock_raw_standin, struct sock *sk)
 SEC("fentry/__sys_connect_file")
 int BPF_PROG(connect_fentry, struct file *file)
 {
+	STAY_IN_TRAMPOLINE;
 	struct netspy_call call = {.start_ns = bpf_ktime_get_boot_ns()};
 
 	enter_call(&call);
@@ -99,6 +125,7 @@ SEC("fexit/__sys_connect_file")
 int BPF_PROG(connect_fexit, struct file *file, struct __kernel_sockaddr_storage *address,
 	     int addrlen, int file_flags, int ret)
 {
+	STAY_IN_TRAMPOLINE;
 	struct connect_return done = {.addr = address, .len = addrlen, .ret = ret};
 	struct netspy_call call;
 
@@ -180,6 +207,7 @@ static __always_inline int on_syscall_return(int fd, const void *addr, __u32 len
 SEC("tracepoint/syscalls/sys_enter_connect")
 int enter_connect(struct trace_event_raw_sys_enter *ctx)
 {
+	STAY_IN_TRACEPOINT;
 	struct netspy_call call = {
 	    .start_ns = bpf_ktime_get_boot_ns(),
 	    .fd = ctx->args[0],
@@ -194,6 +222,7 @@ int enter_connect(struct trace_event_raw_sys_enter *ctx)
 SEC("tracepoint/syscalls/sys_exit_connect")
 int exit_connect(struct trace_event_raw_sys_exit *ctx)
 {
+	STAY_IN_TRACEPOINT;
 	__s32 ret = ctx->ret;
 
 	if (cfg_calls) {
@@ -234,6 +263,8 @@ int connect6_cgroup(struct bpf_sock_addr *ctx)
 SEC("fentry/security_sock_graft")
 int BPF_PROG(graft_fentry, struct sock *sk)
 {
+	STAY_IN_TRAMPOLINE;
+
 	return on_accept_socket(true, sk);
 }
 
@@ -248,6 +279,7 @@ int BPF_KPROBE(graft_kprobe, struct sock *sk)
 SEC("fexit/inet_csk_accept")
 int accept_fexit_of_2(__u64 *ctx)
 {
+	STAY_IN_TRAMPOLINE;
 	struct sock *sk = (struct sock *)ctx[2];
 
 	if (sk)
@@ -258,6 +290,7 @@ int accept_fexit_of_2(__u64 *ctx)
 SEC("fexit/inet_csk_accept")
 int accept_fexit_of_4(__u64 *ctx)
 {
+	STAY_IN_TRAMPOLINE;
 	struct sock *sk = (struct sock *)ctx[4];
 
 	if (sk)
@@ -276,12 +309,16 @@ int BPF_KRETPROBE(accept_kretprobe, struct sock *sk)
 SEC("tracepoint/syscalls/sys_exit_accept")
 int exit_accept(struct trace_event_raw_sys_exit *ctx)
 {
+	STAY_IN_TRACEPOINT;
+
 	return on_accept_fd(ctx->ret);
 }
 
 SEC("tracepoint/syscalls/sys_exit_accept4")
 int exit_accept4(struct trace_event_raw_sys_exit *ctx)
 {
+	STAY_IN_TRACEPOINT;
+
 	return on_accept_fd(ctx->ret);
 }
 
@@ -299,6 +336,7 @@ int release_cgroup(struct bpf_sock *ctx)
 SEC("fentry/inet_release")
 int BPF_PROG(release_fentry, struct socket *socket)
 {
+	STAY_IN_TRAMPOLINE;
 	struct sock *sk = socket->sk;
 
 	if (sk && may_be_datagram(sk->sk_type))
@@ -319,12 +357,16 @@ int BPF_KPROBE(release_kprobe, struct socket *socket)
 SEC("tp_btf/inet_sk_error_report")
 int BPF_PROG(sk_error_btf, struct sock *sk)
 {
+	STAY_IN_TRACEPOINT;
+
 	return on_sock_error(true, sk);
 }
 
 SEC("raw_tp/inet_sk_error_report")
 int BPF_PROG(sk_error_raw, struct sock *sk)
 {
+	STAY_IN_TRACEPOINT;
+
 	return on_sock_error(false, sk);
 }
 
@@ -333,12 +375,16 @@ int BPF_PROG(sk_error_raw, struct sock *sk)
 SEC("fexit/udp_sendmsg")
 int BPF_PROG(udp_fexit, struct sock *sk, struct msghdr *msg, __u64 len, int ret)
 {
+	STAY_IN_TRAMPOLINE;
+
 	return on_sendmsg(sk, msg, ret, UDP_OF_IPV4);
 }
 
 SEC("fexit/udpv6_sendmsg")
 int BPF_PROG(udpv6_fexit, struct sock *sk, struct msghdr *msg, __u64 len, int ret)
 {
+	STAY_IN_TRAMPOLINE;
+
 	return on_sendmsg(sk, msg, ret, UDP_OF_IPV6);
 }
 
@@ -369,6 +415,8 @@ int BPF_KRETPROBE(udpv6_kretprobe, int ret)
 SEC("fexit/ping_v4_sendmsg")
 int BPF_PROG(ping4_fexit, struct sock *sk, struct msghdr *msg, __u64 len, int ret)
 {
+	STAY_IN_TRAMPOLINE;
+
 	return on_sendmsg(sk, msg, ret, ICMP_OR_RAW);
 }
 
@@ -387,6 +435,8 @@ int BPF_KRETPROBE(ping4_kretprobe, int ret)
 SEC("fexit/ping_v6_sendmsg")
 int BPF_PROG(ping6_fexit, struct sock *sk, struct msghdr *msg, __u64 len, int ret)
 {
+	STAY_IN_TRAMPOLINE;
+
 	return on_sendmsg(sk, msg, ret, ICMP_OR_RAW);
 }
 
@@ -405,6 +455,8 @@ int BPF_KRETPROBE(ping6_kretprobe, int ret)
 SEC("fexit/raw_sendmsg")
 int BPF_PROG(raw4_fexit, struct sock *sk, struct msghdr *msg, __u64 len, int ret)
 {
+	STAY_IN_TRAMPOLINE;
+
 	return on_sendmsg(sk, msg, ret, ICMP_OR_RAW);
 }
 
@@ -423,6 +475,8 @@ int BPF_KRETPROBE(raw4_kretprobe, int ret)
 SEC("fexit/rawv6_sendmsg")
 int BPF_PROG(raw6_fexit, struct sock *sk, struct msghdr *msg, __u64 len, int ret)
 {
+	STAY_IN_TRAMPOLINE;
+
 	return on_sendmsg(sk, msg, ret, ICMP_OR_RAW);
 }
 
@@ -441,6 +495,8 @@ int BPF_KRETPROBE(raw6_kretprobe, int ret)
 SEC("tp_btf/sock_send_length")
 int BPF_PROG(send_length, struct sock *sk, int ret)
 {
+	STAY_IN_TRACEPOINT;
+
 	return on_send_length(sk, ret);
 }
 
@@ -454,120 +510,6 @@ SEC("cgroup/sendmsg6")
 int send_cgroup6(struct bpf_sock_addr *ctx)
 {
 	return on_cgroup_send(ctx, AF_INET6);
-}
-
-/* ---- sweep: what waits for an outcome is shown ---- */
-
-/* Whether an outcome may still come before anybody asks. */
-static __always_inline bool is_young(const struct netspy_conn *c)
-{
-	return !ending && bpf_ktime_get_boot_ns() - c->start_ns < cfg_show_pending_ns;
-}
-
-static __always_inline void read_pending_port(struct netspy_conn *c, __u64 key)
-{
-	read_local_tcp(c, false, (struct sock *)key, (struct tcp_sock *)key);
-}
-
-SEC("iter/bpf_map_elem")
-int sweep(struct bpf_iter__bpf_map_elem *ctx)
-{
-	struct netspy_conn *entry = ctx->value;
-	__u64 *key = ctx->key;
-	struct netspy_counters *n;
-	struct netspy_conn c;
-
-	if (!entry || !key)
-		return 0;
-	n = this_cpu_counters();
-	if (is_datagram(entry) && entry->phase != NETSPY_PHASE_CALLED) {
-		sweep_datagram(entry, n);
-		return 0;
-	}
-	/* A copy: the state hooks go on meanwhile, and the entry may become another's. */
-	__builtin_memcpy(&c, entry, sizeof(c));
-	if (c.flags & NETSPY_F_FILTERED)
-		return 0;
-	if (c.phase == NETSPY_PHASE_CALLED && !cfg_locked_down) {
-		resolve_called(&c, *key);
-		/* It may not have come to its end yet. */
-		if (c.phase == NETSPY_PHASE_FAILED && is_young(&c)) {
-			COUNT(n, left);
-			return 0;
-		}
-	}
-	if (c.swept == c.start_ns + c.phase)
-		return 0;
-	switch (c.phase) {
-	case NETSPY_PHASE_PENDING:
-		if (is_young(&c)) {
-			COUNT(n, left);
-			return 0;
-		}
-		/* The entry stands, so the sock does; it has its port by now. */
-		if (!cfg_locked_down)
-			read_pending_port(&c, *key);
-		break;
-	case NETSPY_PHASE_FAILED:
-		/* One that was just resolved; others have been shown, or never will be. */
-		if (entry->phase != NETSPY_PHASE_CALLED)
-			return 0;
-		break;
-	case NETSPY_PHASE_LISTENING:
-		if (!c.local_port && !cfg_locked_down)
-			c.local_port = READ(false, (struct sock *)*key, __sk_common.skc_num);
-		if (c.flags & NETSPY_F_SHOWN)
-			return 0;
-		break;
-	case NETSPY_PHASE_OPEN:
-		/* The ring was full at the outcome. */
-		if (c.flags & NETSPY_F_SHOWN)
-			return 0;
-		break;
-	default:
-		return 0;
-	}
-	c.flags |= NETSPY_F_SWEPT;
-	if (output(&c, sizeof(c)))
-		COUNT(n, left);
-	else
-		entry->swept = c.start_ns + c.phase;
-	return 0;
-}
-
-SEC("iter/bpf_map_elem")
-int sweep_flows(struct bpf_iter__bpf_map_elem *ctx)
-{
-	struct netspy_flow *f = ctx->value;
-	struct netspy_flow_key *found = ctx->key;
-	struct netspy_flow_key key;
-
-	/* Loaded once, since what was checked is the register. */
-	barrier_var(found);
-	if (!f || !found)
-		return 0;
-	key = *found;
-	sweep_flow(&key, f, this_cpu_counters());
-	return 0;
-}
-
-/* ---- what open connections have carried ---- */
-
-SEC("iter/bpf_map_elem")
-int traffic(struct bpf_iter__bpf_map_elem *ctx)
-{
-	struct netspy_conn *c = ctx->value;
-	__u64 *key = ctx->key;
-
-	return c && key ? on_traffic(ctx->meta->seq, c, *key) : 0;
-}
-
-SEC("iter/bpf_map_elem")
-int traffic_of_flows(struct bpf_iter__bpf_map_elem *ctx)
-{
-	struct netspy_flow *f = ctx->value;
-
-	return f ? on_traffic(ctx->meta->seq, &f->conn, 0) : 0;
 }
 
 /* ---- what existed before ---- */
@@ -593,11 +535,15 @@ int existing(struct bpf_iter__task_file *ctx)
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(exec_btf, struct task_struct *task, pid_t old_pid, struct linux_binprm *bprm)
 {
+	STAY_IN_TRACEPOINT;
+
 	return on_exec(true, task, bprm);
 }
 
 SEC("raw_tp/sched_process_exec")
 int BPF_PROG(exec_raw, struct task_struct *task, pid_t old_pid, struct linux_binprm *bprm)
 {
+	STAY_IN_TRACEPOINT;
+
 	return on_exec(false, task, bprm);
 }

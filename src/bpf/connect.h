@@ -143,6 +143,14 @@ struct netspy_traffic {
 	__u32 srtt_us;
 };
 
+/* How far a walk through a table has come. */
+struct netspy_walk {
+	__u32 skip; /* entries that were told of before */
+	__u32 seen;
+	__u32 is_full; /* there was no room for more answers */
+	__u32 reserved;
+};
+
 /* Per processor. */
 struct netspy_counters {
 	__u64 attempts;
@@ -177,6 +185,7 @@ _Static_assert(sizeof(struct netspy_conn) == 216, "layout of netspy_conn");
 _Static_assert(sizeof(struct netspy_unix) == 328, "layout of netspy_unix");
 _Static_assert(sizeof(struct netspy_exec) == 1056, "layout of netspy_exec");
 _Static_assert(sizeof(struct netspy_traffic) == 48, "layout of netspy_traffic");
+_Static_assert(sizeof(struct netspy_walk) == 16, "layout of netspy_walk");
 _Static_assert(sizeof(struct netspy_counters) == 88, "layout of netspy_counters");
 
 #endif

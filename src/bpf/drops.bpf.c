@@ -8,7 +8,7 @@
  *
  * The programs only read.
  */
-#include "read.h"
+#include "stay.h"
 #include "drops.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -547,6 +547,8 @@ static __always_inline __u32 reason_of(__u64 *ctx)
 SEC("tp_btf/kfree_skb")
 int drop_btf(__u64 *ctx)
 {
+	STAY_IN_TRACEPOINT;
+
 	/* An argument that this kernel has not is never read: the verifier knows the constant. */
 	return on_drop(true, (struct sk_buff *)ctx[0], reason_of(ctx),
 		       cfg_rx_sk ? (struct sock *)ctx[3] : NULL);
@@ -555,6 +557,8 @@ int drop_btf(__u64 *ctx)
 SEC("raw_tp/kfree_skb")
 int drop_raw(__u64 *ctx)
 {
+	STAY_IN_TRACEPOINT;
+
 	return on_drop(false, (struct sk_buff *)ctx[0], reason_of(ctx),
 		       cfg_rx_sk ? (struct sock *)ctx[3] : NULL);
 }

@@ -8,10 +8,10 @@
 
 #include "config.h"
 
-#define RUNS	  16
+#define RUNS	  256
 #define DESTROYED 15 /* beside enum tcp_state */
 
-/* The sock for which each event was last seen on this processor; zero once the stand-in knows. */
+/* The socks for which events were last seen on this processor; zero once the stand-in knows. */
 struct netspy_runs {
 	__u64 sock[RUNS];
 };
@@ -23,28 +23,33 @@ struct {
 	__type(value, struct netspy_runs);
 } runs SEC(".maps");
 
-static __always_inline __u64 *run_of(int event)
+/* An interrupt between a program and its stand-in brings events of other socks, mostly: they have
+ * places of their own. Both ends of a connection within this host have the same ports. */
+static __always_inline __u64 *run_of(bool direct, struct sock *sk, int event)
 {
-	__u32 zero = 0;
+	__u32 zero = 0, place;
 	struct netspy_runs *r = bpf_map_lookup_elem(&runs, &zero);
 
-	return r ? &r->sock[(__u32)event % RUNS] : NULL;
+	if (!r)
+		return NULL;
+	place = READ(direct, sk, __sk_common.skc_num) +
+		31 * READ(direct, sk, __sk_common.skc_dport) + 7 * event;
+	return &r->sock[place % RUNS];
 }
 
-static __always_inline void has_run(struct sock *sk, int event)
+static __always_inline void has_run(bool direct, struct sock *sk, int event)
 {
-	__u64 *run = run_of(event);
+	__u64 *run = run_of(direct, sk, event);
 
 	if (run)
 		*run = (__u64)sk;
 }
 
-/* Whether the stand-in has to do the work. An interrupt between the two programs may have left the
- * same event of another sock: so the work must be such that doing it again does nothing. */
-static __always_inline bool must_stand_in(struct sock *sk, int event)
+/* Whether the stand-in has to do the work. Its place may have been taken meanwhile: so the work
+ * must be such that doing it again does nothing. */
+static __always_inline bool must_stand_in(bool direct, struct sock *sk, int event)
 {
-	__u64 *run = run_of(event);
-	struct netspy_counters *n;
+	__u64 *run = run_of(direct, sk, event);
 
 	if (!run)
 		return false;
@@ -52,9 +57,15 @@ static __always_inline bool must_stand_in(struct sock *sk, int event)
 		*run = 0;
 		return false;
 	}
-	n = this_cpu_counters();
-	COUNT(n, stood_in);
 	return true;
+}
+
+/* The stand-in does the work: the run that was skipped is made up for. */
+static __always_inline void stand_in(void)
+{
+	struct netspy_counters *n = this_cpu_counters();
+
+	COUNT(n, stood_in);
 }
 
 #endif

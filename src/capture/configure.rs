@@ -19,11 +19,19 @@ pub(super) struct Modes {
     pub calls: bool,
     /// No helper may read kernel memory.
     pub locked_down: bool,
+    /// Programs keep themselves from being preempted: of trampolines, of tracepoints.
+    pub stay_in_trampoline: bool,
+    pub stay_in_tracepoint: bool,
     /// The close of datagram sockets is seen, and a sweep shows those that stay open.
     pub hold: bool,
     /// What is seen of datagrams that leave.
     pub sends: Sends,
+    /// A program that user space runs has more to tell than it returns.
+    pub answers: bool,
 }
+
+/// Bytes of a ring that is not used; libbpf makes it a page where pages are larger.
+const SMALLEST_RING: u32 = 4096;
 
 /// Which of the hooks that see datagrams leave tell of what.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +74,9 @@ pub(super) fn configure(
     if !modes.sends.stash && !modes.sends.entries {
         size(&mut open.maps.sends, 1)?;
     }
+    if !modes.answers {
+        size(&mut open.maps.answers, SMALLEST_RING)?;
+    }
     if !modes.calls {
         size(&mut open.maps.calls, 1)?;
     }
@@ -77,6 +88,8 @@ pub(super) fn configure(
     };
     rodata.cfg_calls = modes.calls;
     rodata.cfg_locked_down = modes.locked_down;
+    rodata.cfg_stay_in_trampoline = modes.stay_in_trampoline;
+    rodata.cfg_stay_in_tracepoint = modes.stay_in_tracepoint;
     rodata.cfg_hold = modes.hold;
     let sends = modes.sends;
     rodata.cfg_sent = sends.peers;

@@ -3,7 +3,6 @@
 mod existing;
 
 use std::cell::RefCell;
-use std::io::Read;
 use std::mem::{MaybeUninit, take};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender, TrySendError};
-use libbpf_rs::{Iter, MapCore, MapFlags, RingBuffer, RingBufferBuilder};
+use libbpf_rs::{MapCore, MapFlags, RingBuffer, RingBufferBuilder};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::decode::{self, Raw};
@@ -58,6 +57,7 @@ pub(crate) fn start(options: Builder) -> Result<(Arc<Shared>, Receiver<Batch>), 
     std::thread::Builder::new()
         .name("netspy-capture".into())
         .spawn(move || {
+            hurry();
             if let Err(error) = own(&options, sender, &ready) {
                 // Nobody waits any more if it was ready before.
                 let _ = ready.send(Err(error));
@@ -70,6 +70,15 @@ pub(crate) fn start(options: Builder) -> Result<(Arc<Shared>, Receiver<Batch>), 
             what: "the capture thread ended before it was ready".into(),
             source: std::io::ErrorKind::UnexpectedEof.into(),
         }),
+    }
+}
+
+/// Before others on a processor that has too much to do: it needs little time, but while it waits the
+/// ring fills, and what does not fit is lost. Without the privilege it takes its turn.
+fn hurry() {
+    const NICE: i32 = -10;
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!("the capture thread runs with the priority of others: {error}");
     }
 }
 
@@ -306,11 +315,8 @@ impl<'a> Driver<'a> {
 
     fn sweep_now(&mut self, loaded: &Loaded<'_>) {
         self.shown.swept();
-        for link in &loaded.sweeps {
-            let swept = Iter::new(link)
-                .map_err(|e| format!("{e:#}"))
-                .and_then(|mut iter| iter.read_to_end(&mut Vec::new()).map_err(|e| e.to_string()));
-            if let Err(why) = swept {
+        for sweep in &loaded.sweeps {
+            if let Err(why) = sweep.run(|_| {}, || Ok(())) {
                 tracing::warn!("cannot sweep attempts without outcome: {why}");
             }
         }

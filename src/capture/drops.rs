@@ -161,7 +161,7 @@ pub(super) fn start<'obj>(storage: &'obj mut Storage, support: &KernelSupport) -
     }
     for (variant, place) in ways.into_iter().zip(storage) {
         let hook = variant.hook().to_owned();
-        match load(place, &facts, variant) {
+        match load(place, &facts, variant, support.stays_in_tracepoint()) {
             Ok(drops) => {
                 let has_reason = facts.arguments >= WITH_REASON;
                 let notes =
@@ -186,6 +186,7 @@ fn load<'obj>(
     place: &'obj mut MaybeUninit<OpenObject>,
     facts: &DropFacts,
     variant: Variant,
+    stays: bool,
 ) -> Result<Drops<'obj>, String> {
     let log = loader::VerifierLog::collect();
     let told = |error: libbpf_rs::Error| format!("{error:#}");
@@ -193,6 +194,7 @@ fn load<'obj>(
     let rodata = open.maps.rodata_data.as_deref_mut().ok_or("the object has no options")?;
     rodata.cfg_headers = variant.headers as u32;
     rodata.cfg_reason = facts.arguments >= WITH_REASON;
+    rodata.cfg_stay_in_tracepoint = stays;
     rodata.cfg_rx_sk = facts.arguments >= WITH_RX_SK;
     open.progs.drop_btf.set_autoload(variant.btf);
     open.progs.drop_raw.set_autoload(!variant.btf);

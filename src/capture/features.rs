@@ -48,6 +48,8 @@ pub enum Need {
     TaskPtRegs,
     /// Helpers that read kernel memory.
     ProbeRead,
+    /// Programs that user space runs, which walk through maps.
+    Walks,
     /// A mounted cgroup v2 hierarchy.
     Cgroup2,
     /// Another feature, without which this one has nothing to join its events to.
@@ -64,6 +66,7 @@ impl Need {
             Need::Kprobes => support.kprobes,
             Need::TaskPtRegs => support.task_pt_regs,
             Need::ProbeRead => support.probe_read,
+            Need::Walks => support.walks,
             Need::Cgroup2 => support.cgroup2.is_some(),
             // Known only when all have been considered.
             Need::Feature(_) => true,
@@ -97,6 +100,7 @@ impl Need {
                  memory"
                     .into()
             }
+            Need::Walks => "Linux 5.14 brings programs that walk through maps when asked to".into(),
             Need::Cgroup2 => "no cgroup v2 hierarchy is mounted (mount -t cgroup2 none DIR)".into(),
             Need::Feature(name) => format!("of no use without {name}, which nothing serves"),
         }
@@ -183,6 +187,7 @@ const REMOTE_OF_CALLER: Option<&str> = Some(
     "the destination is read from the caller's memory: it is null for io_uring and for several \
      messages in one call",
 );
+const NO_PORT_YET: Option<&str> = Some("the local port of an attempt is known only at its outcome");
 /// What is sent is counted until then.
 const CLOSE: Need = Need::Feature("datagram_close");
 const UDP_KPROBES: &[&str] = &["udp_kretprobe", "udpv6_kretprobe", "udp_kprobe", "udpv6_kprobe"];
@@ -565,13 +570,22 @@ pub const FEATURES: &[FeatureHooks] = &[
     FeatureHooks {
         name: "traffic",
         required: false,
-        hooks: &[Hook {
-            name: "iter/bpf_map_elem",
-            backend: None,
-            programs: &["traffic", "traffic_of_flows"],
-            needs: &[Need::ProbeRead],
-            note: None,
-        }],
+        hooks: &[
+            Hook {
+                name: "iter/bpf_map_elem",
+                backend: None,
+                programs: &["traffic", "traffic_of_flows"],
+                needs: &[Need::ProbeRead],
+                note: None,
+            },
+            Hook {
+                name: "syscall/bpf_for_each_map_elem",
+                backend: None,
+                programs: &["traffic_walk", "traffic_of_flows_walk"],
+                needs: &[Need::Walks, Need::ProbeRead],
+                note: None,
+            },
+        ],
         without: "what a connection carries is known when it has closed",
     },
     FeatureHooks {
@@ -586,11 +600,25 @@ pub const FEATURES: &[FeatureHooks] = &[
                 note: None,
             },
             Hook {
+                name: "syscall/bpf_for_each_map_elem",
+                backend: None,
+                programs: &["sweep_walk", "sweep_flows_walk"],
+                needs: &[Need::Walks, Need::ProbeRead],
+                note: None,
+            },
+            Hook {
                 name: "iter/bpf_map_elem",
                 backend: None,
                 programs: &["sweep", "sweep_flows"],
                 needs: &[],
-                note: Some("the local port of an attempt is known only at its outcome"),
+                note: NO_PORT_YET,
+            },
+            Hook {
+                name: "syscall/bpf_for_each_map_elem",
+                backend: None,
+                programs: &["sweep_walk", "sweep_flows_walk"],
+                needs: &[Need::Walks],
+                note: NO_PORT_YET,
             },
         ],
         without: "attempts show only at their outcome",

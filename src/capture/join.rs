@@ -4,10 +4,12 @@
 //! outcome or at a sweep. So the latest attempts are remembered for the drops to come, and drops
 //! that hit no known attempt for the attempts to come. Pure: needs no kernel.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashMapExt, HashSet};
 
 use crate::event::{Connection, ConnectionId, DropRecord, Dropped, Endpoint, Protocol, State};
 
@@ -31,7 +33,9 @@ impl<K, V> Default for Generations<K, V> {
 impl<K: Hash + Eq, V> Generations<K, V> {
     fn insert(&mut self, key: K, value: V) {
         if self.young.len() >= GENERATION {
-            self.old = std::mem::take(&mut self.young);
+            // Their room is used again: to grow it each time costs more than all look-ups.
+            std::mem::swap(&mut self.young, &mut self.old);
+            self.young.clear();
         }
         self.young.insert(key, value);
     }

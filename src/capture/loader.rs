@@ -18,18 +18,19 @@ use super::report::{AttachReport, Backend, Feature, NotUsed, ProgramReport};
 use super::skel::{ConnectSkel, ConnectSkelBuilder};
 use super::support::KernelSupport;
 use super::sys;
+use super::walk::Walk;
 use crate::stream::Builder;
 
 /// The programs, loaded and attached. Dropping it detaches them.
 pub(crate) struct Loaded<'obj> {
     pub skel: ConnectSkel<'obj>,
     pub links: Links,
-    /// Iterators over the maps, which run only when asked to.
-    pub sweeps: Vec<Link>,
+    /// What shows what waits for an outcome, when asked to.
+    pub sweeps: Vec<Walk>,
     /// The iterator over what existed before.
     pub existing: Option<Link>,
-    /// Iterators that tell what open connections have carried so far.
-    pub traffic: Vec<Link>,
+    /// What tells what open connections have carried so far.
+    pub traffic: Vec<Walk>,
     pub report: AttachReport,
     /// Programs of which the kernel counts the runs that it skipped.
     pub counted: Vec<OwnedFd>,
@@ -133,7 +134,8 @@ impl AttachPlan {
             tracing::debug!("{name}: {} cannot be used: {error}", meant.name);
             planned.candidates.retain(|hook| {
                 let goes = is_meant(hook);
-                if goes {
+                // Hooks that differ in what they read may have the same programs.
+                if goes && !planned.ruled_out.iter().any(|not| not.hook == hook.name) {
                     let not = NotUsed { hook: hook.name.to_owned(), why: error.in_short() };
                     planned.ruled_out.push(not);
                 }
@@ -205,8 +207,12 @@ pub(crate) fn load<'obj>(
     let modes = Modes {
         calls: calls.into_iter().any(|program| plan.wants(program)),
         locked_down: !support.probe_read,
+        // Trampolines are preempted by all kernels that preempt at all.
+        stay_in_trampoline: support.can_stay,
+        stay_in_tracepoint: support.stays_in_tracepoint(),
         hold: plan.serves("datagram_close"),
         sends: plan.sends(),
+        answers: plan.wants("traffic_walk"),
     };
     configure(&mut open, options, modes)?;
     for mut program in open.open_object_mut().progs_mut() {
@@ -239,18 +245,25 @@ fn attach<'obj>(
             let Some(program) = skel.object().progs_mut().find(|p| p.name() == name) else {
                 return Err(error(format!("the object file has no program {name}")).into());
             };
-            let link = attach_one(&skel, name, &program, support)
-                .map_err(|why| LoadError::Program { name: name.to_owned(), error: error(why) })?;
+            let refused = |why| LoadError::Program { name: name.to_owned(), error: error(why) };
+            let link = match is_run(name) {
+                true => None,
+                false => Some(attach_one(&skel, name, &program, support).map_err(refused)?),
+            };
+            let walk = || {
+                let walk = Walk::new(program.as_fd(), link.as_ref().map(AsFd::as_fd));
+                walk.map_err(|e| refused(format!("cannot share it: {e}")))
+            };
             programs.push(describe(&program));
             // Runs of a stand-in are missed only if the program is missed as well.
             if !name.ends_with("_standin") {
                 counted.extend(program.as_fd().try_clone_to_owned());
             }
-            match name {
-                "sweep" | "sweep_flows" => sweeps.push(link),
-                "traffic" | "traffic_of_flows" => traffic.push(link),
-                "existing" => existing = Some(link),
-                _ => links.0.push((name, link)),
+            match name.trim_end_matches(WALK) {
+                "sweep" | "sweep_flows" => sweeps.push(walk()?),
+                "traffic" | "traffic_of_flows" => traffic.push(walk()?),
+                "existing" => existing = link,
+                _ => links.0.extend(link.map(|link| (name, link))),
             }
         }
     }
@@ -263,6 +276,13 @@ fn attach<'obj>(
     let report =
         AttachReport { backend: backend.and_then(|hook| hook.backend), features, programs };
     Ok(Loaded { links, sweeps, existing, traffic, report, counted, skel })
+}
+
+/// The end of the names of programs that are at no hook: user space runs them.
+const WALK: &str = "_walk";
+
+fn is_run(program: &str) -> bool {
+    program.ends_with(WALK)
 }
 
 fn attach_one(
@@ -306,9 +326,11 @@ pub(super) fn io_error(error: &libbpf_rs::Error) -> std::io::Error {
 
 fn refused(error: &libbpf_rs::Error, log: &VerifierLog) -> CaptureError {
     let log = log.tail();
-    // The verifier's own refusal is EACCES or EINVAL and comes with its reasons.
+    // The verifier's own refusal comes with its reasons; who may not load, or not this kind, is told
+    // before it has looked at anything.
+    let has_looked = log.contains("PROG LOAD LOG") && !log.contains("processed 0 insns");
     match error.kind() {
-        ErrorKind::PermissionDenied if !log.contains("PROG LOAD LOG") => {
+        ErrorKind::PermissionDenied if !has_looked => {
             CaptureError::NoPrivilege { missing: format!("the kernel answered: {error:#}") }
         }
         _ => CaptureError::Refused { why: format!("{error:#}"), log },

@@ -27,6 +27,7 @@ pub mod support;
 mod sys;
 mod tracefs;
 mod traffic;
+mod walk;
 
 /// `NETSPY_F_SHOWN` of connect.h: an earlier version of the record went into the ring.
 pub(crate) const FLAG_SHOWN: u16 = 0x0001;

@@ -145,6 +145,9 @@ mod tests {
             task_pt_regs: true,
             typed_task: true,
             probe_read: true,
+            walks: true,
+            preempts: true,
+            can_stay: true,
             cgroup2: Some("/sys/fs/cgroup".into()),
             cgroup2_is_root: true,
         }

@@ -95,7 +95,7 @@ impl Shared {
             programs,
             links: Mutex::new(links),
             links_missed: AtomicU64::new(0),
-            traffic: TrafficDesk::new(&loaded.traffic).map_err(io("cannot share the links"))?,
+            traffic: TrafficDesk::new(loaded).map_err(io("cannot share the programs"))?,
             drops: DropDesk::of(packets).map_err(io("cannot share the count of drops"))?,
             privileges: Mutex::new(None),
             report: loaded.report.clone(),

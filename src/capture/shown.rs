@@ -6,7 +6,7 @@
 //! that a sweep can have been overtaken by is in the ring when the sweep ends, and so in the drain
 //! after it.
 
-use std::collections::HashSet;
+use foldhash::{HashSet, HashSetExt};
 
 use super::decoder::Decoded;
 use crate::event::{ConnectionId, State};

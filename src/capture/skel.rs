@@ -27,9 +27,12 @@ unsafe impl Plain for types::netspy_exec {}
 unsafe impl Plain for types::netspy_counters {}
 // SAFETY: as above.
 unsafe impl Plain for types::netspy_traffic {}
+// SAFETY: as above.
+unsafe impl Plain for types::netspy_walk {}
 
 const _: () = assert!(size_of::<types::netspy_conn>() == 216);
 const _: () = assert!(size_of::<types::netspy_unix>() == 328);
 const _: () = assert!(size_of::<types::netspy_exec>() == 1056);
 const _: () = assert!(size_of::<types::netspy_counters>() == 88);
 const _: () = assert!(size_of::<types::netspy_traffic>() == 48);
+const _: () = assert!(size_of::<types::netspy_walk>() == 16);

@@ -34,6 +34,12 @@ pub struct KernelSupport {
     pub typed_task: bool,
     /// Whether helpers may read kernel memory.
     pub probe_read: bool,
+    /// Whether user space can run programs that walk through maps (Linux 5.14).
+    pub walks: bool,
+    /// Whether the programs of tracepoints may be preempted (Linux 7).
+    pub preempts: bool,
+    /// Whether programs can keep themselves from being preempted (Linux 6.14).
+    pub can_stay: bool,
     /// Where the root of the cgroup v2 hierarchy is mounted.
     pub cgroup2: Option<PathBuf>,
     /// Whether that is the root of the host, and not that of a cgroup namespace.
@@ -43,6 +49,13 @@ pub struct KernelSupport {
 /// Bits of `CapEff`, linux/capability.h.
 const CAPABILITIES: [(u32, &str); 2] = [(38, "CAP_PERFMON"), (39, "CAP_BPF")];
 const CAP_SYS_ADMIN: u32 = 21;
+
+/// What runs the programs of system-call tracepoints since they may sleep (kernel/trace/bpf_trace.c).
+const PREEMPTED_CALL: &str = "trace_call_bpf_faultable";
+
+/// What programs call to that end (src/bpf/stay.h).
+const STAYING: [&str; 4] =
+    ["bpf_preempt_disable", "bpf_preempt_enable", "bpf_local_irq_save", "bpf_local_irq_restore"];
 
 impl KernelSupport {
     /// Looks at the running kernel. May mount the tracing file system for the calling thread.
@@ -78,10 +91,22 @@ impl KernelSupport {
             task_pt_regs: may_load && sys::has_helper(libbpf_sys::BPF_FUNC_task_pt_regs),
             typed_task: may_load && sys::has_helper(libbpf_sys::BPF_FUNC_get_current_task_btf),
             probe_read,
+            walks: may_load && sys::has_walks(),
+            preempts: kernel.as_ref().is_some_and(|btf| has_function(btf, PREEMPTED_CALL)),
+            can_stay: STAYING
+                .iter()
+                .all(|name| kernel.as_ref().is_some_and(|btf| has_function(btf, name))),
             cgroup2_is_root: cgroup2.as_deref().is_some_and(is_root),
             cgroup2,
             missing_capabilities,
         }
+    }
+}
+
+impl KernelSupport {
+    /// Whether the programs of tracepoints should keep themselves from being preempted.
+    pub(crate) fn stays_in_tracepoint(&self) -> bool {
+        self.can_stay && self.preempts
     }
 }
 

@@ -72,6 +72,38 @@ pub(crate) fn iterator(link: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Runs a program that is at no hook, with a context that it may change.
+pub(crate) fn run_program<C: Plain>(program: BorrowedFd<'_>, context: &mut C) -> io::Result<()> {
+    let mut options = libbpf_sys::bpf_test_run_opts {
+        sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
+        // The kernel writes it back to where it has read it (bpf_prog_test_run_syscall()).
+        ctx_in: (&raw mut *context).cast(),
+        ctx_size_in: size_of::<C>() as u32,
+        ..<_>::default()
+    };
+    // SAFETY: the context is of the length that is given, any pattern of its bytes is a value, and
+    // both outlive the call.
+    let ret = unsafe { libbpf_sys::bpf_prog_test_run_opts(program.as_raw_fd(), &raw mut options) };
+    if ret != 0 {
+        return Err(io::Error::from_raw_os_error(-ret));
+    }
+    Ok(())
+}
+
+/// Whether the kernel has programs that user space runs, and lets them walk through maps. Needs the
+/// right to load programs.
+pub(crate) fn has_walks() -> bool {
+    // SAFETY: takes integers; a null `opts` is allowed.
+    let ret = unsafe {
+        libbpf_sys::libbpf_probe_bpf_helper(
+            libbpf_sys::BPF_PROG_TYPE_SYSCALL,
+            libbpf_sys::BPF_FUNC_for_each_map_elem,
+            std::ptr::null(),
+        )
+    };
+    ret == 1
+}
+
 /// Whether the kernel lets a tracing program call a helper. Needs the right to load programs.
 pub(crate) fn has_helper(helper: u32) -> bool {
     // SAFETY: takes integers; a null `opts` is allowed.

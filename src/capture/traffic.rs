@@ -1,23 +1,22 @@
 //! What open connections have carried so far, for whoever asks.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, ErrorKind, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use libbpf_rs::Link;
+use libbpf_rs::{MapHandle, RingBufferBuilder};
 
+use super::loader::{Loaded, io_error};
 use super::skel::types::netspy_traffic;
-use super::{FLAG_BYTES, FLAG_COUNTED, decode, sys};
+use super::walk::Walk;
+use super::{FLAG_BYTES, FLAG_COUNTED, decode};
 use crate::enrich::boot;
 use crate::event::{ConnectionId, Traffic};
 
 /// How old an answer may be that is given again: who asks often must not keep the kernel busy.
 const FRESH: Duration = Duration::from_millis(200);
-/// Bytes read at a time: no less than the kernel writes at once.
-const BYTES: usize = 1 << 18;
 
 /// Figures of open connections.
 pub(crate) type Figures = Arc<HashMap<ConnectionId, Traffic>>;
@@ -25,21 +24,23 @@ pub(crate) type Figures = Arc<HashMap<ConnectionId, Traffic>>;
 /// Asks the kernel side, and remembers the answer for a moment.
 #[derive(Debug)]
 pub(crate) struct TrafficDesk {
-    links: Mutex<Vec<OwnedFd>>,
+    walks: Mutex<Vec<Walk>>,
+    /// Where programs that are run put what they have to say.
+    answers: MapHandle,
     last: Mutex<Option<(Instant, Figures)>>,
     boot: u32,
 }
 
 impl TrafficDesk {
-    pub(crate) fn new(links: &[Link]) -> io::Result<Self> {
-        let links = links.iter().map(|link| link.as_fd().try_clone_to_owned());
-        let links = Mutex::new(links.collect::<Result<_, _>>()?);
-        Ok(TrafficDesk { links, last: Mutex::default(), boot: boot() })
+    pub(super) fn new(loaded: &Loaded<'_>) -> io::Result<Self> {
+        let walks = loaded.traffic.iter().map(Walk::try_clone).collect::<Result<_, _>>()?;
+        let answers = MapHandle::try_from(&loaded.skel.maps.answers).map_err(|e| io_error(&e))?;
+        Ok(TrafficDesk { walks: Mutex::new(walks), answers, last: Mutex::default(), boot: boot() })
     }
 
     /// Lets the programs be unloaded; from here on there are no figures.
     pub(crate) fn release(&self) {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.walks.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// The figures of now, or of a moment ago.
@@ -48,35 +49,38 @@ impl TrafficDesk {
         if let Some((_, figures)) = last.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
             return Arc::clone(figures);
         }
-        let mut figures = HashMap::new();
-        for link in &*self.links.lock().unwrap_or_else(PoisonError::into_inner) {
-            if let Err(error) = self.read(link, &mut figures) {
+        let figures = RefCell::default();
+        for walk in &*self.walks.lock().unwrap_or_else(PoisonError::into_inner) {
+            if let Err(error) = self.read(walk, &figures) {
                 tracing::warn!("cannot read what open connections have carried: {error}");
             }
         }
-        let figures = Arc::new(figures);
+        let figures = Arc::new(figures.into_inner());
         *last = Some((Instant::now(), Arc::clone(&figures)));
         figures
     }
 
-    fn read(&self, link: &OwnedFd, to: &mut HashMap<ConnectionId, Traffic>) -> io::Result<()> {
-        let mut iter = File::from(sys::iterator(link.as_fd())?);
-        let mut bytes = vec![0; BYTES];
-        loop {
-            let len = match iter.read(&mut bytes) {
-                Ok(0) => return Ok(()),
-                Ok(len) => len,
-                // After a million entries of which none is open.
-                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
-                Err(error) => return Err(error),
-            };
-            let entries = bytes.get(..len).unwrap_or_default().chunks(size_of::<netspy_traffic>());
-            to.extend(entries.filter_map(|entry| {
+    fn read(&self, walk: &Walk, to: &RefCell<HashMap<ConnectionId, Traffic>>) -> io::Result<()> {
+        let add = |bytes: &[u8]| {
+            // Never borrowed meanwhile; and nothing may panic inside of libbpf.
+            let Ok(mut to) = to.try_borrow_mut() else { return };
+            to.extend(bytes.chunks(size_of::<netspy_traffic>()).filter_map(|entry| {
                 let raw: netspy_traffic = decode::read(entry).ok()?;
                 let id = ConnectionId { start_ns: raw.start_ns, tid: raw.tid, boot: self.boot };
                 Some((id, traffic(&raw)))
             }));
+        };
+        if let Walk::Iterator(_) = walk {
+            return walk.run(add, || Ok(()));
         }
+        let mut ring = RingBufferBuilder::new();
+        let taken = |bytes: &[u8]| {
+            add(bytes);
+            0
+        };
+        ring.add(&self.answers, taken).map_err(|e| io_error(&e))?;
+        let ring = ring.build().map_err(|e| io_error(&e))?;
+        walk.run(add, || ring.consume().map_err(|e| io_error(&e)))
     }
 }
 

@@ -246,7 +246,7 @@ vm_boot() { # kernel initrd out [word of the command line...]
     timeout --foreground "$VM_TIMEOUT" "$VM_QEMU" "${VM_MACHINE[@]}" -accel "$VM_ACCEL" \
         -m "$VM_MEMORY" -smp "$VM_CPUS" -nodefaults -no-user-config -display none -no-reboot \
         "${lines[@]}" -kernel "$kernel" -initrd "$initrd" \
-        -append "console=${VM_LINES[0]} panic=-1 oops=panic quiet loglevel=4 $*"
+        -append "console=${VM_LINES[0]} panic=-1 oops=panic quiet loglevel=4 mitigations=off init_on_alloc=0 audit=0 nokaslr $*"
     code=$?
     [ $code -ne 124 ] || return 124
     code=$(tr -d '\r' <"$out.status" 2>/dev/null | sed -n 's/^status \([0-9]*\)$/\1/p')

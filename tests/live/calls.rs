@@ -6,10 +6,10 @@ use std::os::fd::OwnedFd;
 
 use netspy::capture::report::{AttachReport, Backend};
 use netspy::event::{Connection, Evidence, Outcome, Protocol};
-use netspy::{ConnectionStream, stream::StreamHandle};
+use netspy::stream::StreamHandle;
 use rustix::net::{AddressFamily, SocketType};
 
-use crate::harness::{bound_port, goes_to, ip, own_network, v4, watch};
+use crate::harness::{bound_port, goes_to, ip, own_network, shared, v4};
 use crate::ring::{ASYNC, Ring};
 
 /// What the report promises of calls that are not connect(2) of a 64-bit program.
@@ -91,7 +91,7 @@ fn workers_are_own() -> bool {
 }
 
 fn tcp_by_io_uring(flags: u8) {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let Some(ring) = ring() else { return };
     let name = std::thread::Builder::new().name("asks-io-uring".into());
     std::thread::scope(|scope| {
@@ -145,7 +145,7 @@ fn tcp_by_a_worker_of_io_uring_is_one_attempt_of_the_process() {
 
 #[test]
 fn a_connect_that_io_uring_comes_back_to_is_one_attempt() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let Some(ring) = ring() else { return };
     drop(ring);
     let remote = v4([192, 0, 2, 40], 80);
@@ -169,7 +169,7 @@ fn a_connect_that_io_uring_comes_back_to_is_one_attempt() {
 
 #[test]
 fn datagram_sockets_by_io_uring_are_seen_as_far_as_the_report_says() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let Some(ring) = ring() else { return };
     for (remote, flags) in [("127.0.0.41:4000", 0), ("127.0.0.42:4000", ASYNC), ("[::1]:4041", 0)] {
         let remote: SocketAddr = remote.parse().unwrap();
@@ -214,7 +214,7 @@ fn assert_no_route(promise: Promise, all: &[Connection]) {
 
 #[test]
 fn io_uring_without_a_route_fails_as_far_as_the_report_says() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let Some(ring) = ring() else { return };
     drop(ring);
     let remotes = [v4([192, 0, 2, 43], 80), "[2001:db8::43]:80".parse().unwrap()];
@@ -321,7 +321,7 @@ fn run_32_bits(kind: SocketType, remote: SocketAddr) -> Option<(u32, Option<i32>
 
 #[test]
 fn tcp_of_a_32_bit_program_is_as_any_other() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let refused = bound_port();
     for (remote, errno, outcome) in [
@@ -341,7 +341,7 @@ fn tcp_of_a_32_bit_program_is_as_any_other() {
 
 #[test]
 fn what_sends_nothing_of_a_32_bit_program_is_seen_as_far_as_the_report_says() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let datagrams = v4([127, 0, 0, 44], 4000);
     let Some((pid, code)) = run_32_bits(SocketType::DGRAM, datagrams) else { return };
     assert_eq!(code, Some(0));

@@ -9,7 +9,7 @@ use netspy::event::{
 use netspy::stream::Builder;
 use rustix::net::AddressFamily;
 
-use crate::harness::{Watch, connect, goes_to, v4, watch};
+use crate::harness::{Watch, connect, goes_to, shared, v4, watch};
 
 /// Whether the capability report has a feature; says so where it has not.
 pub fn has(watch: &Watch, feature: &str) -> bool {
@@ -32,7 +32,7 @@ fn end(c: &Connection) -> Option<CloseReason> {
 
 #[test]
 fn a_connected_datagram_socket_is_associated_whatever_the_port() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     for (remote, family) in [("127.0.0.1:443", Family::Ipv4), ("[::1]:53", Family::Ipv6)] {
         let remote: SocketAddr = remote.parse().unwrap();
         let any = if remote.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
@@ -82,7 +82,7 @@ fn each_connect_of_a_datagram_socket_is_a_record_and_taking_the_peer_away_is_non
 
 #[test]
 fn a_failed_connect_leaves_the_peer_that_there_was() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let (peer, nowhere) = (v4([127, 0, 0, 25], 4000), v4([198, 51, 100, 7], 4000));
     let socket = std::thread::spawn(move || {
         crate::harness::own_network();
@@ -121,7 +121,7 @@ fn every_candidate_that_a_look_up_of_names_weighs_is_a_record_of_its_own() {
 
 #[test]
 fn an_answer_that_nobody_is_there_turns_the_record_into_a_refusal() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let nobody = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(nobody).unwrap();
@@ -188,7 +188,7 @@ fn nothing_of_a_socket_that_is_gone_stays_in_the_kernel() {
 
 #[test]
 fn a_datagram_socket_of_ipv6_with_a_mapped_address_is_shown_as_ipv4() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let mapped: SocketAddr = "[::ffff:127.0.0.23]:4000".parse().unwrap();
     connect(AddressFamily::INET6, rustix::net::SocketType::DGRAM, mapped).1.unwrap();
     let c = watch.only(v4([127, 0, 0, 23], 4000));
@@ -197,7 +197,7 @@ fn a_datagram_socket_of_ipv6_with_a_mapped_address_is_shown_as_ipv4() {
 
 #[test]
 fn broadcasting_without_leave_is_denied() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let attempt = std::thread::spawn(|| {
         crate::harness::own_network();
         let remote = v4([127, 255, 255, 255], 4000);
@@ -212,7 +212,7 @@ fn broadcasting_without_leave_is_denied() {
 
 #[test]
 fn a_raw_socket_is_none_of_the_protocol_that_it_carries() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let remote = v4([127, 0, 0, 24], 0);
     let tcp = Some(rustix::net::ipproto::TCP);
     let raw = rustix::net::socket(AddressFamily::INET, rustix::net::SocketType::RAW, tcp).unwrap();

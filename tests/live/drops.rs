@@ -9,17 +9,20 @@ use netspy::event::{Connection, DropRecord, Dropped, Endpoint, Family, Outcome, 
 use netspy::stream::Builder;
 use rustix::net::{AddressFamily, SocketType};
 
-use crate::harness::{Watch, connect, free_port, goes_to, ip, own_network, v4, watch};
+use crate::harness::{Watch, connect, free_port, goes_to, ip, own_network, shared, v4, watch};
 use crate::roles::play;
 
 /// A capture that sees drops with their addresses and reasons; `None`, with the reason printed, where
 /// there is none.
 fn watch_drops() -> Option<Watch> {
-    watch_drops_where(|note| note.is_none())
+    that_tells(shared()?, |note| note.is_none())
 }
 
 fn watch_drops_where(is_enough: impl Fn(Option<&str>) -> bool) -> Option<Watch> {
-    let watch = watch(ConnectionStream::builder())?;
+    that_tells(shared()?, is_enough)
+}
+
+fn that_tells(watch: Watch, is_enough: impl Fn(Option<&str>) -> bool) -> Option<Watch> {
     let feature = watch.handle.capabilities().features.remove("drops").unwrap();
     match (feature.ok, feature.note) {
         (true, note) if is_enough(note.as_deref()) => Some(watch),
@@ -82,7 +85,7 @@ fn release() -> (u32, u32) {
 
 #[test]
 fn drops_are_seen_and_the_report_says_whether_the_kernel_tells_why() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let feature = watch.handle.capabilities().features.remove("drops").unwrap();
     let hook = feature.hook.as_deref();
     assert_eq!((feature.ok, hook), (true, Some("tp_btf/kfree_skb")), "{:#?}", feature.not_used);
@@ -208,7 +211,7 @@ fn datagrams_that_a_full_socket_does_not_take_are_counted_one_by_one() {
 
 #[test]
 fn a_timed_out_connect_is_explained_by_what_dropped_its_packets() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     if release() < (5, 17) {
         println!("skipped: this kernel does not tell why packets are dropped");
         return;
@@ -394,7 +397,8 @@ fn ports_are_found_behind_extension_headers() {
 
 #[test]
 fn a_flood_from_random_ports_costs_bounded_tables_and_loses_no_count() {
-    let Some(watch) = watch_drops() else { return };
+    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = that_tells(watch, |note| note.is_none()) else { return };
     let flood = std::env::var("NETSPY_LIVE_FLOOD").ok().and_then(|n| n.parse().ok());
     let flood: u64 = flood.unwrap_or(100_000);
     let (_, (remote, began, ended)) = in_own_network(move || {

@@ -3,11 +3,10 @@
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use netspy::ConnectionStream;
 use netspy::event::{Connection, Evidence, Outcome, Protocol};
 use rustix::net::{AddressFamily, SendFlags, SocketType};
 
-use crate::harness::{Watch, bound_port, goes_to, own_network, watch};
+use crate::harness::{Watch, bound_port, goes_to, own_network, shared};
 
 const ADDRESSES: [&str; 2] = ["127.0.0.1:0", "[::1]:0"];
 
@@ -50,7 +49,7 @@ fn listener(address: &str) -> (OwnedFd, SocketAddr) {
 
 /// Runs attempts in such a network, all in the thread that settles.
 fn in_network(run: impl FnOnce(&Watch) + Send) {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     std::thread::scope(|scope| {
         scope.spawn(|| {
             network_with_fast_open();

@@ -18,15 +18,34 @@ use rustix::thread::UnshareFlags;
 /// How long a record may take before a test gives up. Generous: machines stall.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Tests that flood must not fill the rings of others.
-static SERIAL: Mutex<()> = Mutex::new(());
+/// Held by the test that runs: those that flood must not fill the rings of others. In it, what
+/// [`shared`] has started, as long as the tests that follow want no other.
+static SERIAL: Mutex<Option<Running>> = Mutex::new(None);
+
+/// A place in the order of tests.
+pub type Serial = MutexGuard<'static, Option<Running>>;
+
+/// Waits until no other test runs. Nothing that was shared runs on.
+pub fn alone() -> Serial {
+    let mut serial = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
+    *serial = None;
+    serial
+}
+
+/// A capture, and the threads that collect what it sees. Dropping it ends them.
+pub struct Running {
+    handle: StreamHandle,
+    seen: Arc<Seen>,
+    readers: Vec<std::thread::JoinHandle<()>>,
+}
 
 /// A stream whose records are collected, newest version of each.
 pub struct Watch {
     pub handle: StreamHandle,
+    running: Option<Running>,
     seen: Arc<Seen>,
-    readers: Vec<std::thread::JoinHandle<()>>,
-    _serial: MutexGuard<'static, ()>,
+    is_shared: bool,
+    serial: Serial,
 }
 
 #[derive(Default)]
@@ -75,33 +94,70 @@ pub fn watch(builder: Builder) -> Option<Watch> {
 
 /// Starts capture, and collects what it sees and what existed before.
 pub fn watch_with_existing(builder: Builder) -> Option<Watch> {
-    let serial = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut stream = start_with_existing(builder)?;
-    let seen = Arc::new(Seen::default());
-    let handle = stream.handle();
-    let mut dropped = stream.drops();
-    let drops = std::thread::spawn({
-        let seen = Arc::clone(&seen);
-        move || {
-            while let Some(batch) = dropped.next_batch_blocking() {
-                seen.drops.lock().unwrap().extend(batch);
-                seen.changed.notify_all();
+    let serial = alone();
+    let running = Running::start(builder)?;
+    Some(Watch::new(running, false, serial))
+}
+
+/// A capture without wishes, which one test takes over from the other: to load the programs takes
+/// longer than most tests. What came before the test is not in it.
+pub fn shared() -> Option<Watch> {
+    let mut serial = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
+    let taken = serial.take().filter(|running| running.handle.stopped().is_none());
+    let is_new = taken.is_none();
+    let builder = Builder { no_preexisting: true, ..ConnectionStream::builder() };
+    let watch = Watch::new(taken.or_else(|| Running::start(builder))?, true, serial);
+    if !is_new {
+        watch.settle();
+        watch.seen.versions.lock().unwrap().clear();
+        watch.seen.drops.lock().unwrap().clear();
+    }
+    Some(watch)
+}
+
+impl Running {
+    fn start(builder: Builder) -> Option<Self> {
+        let mut stream = start_with_existing(builder)?;
+        let seen = Arc::new(Seen::default());
+        let handle = stream.handle();
+        let mut dropped = stream.drops();
+        let drops = std::thread::spawn({
+            let seen = Arc::clone(&seen);
+            move || {
+                while let Some(batch) = dropped.next_batch_blocking() {
+                    seen.drops.lock().unwrap().extend(batch);
+                    seen.changed.notify_all();
+                }
             }
-        }
-    });
-    let reader = std::thread::spawn({
-        let seen = Arc::clone(&seen);
-        move || {
-            while let Some(batch) = stream.next_batch_blocking() {
-                seen.versions.lock().unwrap().extend(batch);
-                seen.changed.notify_all();
+        });
+        let reader = std::thread::spawn({
+            let seen = Arc::clone(&seen);
+            move || {
+                while let Some(batch) = stream.next_batch_blocking() {
+                    seen.versions.lock().unwrap().extend(batch);
+                    seen.changed.notify_all();
+                }
             }
+        });
+        Some(Running { handle, seen, readers: vec![reader, drops] })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.handle.stop();
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
         }
-    });
-    Some(Watch { handle, seen, readers: vec![reader, drops], _serial: serial })
+    }
 }
 
 impl Watch {
+    fn new(running: Running, is_shared: bool, serial: Serial) -> Self {
+        let (handle, seen) = (running.handle.clone(), Arc::clone(&running.seen));
+        Watch { handle, running: Some(running), seen, is_shared, serial }
+    }
+
     /// The first version that matches, once it has come.
     pub fn wait(&self, what: &str, matches: impl Fn(&Connection) -> bool) -> Connection {
         let guard = self.seen.versions.lock().unwrap();
@@ -169,22 +225,15 @@ impl Watch {
         matching(&guard)
     }
 
-    fn end(&mut self) {
-        self.handle.stop();
-        for reader in self.readers.drain(..) {
-            reader.join().unwrap();
-        }
-    }
-
     /// Ends capture, and gives every drop that it saw.
     pub fn stop_drops(mut self) -> Vec<DropRecord> {
-        self.end();
+        self.running = None;
         std::mem::take(&mut *self.seen.drops.lock().unwrap())
     }
 
     /// Ends capture, as a program would.
     pub fn stop(mut self) -> Vec<Connection> {
-        self.end();
+        self.running = None;
         std::mem::take(&mut *self.seen.versions.lock().unwrap())
     }
 }
@@ -204,10 +253,11 @@ pub fn newest(versions: impl IntoIterator<Item = Connection>) -> Vec<Connection>
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.handle.stop();
-        for reader in self.readers.drain(..) {
-            let _ = reader.join();
+        // A test that fails may have left anything behind.
+        if self.is_shared && !std::thread::panicking() {
+            *self.serial = self.running.take();
         }
+        self.running = None;
     }
 }
 
@@ -247,6 +297,11 @@ pub fn observes(watch: &Watch, feature: &str) -> bool {
     // That the verifier takes a program on no kernel is a defect, whatever replaces it.
     assert!(feature.not_used.iter().all(|not| !not.why.contains("refused it")), "{feature:?}");
     feature.ok
+}
+
+/// Whether this is a machine of which there is little: an emulated one has one processor.
+pub fn is_small_machine() -> bool {
+    std::thread::available_parallelism().unwrap().get() == 1
 }
 
 /// A port of this host that was free a moment ago, so that nobody listens there.

@@ -7,7 +7,7 @@ use netspy::event::{Connection, Family, Outcome, Protocol, SocketType, State};
 use rustix::net::{AddressFamily, SendAncillaryBuffer, SendFlags, ipproto, sendto, socket};
 
 use crate::datagram::{has, own};
-use crate::harness::{Watch, v4, watch};
+use crate::harness::{Watch, shared, v4, watch};
 
 /// An echo request (RFC 792, RFC 4443), whose checksum the kernel makes.
 const ECHO: [u8; 8] = [8, 0, 0, 0, 0, 0, 0, 1];
@@ -88,7 +88,7 @@ fn echo_requests_are_one_record_for_each_destination() {
 
 #[test]
 fn raw_packets_are_one_record_for_each_destination() {
-    let Some(watch) = watch(own()) else { return };
+    let Some(watch) = shared() else { return };
     let (to, peer, by_message) =
         (v4([127, 0, 3, 3], 0), v4([127, 0, 3, 4], 0), v4([127, 0, 3, 5], 0));
     let to_v6: SocketAddr = "[::1]:0".parse().unwrap();

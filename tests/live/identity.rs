@@ -2,12 +2,12 @@
 
 use netspy::ConnectionStream;
 
-use crate::harness::{bound_port, goes_to, start, watch};
+use crate::harness::{bound_port, goes_to, shared, start, watch};
 use crate::roles::play;
 
 #[test]
 fn a_process_that_is_gone_is_described_all_the_same() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let remote = bound_port();
     let mut child = play("connect", remote).spawn().unwrap();
     let pid = child.id();
@@ -31,7 +31,7 @@ fn a_process_that_is_gone_is_described_all_the_same() {
 
 #[test]
 fn a_thread_is_named_beside_its_process() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let remote = bound_port();
     let thread = std::thread::Builder::new().name("the-dialler".into());
     let tid = thread

@@ -11,7 +11,7 @@ use netspy::{Connection, ConnectionStream};
 use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, accept, accept_with, socket_with};
 
-use crate::harness::{Watch, goes_to, held_in, local_of, observes, v4, watch};
+use crate::harness::{Watch, goes_to, held_in, local_of, observes, shared, v4, watch};
 use crate::roles::play;
 
 /// Whether a record is of the server's end of a connection from this address.
@@ -40,7 +40,7 @@ fn comes_in_at(c: &Connection, server: SocketAddr) -> bool {
 
 #[test]
 fn an_accepted_connection_tells_its_two_ends_and_who_accepted_it() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     if !sees_inbound(&watch) {
         return;
     }
@@ -79,7 +79,7 @@ fn an_accepted_connection_tells_its_two_ends_and_who_accepted_it() {
 #[test]
 fn more_threads_in_accept_than_there_are_processors_are_all_seen() {
     const THREADS: usize = 40;
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     if !sees_inbound(&watch) {
         return;
     }
@@ -116,7 +116,7 @@ fn more_threads_in_accept_than_there_are_processors_are_all_seen() {
 
 #[test]
 fn the_process_is_the_one_that_accepted_not_the_one_that_listened() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     if !sees_inbound(&watch) {
         return;
     }
@@ -135,7 +135,7 @@ fn the_process_is_the_one_that_accepted_not_the_one_that_listened() {
 
 #[test]
 fn the_ends_agree_on_what_was_carried() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     if !sees_inbound(&watch) {
         return;
     }
@@ -169,7 +169,7 @@ fn the_ends_agree_on_what_was_carried() {
 
 #[test]
 fn what_was_reset_before_it_was_accepted_is_shown_as_closed() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     if !sees_inbound(&watch) {
         return;
     }
@@ -190,7 +190,7 @@ fn what_was_reset_before_it_was_accepted_is_shown_as_closed() {
 
 #[test]
 fn a_multipath_connection_is_accepted_once() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     if !sees_inbound(&watch) {
         return;
     }

@@ -7,7 +7,7 @@ use netspy::stream::Builder;
 use netspy::{Connection, ConnectionStream};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use crate::harness::{observes, own_network, v4, watch};
+use crate::harness::{observes, own_network, shared, v4, watch};
 
 fn listens_at(c: &Connection, at: SocketAddr) -> bool {
     c.outcome == Outcome::Listening
@@ -51,7 +51,7 @@ fn a_listener_is_shown_from_its_beginning_to_its_end_and_counted_nowhere() {
 
 #[test]
 fn a_socket_that_listens_again_is_another_listener() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = listener.local_addr().unwrap();
     rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).unwrap();
@@ -76,7 +76,7 @@ fn a_socket_that_listens_again_is_another_listener() {
 
 #[test]
 fn a_multipath_listener_is_one() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let mptcp = rustix::net::Protocol::from_raw(262.try_into().unwrap());
     let flags = SocketFlags::CLOEXEC;
     let Ok(socket) = socket_with(AddressFamily::INET, SocketType::STREAM, flags, Some(mptcp))

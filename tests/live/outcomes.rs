@@ -5,13 +5,12 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Instant;
 
 use libbpf_rs::libbpf_sys;
-use netspy::ConnectionStream;
 use netspy::event::{CloseReason, Connection, Evidence, Family, Outcome, Protocol, State};
 use rustix::net::{AddressFamily, SocketType};
 
 use crate::group::Group;
 use crate::harness::{
-    connect, connect_nonblocking, goes_to, ip, own_network, set_syn_retries, v4, watch, writable,
+    connect, connect_nonblocking, goes_to, ip, own_network, set_syn_retries, shared, v4, writable,
 };
 use crate::roles::play;
 
@@ -47,7 +46,7 @@ fn network_without_answers() {
 
 #[test]
 fn routes_that_refuse_have_their_own_errors_in_ipv6_too() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let cases = [
         ("2001:db8::1", Outcome::Unreachable, 101, "ENETUNREACH"),
         ("2001:db8::2", Outcome::Unreachable, 113, "EHOSTUNREACH"),
@@ -84,7 +83,7 @@ fn routes_that_refuse_have_their_own_errors_in_ipv6_too() {
 
 #[test]
 fn an_address_that_is_not_of_this_host_is_no_place_to_connect_from() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let remote = v4([127, 0, 0, 1], 50);
     let attempts = std::thread::spawn(move || {
         own_network();
@@ -109,7 +108,7 @@ fn an_address_that_is_not_of_this_host_is_no_place_to_connect_from() {
 
 #[test]
 fn running_out_of_ports_is_told_of_both_families_and_of_datagrams() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let tcp = v6("::1", 7);
     let udp = [v4([127, 0, 0, 1], 9), v6("::1", 9)];
     let attempts = std::thread::spawn(move || {
@@ -186,7 +185,7 @@ fn denying_program(attach_type: libbpf_sys::bpf_attach_type) -> OwnedFd {
 
 #[test]
 fn what_a_program_on_the_cgroup_denies_is_denied_whoever_else_is_attached() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let Some(group) = denying_group() else { return };
     let cases = [
         ("connect", v4([127, 0, 0, 61], 443), Protocol::Tcp),
@@ -206,7 +205,7 @@ fn what_a_program_on_the_cgroup_denies_is_denied_whoever_else_is_attached() {
 
 #[test]
 fn a_failure_that_was_waited_for_has_the_time_that_it_took() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let remotes = [v4([192, 0, 2, 62], 80), v6("2001:db8::62", 80)];
     let attempts = std::thread::spawn(move || {
         network_without_answers();
@@ -237,7 +236,7 @@ fn a_failure_that_was_waited_for_has_the_time_that_it_took() {
 
 #[test]
 fn a_connection_that_came_at_the_second_syn_says_so() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     for address in ["127.0.0.1:0", "[::1]:0"] {
         let address: SocketAddr = address.parse().unwrap();
         let listening = rustix::net::socket(family(address), SocketType::STREAM, None).unwrap();
@@ -268,7 +267,7 @@ fn a_connection_that_came_at_the_second_syn_says_so() {
 
 #[test]
 fn what_is_given_up_in_ipv6_is_aborted_too() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let [closed, taken_back, killed] = [63, 64, 65].map(|port| v6("2001:db8::63", port));
     let owner = std::thread::spawn(move || {
         network_without_answers();
@@ -295,7 +294,7 @@ fn what_is_given_up_in_ipv6_is_aborted_too() {
 #[test]
 fn an_established_connection_ends_as_its_owner_or_its_peer_ends_it_in_ipv6_too() {
     use rustix::net::sockopt::set_socket_linger;
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let now = Some(std::time::Duration::ZERO);
     for (reason, end) in [
         (CloseReason::Reset, 0),
@@ -336,7 +335,7 @@ fn an_established_connection_ends_as_its_owner_or_its_peer_ends_it_in_ipv6_too()
 
 #[test]
 fn taking_away_a_peer_that_there_is_not_is_no_attempt() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     watch.settle();
     let before = watch.handle.counters().attempts;
     for family in [AddressFamily::INET, AddressFamily::INET6] {

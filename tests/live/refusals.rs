@@ -1,12 +1,11 @@
 //! Attempts that fail, each for another reason, and what is no attempt.
 
-use netspy::ConnectionStream;
 use netspy::event::{Connection, Evidence, Outcome, State};
 use rustix::net::{AddressFamily, SocketType};
 
 use crate::harness::{
-    bound_port, connect, connect_nonblocking, goes_to, ip, own_network, set_syn_retries, v4, watch,
-    writable,
+    bound_port, connect, connect_nonblocking, goes_to, ip, own_network, set_syn_retries, shared,
+    v4, writable,
 };
 use crate::roles::play;
 
@@ -16,7 +15,7 @@ fn failure(c: &Connection) -> (Outcome, Option<i32>, Option<&str>) {
 
 #[test]
 fn a_refused_connect_keeps_its_destination_and_its_error() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let remote = bound_port();
     connect(AddressFamily::INET, SocketType::STREAM, remote).1.unwrap_err();
     let c = watch.only(remote);
@@ -27,7 +26,7 @@ fn a_refused_connect_keeps_its_destination_and_its_error() {
 
 #[test]
 fn the_second_connect_that_fetches_the_error_is_no_new_attempt() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let remote = bound_port();
     let (fd, _) = connect_nonblocking(remote);
     writable(&fd);
@@ -41,7 +40,7 @@ fn the_second_connect_that_fetches_the_error_is_no_new_attempt() {
 
 #[test]
 fn an_error_fetched_from_the_socket_is_not_counted_again() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let remote = bound_port();
     let (fd, _) = connect_nonblocking(remote);
     writable(&fd);
@@ -54,7 +53,7 @@ fn an_error_fetched_from_the_socket_is_not_counted_again() {
 
 #[test]
 fn one_socket_can_make_many_attempts() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let remote = bound_port();
     let (fd, _) = connect(AddressFamily::INET, SocketType::STREAM, remote);
     for _ in 0..4 {
@@ -67,7 +66,7 @@ fn one_socket_can_make_many_attempts() {
 
 #[test]
 fn what_never_sends_a_packet_is_an_attempt_with_the_error_that_connect_returned() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let cases = [
         ([192, 0, 2, 1], Outcome::Unreachable, 101, "ENETUNREACH"),
         ([198, 51, 100, 1], Outcome::Unreachable, 113, "EHOSTUNREACH"),
@@ -98,7 +97,7 @@ fn what_never_sends_a_packet_is_an_attempt_with_the_error_that_connect_returned(
 
 #[test]
 fn an_attempt_without_answer_is_in_progress_and_then_timed_out_under_one_id() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let remote = v4([192, 0, 2, 9], 80);
     let attempt = std::thread::spawn(move || {
         own_network();
@@ -138,7 +137,7 @@ fn retransmitted() -> u32 {
 
 #[test]
 fn what_its_owner_gives_up_is_aborted() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let closed = v4([192, 0, 2, 10], 80);
     let disconnected = v4([192, 0, 2, 11], 80);
     let killed = v4([192, 0, 2, 12], 80);
@@ -170,7 +169,7 @@ fn what_its_owner_gives_up_is_aborted() {
 
 #[test]
 fn a_connect_that_finds_no_free_port_fails_with_its_own_error() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let remote = v4([127, 0, 0, 1], 7);
     let attempts = std::thread::spawn(move || {
         own_network();
@@ -189,7 +188,7 @@ fn a_connect_that_finds_no_free_port_fails_with_its_own_error() {
 
 #[test]
 fn an_interrupted_connect_is_one_attempt() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let remote = v4([192, 0, 2, 14], 80);
     let attempt = std::thread::spawn(move || {
         own_network();
@@ -203,7 +202,7 @@ fn an_interrupted_connect_is_one_attempt() {
 
 #[test]
 fn what_never_reaches_a_socket_is_no_attempt() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     watch.settle();
     let before = watch.handle.counters().attempts;
     let remote = v4([127, 0, 0, 1], 1);
@@ -231,7 +230,7 @@ fn what_never_reaches_a_socket_is_no_attempt() {
 
 #[test]
 fn an_attempt_taken_back_keeps_nothing_of_the_next() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let taken_back = v4([192, 0, 2, 15], 80);
     let refused_by_route = v4([198, 51, 100, 1], 81);
     let stopped = v4([192, 0, 2, 16], 80);
@@ -262,7 +261,7 @@ fn an_attempt_taken_back_keeps_nothing_of_the_next() {
 
 #[test]
 fn a_failure_that_no_connect_returns_is_not_laid_to_the_owner() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let remote = v4([127, 0, 0, 1], 8);
     let attempts = std::thread::spawn(move || {
         own_network();

@@ -5,13 +5,12 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use netspy::ConnectionStream;
 use netspy::event::{CloseReason, Connection, Evidence, Family, Outcome, Protocol, State};
 use netspy::stream::Builder;
 use rustix::net::{SendAncillaryBuffer, SendFlags, SocketAddrAny};
 
 use crate::datagram::{has, own};
-use crate::harness::{Watch, entries, goes_to, held_in, ip, own_network, v4, watch};
+use crate::harness::{Watch, entries, goes_to, held_in, ip, own_network, shared, v4, watch};
 use crate::ring::Ring;
 
 /// Whether all that the kernel tells of a send is seen: whether it failed, and its bytes.
@@ -91,7 +90,7 @@ fn the_first_datagram_to_a_peer_turns_associated_into_sent() {
 
 #[test]
 fn what_a_peer_is_sent_counts_whichever_call_sends_it() {
-    let Some(watch) = watch(own()) else { return };
+    let Some(watch) = shared() else { return };
     let peer = v4([127, 0, 0, 51], 4000);
     let _receiver = UdpSocket::bind(peer).unwrap();
     let socket = any();
@@ -154,7 +153,7 @@ fn datagrams_without_connect_are_one_record_for_each_destination() {
 
 #[test]
 fn datagrams_by_io_uring_are_those_of_the_process_that_asked() {
-    let Some(watch) = watch(own()) else { return };
+    let Some(watch) = shared() else { return };
     let ring = match Ring::new() {
         Ok(ring) => ring,
         Err(error) => {
@@ -183,7 +182,7 @@ fn datagrams_by_io_uring_are_those_of_the_process_that_asked() {
 
 #[test]
 fn a_datagram_is_shown_within_a_second_though_its_socket_stays_open() {
-    let Some(watch) = watch(own()) else { return };
+    let Some(watch) = shared() else { return };
     if !has(&watch, "datagrams_without_connect") {
         return;
     }
@@ -198,7 +197,7 @@ fn a_datagram_is_shown_within_a_second_though_its_socket_stays_open() {
 
 #[test]
 fn a_peer_and_another_destination_of_one_socket_are_two_records() {
-    let Some(watch) = watch(own()) else { return };
+    let Some(watch) = shared() else { return };
     let (peer, other) = (v4([127, 0, 0, 55], 4000), v4([127, 0, 0, 56], 4000));
     let _receiver = UdpSocket::bind(peer).unwrap();
     let socket = any();
@@ -218,7 +217,7 @@ fn a_peer_and_another_destination_of_one_socket_are_two_records() {
 
 #[test]
 fn datagrams_to_mapped_addresses_are_counted_once_and_shown_as_ipv4() {
-    let Some(watch) = watch(own()) else { return };
+    let Some(watch) = shared() else { return };
     let mapped = |n: u8| format!("[::ffff:127.0.0.{n}]:4000").parse::<SocketAddr>().unwrap();
     let (peer, unconnected) = (v4([127, 0, 0, 57], 4000), v4([127, 0, 0, 58], 4000));
     let _receiver = UdpSocket::bind(peer).unwrap();
@@ -243,7 +242,7 @@ fn datagrams_to_mapped_addresses_are_counted_once_and_shown_as_ipv4() {
 
 #[test]
 fn datagrams_to_ipv6_have_their_record() {
-    let Some(watch) = watch(own()) else { return };
+    let Some(watch) = shared() else { return };
     let receiver = UdpSocket::bind("[::1]:0").unwrap();
     let to = receiver.local_addr().unwrap();
     let socket = UdpSocket::bind("[::]:0").unwrap();
@@ -266,7 +265,7 @@ fn datagrams_to_ipv6_have_their_record() {
 
 #[test]
 fn a_send_that_fails_is_no_datagram_that_left() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let cases = [
         ([192, 0, 2, 60], Outcome::Unreachable, 101),
         ([198, 51, 100, 60], Outcome::Unreachable, 113),

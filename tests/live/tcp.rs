@@ -3,18 +3,17 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 
-use netspy::ConnectionStream;
 use netspy::event::{CloseReason, Direction, Evidence, Family, Outcome, Protocol, State};
 use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{AddressFamily, SocketType};
 
 use crate::harness::{
-    connect, connect_nonblocking, free_port, goes_to, own_network, v4, watch, writable,
+    connect, connect_nonblocking, free_port, goes_to, own_network, shared, v4, writable,
 };
 
 #[test]
 fn an_established_connection_tells_its_two_ends() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     for address in ["127.0.0.1:0", "[::1]:0"] {
         let listener = TcpListener::bind(address).unwrap();
         let remote = listener.local_addr().unwrap();
@@ -54,7 +53,7 @@ fn exchange(
 
 #[test]
 fn a_close_tells_what_was_carried_and_why_it_ended() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let closed = |remote| watch.wait("a close", |c| goes_to(c, remote) && c.close.is_some());
 
     // Whoever closes first, the figures are those of the payload alone.
@@ -99,7 +98,7 @@ fn a_close_tells_what_was_carried_and_why_it_ended() {
 
 #[test]
 fn a_connect_that_does_not_wait_is_one_attempt_however_often_it_is_called() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let remote = listener.local_addr().unwrap();
     let (fd, first) = connect_nonblocking(remote);
@@ -114,7 +113,7 @@ fn a_connect_that_does_not_wait_is_one_attempt_however_often_it_is_called() {
 
 #[test]
 fn addresses_mapped_into_ipv6_are_one_record_shown_as_ipv4() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let remote = listener.local_addr().unwrap();
     let mapped: SocketAddr = format!("[::ffff:127.0.0.1]:{}", remote.port()).parse().unwrap();
@@ -134,7 +133,7 @@ fn addresses_mapped_into_ipv6_are_one_record_shown_as_ipv4() {
 
 #[test]
 fn multipath_tcp_is_one_record() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let mptcp = rustix::net::Protocol::from_raw(262.try_into().unwrap());
     let flags = rustix::net::SocketFlags::CLOEXEC;
     let open = |p| rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, p);
@@ -155,7 +154,7 @@ fn multipath_tcp_is_one_record() {
 
 #[test]
 fn the_network_namespace_is_that_of_the_socket() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let remote = std::thread::spawn(|| {
         own_network();
         let remote = v4([127, 0, 0, 1], 9);

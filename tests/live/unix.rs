@@ -3,14 +3,13 @@
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 
-use netspy::ConnectionStream;
 use netspy::event::{Family, Outcome, Protocol, SocketType};
 
-use crate::harness::watch;
+use crate::harness::shared;
 
 #[test]
 fn a_unix_connection_has_a_path_and_no_address() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let directory = std::env::temp_dir().join(format!("netspy-live-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
     let path = directory.join("listening.sock");
@@ -44,7 +43,7 @@ fn a_unix_connection_has_a_path_and_no_address() {
 
 #[test]
 fn an_abstract_name_is_shown_with_an_at_sign() {
-    let Some(watch) = watch(ConnectionStream::builder()) else { return };
+    let Some(watch) = shared() else { return };
     let name = format!("netspy-live-{}", std::process::id());
     let address = SocketAddr::from_abstract_name(&name).unwrap();
     let _listener = UnixListener::bind_addr(&address).unwrap();
