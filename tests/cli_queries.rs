@@ -338,7 +338,6 @@ fn wrong_usage_is_exit_code_2_and_says_what_is_accepted() {
         (&["list", "--output", "xml"], "xml"),
         (&["watch", "--since", "5m"], "--since"),
         (&["frobnicate"], "frobnicate"),
-        (&["list", "--server", "https://localhost:1"], "https is not supported by this version"),
         (&["list", "--server", "ftp://x"], "unknown scheme 'ftp'"),
         (&["--process", "curl"], "--tool"),
         (&["show"], "<ID>"),
