@@ -7,7 +7,9 @@ use netspy::stream::Builder;
 use netspy::{Connection, ConnectionStream};
 use rustix::net::{AddressFamily, SocketType};
 
-use crate::harness::{bound_port, connect, free_port, newest, observes, v4, watch_with_existing};
+use crate::harness::{
+    alone, bound_port, connect, free_port, newest, observes, v4, watch_with_existing,
+};
 
 /// Which records are meant: their direction, and the socket's own end.
 type Places = Vec<(Direction, SocketAddr)>;
@@ -102,6 +104,7 @@ fn loopback_and_unix_sockets_can_be_left_out() {
 
 #[test]
 fn filters_hold_for_what_listens_and_for_what_existed_before() {
+    let _alone = alone();
     let near = TcpListener::bind("127.0.0.1:0").unwrap();
     let near_at = near.local_addr().unwrap();
     let wide = TcpListener::bind("0.0.0.0:0").unwrap();

@@ -1,10 +1,12 @@
 //! What the live tests share: a running stream to look things up in, and sockets of every kind.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,18 +20,45 @@ use rustix::thread::UnshareFlags;
 /// How long a record may take before a test gives up. Generous: machines stall.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Held by the test that runs: those that flood must not fill the rings of others. In it, what
-/// [`shared`] has started, as long as the tests that follow want no other.
-static SERIAL: Mutex<Option<Running>> = Mutex::new(None);
+/// Held by the test that runs: those that flood must not fill the rings of others.
+static TURN: Mutex<()> = Mutex::new(());
 
-/// A place in the order of tests.
-pub type Serial = MutexGuard<'static, Option<Running>>;
+/// What [`shared`] has started, as long as the tests that follow want no other.
+static SHARED: Mutex<Option<Running>> = Mutex::new(None);
 
-/// Waits until no other test runs. Nothing that was shared runs on.
-pub fn alone() -> Serial {
-    let mut serial = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
-    *serial = None;
-    serial
+thread_local! {
+    /// Whether this thread has its turn.
+    static MINE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A turn in the order of tests. A thread that has one may ask again: the first must be kept the
+/// longest.
+pub struct Turn(Option<MutexGuard<'static, ()>>);
+
+impl Turn {
+    fn wait() -> Self {
+        Turn((!MINE.replace(true)).then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            MINE.set(false);
+        }
+    }
+}
+
+fn running() -> MutexGuard<'static, Option<Running>> {
+    SHARED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until no other test runs. Nothing that was shared runs on. Whoever makes something that is
+/// to be there before capture begins does it with this in hand: other tests would find it too.
+pub fn alone() -> Turn {
+    let turn = Turn::wait();
+    *running() = None;
+    turn
 }
 
 /// A capture, and the threads that collect what it sees. Dropping it ends them.
@@ -45,7 +74,7 @@ pub struct Watch {
     running: Option<Running>,
     seen: Arc<Seen>,
     is_shared: bool,
-    serial: Serial,
+    _turn: Turn,
 }
 
 #[derive(Default)]
@@ -94,19 +123,18 @@ pub fn watch(builder: Builder) -> Option<Watch> {
 
 /// Starts capture, and collects what it sees and what existed before.
 pub fn watch_with_existing(builder: Builder) -> Option<Watch> {
-    let serial = alone();
-    let running = Running::start(builder)?;
-    Some(Watch::new(running, false, serial))
+    let turn = alone();
+    Some(Watch::new(Running::start(builder)?, false, turn))
 }
 
 /// A capture without wishes, which one test takes over from the other: to load the programs takes
 /// longer than most tests. What came before the test is not in it.
 pub fn shared() -> Option<Watch> {
-    let mut serial = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
-    let taken = serial.take().filter(|running| running.handle.stopped().is_none());
+    let turn = Turn::wait();
+    let taken = running().take().filter(|running| running.handle.stopped().is_none());
     let is_new = taken.is_none();
     let builder = Builder { no_preexisting: true, ..ConnectionStream::builder() };
-    let watch = Watch::new(taken.or_else(|| Running::start(builder))?, true, serial);
+    let watch = Watch::new(taken.or_else(|| Running::start(builder))?, true, turn);
     if !is_new {
         watch.settle();
         watch.seen.versions.lock().unwrap().clear();
@@ -153,9 +181,9 @@ impl Drop for Running {
 }
 
 impl Watch {
-    fn new(running: Running, is_shared: bool, serial: Serial) -> Self {
+    fn new(running: Running, is_shared: bool, turn: Turn) -> Self {
         let (handle, seen) = (running.handle.clone(), Arc::clone(&running.seen));
-        Watch { handle, running: Some(running), seen, is_shared, serial }
+        Watch { handle, running: Some(running), seen, is_shared, _turn: turn }
     }
 
     /// The first version that matches, once it has come.
@@ -197,8 +225,11 @@ impl Watch {
     /// this thread has come by then.
     pub fn settle(&self) {
         // Shows what is open; the marker comes after it.
+        // A port that the kernel chooses might be one that the test was given as well.
+        static MARKERS: AtomicU16 = AtomicU16::new(0);
+        let [high, low] = MARKERS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        let marker = v4([127, 250, high, low], 1);
         self.handle.drain();
-        let marker = bound_port();
         let _ = connect(AddressFamily::INET, SocketType::STREAM, marker);
         self.handle.drain();
         self.outcome(marker);
@@ -255,7 +286,7 @@ impl Drop for Watch {
     fn drop(&mut self) {
         // A test that fails may have left anything behind.
         if self.is_shared && !std::thread::panicking() {
-            *self.serial = self.running.take();
+            *running() = self.running.take();
         }
         self.running = None;
     }

@@ -12,7 +12,7 @@ use netspy::{Connection, ConnectionStream};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::harness::{
-    connect_nonblocking, goes_to, held_in, ip, local_of, observes, own_network, v4,
+    alone, connect_nonblocking, goes_to, held_in, ip, local_of, observes, own_network, v4,
     watch_with_existing,
 };
 use crate::roles::play;
@@ -46,6 +46,7 @@ fn own_netns() -> u32 {
 
 #[test]
 fn connections_and_listeners_of_every_namespace_are_found_with_their_process() {
+    let _alone = alone();
     let mut worlds = Vec::new();
     for address in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
         worlds.push(keep_in_own_network(move || {
@@ -119,6 +120,7 @@ fn connections_and_listeners_of_every_namespace_are_found_with_their_process() {
 
 #[test]
 fn what_was_found_is_taken_over_without_gap_or_duplicate() {
+    let _alone = alone();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let server = listener.local_addr().unwrap();
     let mut client = TcpStream::connect(server).unwrap();
@@ -165,6 +167,7 @@ fn what_was_found_is_taken_over_without_gap_or_duplicate() {
 
 #[test]
 fn multipath_connections_and_listeners_are_found_once() {
+    let _alone = alone();
     let mptcp = rustix::net::Protocol::from_raw(262.try_into().unwrap());
     let open = || {
         let flags = SocketFlags::CLOEXEC;
@@ -208,6 +211,7 @@ fn multipath_connections_and_listeners_are_found_once() {
 
 #[test]
 fn an_attempt_that_was_under_way_gets_its_outcome() {
+    let _alone = alone();
     let world = keep_in_own_network(|| {
         ip("route add 192.0.2.0/24 dev lo");
         let remote = v4([192, 0, 2, 99], 80);
@@ -234,6 +238,7 @@ fn an_attempt_that_was_under_way_gets_its_outcome() {
 
 #[test]
 fn datagram_sockets_are_found_where_their_end_is_seen() {
+    let _alone = alone();
     let world = keep_in_own_network(|| {
         let bound = UdpSocket::bind("127.0.0.1:5353").unwrap();
         let both = UdpSocket::bind("[::1]:5354").unwrap();
@@ -285,6 +290,7 @@ fn datagram_sockets_are_found_where_their_end_is_seen() {
 
 #[test]
 fn the_process_is_the_one_that_holds_the_socket() {
+    let _alone = alone();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let server = listener.local_addr().unwrap();
     let mut worker = play("accept from standard input and wait", server)

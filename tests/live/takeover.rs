@@ -14,7 +14,7 @@ use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::faults::tells_missed_probes;
-use crate::harness::{Watch, observes, watch_with_existing};
+use crate::harness::{Watch, alone, observes, watch_with_existing};
 
 const BEFORE: u32 = 0;
 const ATTACHING: u32 = 1;
@@ -158,6 +158,7 @@ fn closed(watch: &Watch, protocol: Protocol) -> Vec<Connection> {
 
 #[test]
 fn each_connection_occurs_once_however_it_falls_together_with_the_start() {
+    let _alone = alone();
     let churn = Churn::default();
     let watch = churn.around_the_start(|open| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -192,6 +193,7 @@ fn each_connection_occurs_once_however_it_falls_together_with_the_start() {
 
 #[test]
 fn each_peer_of_a_datagram_socket_occurs_once_however_it_falls_together_with_the_start() {
+    let _alone = alone();
     let churn = Churn::default();
     let watch = churn.around_the_start(|open| {
         churn.go_on(open, |to| {

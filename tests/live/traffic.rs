@@ -8,7 +8,7 @@ use netspy::event::{Direction, State, Traffic};
 use netspy::stream::Builder;
 use netspy::{Connection, ConnectionStream};
 
-use crate::harness::{Watch, goes_to, local_of, observes, watch, watch_with_existing};
+use crate::harness::{Watch, alone, goes_to, local_of, observes, watch, watch_with_existing};
 
 /// The figures of a connection, once they are such; the answer may be a moment old.
 fn wait_for(watch: &Watch, c: &Connection, is_so: impl Fn(&Traffic) -> bool) -> Traffic {
@@ -90,6 +90,7 @@ fn an_open_connection_tells_what_it_has_carried_until_now() {
 
 #[test]
 fn a_connection_from_before_tells_all_that_it_ever_carried() {
+    let _alone = alone();
     let (mut client, mut accepted) = pair();
     exchange(&mut client, &mut accepted, 5);
     let own = Builder { only_pid: vec![std::process::id()], ..ConnectionStream::builder() };
