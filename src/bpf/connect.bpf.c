@@ -121,23 +121,19 @@ int BPF_PROG(connect_fentry, struct file *file)
 	return 0;
 }
 
-SEC("fexit/__sys_connect_file")
-int BPF_PROG(connect_fexit, struct file *file, struct __kernel_sockaddr_storage *address,
-	     int addrlen, int file_flags, int ret)
+static __always_inline void on_fexit(struct file *file, const void *address, int addrlen,
+				     int file_flags, int ret, __u64 start_ns)
 {
-	STAY_IN_TRAMPOLINE;
-	struct connect_return done = {.addr = address, .len = addrlen, .ret = ret};
-	struct netspy_call call;
+	struct connect_return done = {
+	    .addr = address, .len = addrlen, .ret = ret, .start_ns = start_ns};
 
-	if (leave_call(&call))
-		done.start_ns = call.start_ns;
 	if (is_no_outcome(ret) || is_first_try(ret, file_flags, file->f_flags))
-		return 0;
+		return;
 	if (HAS_HELPER(sock_from_file)) {
 		struct socket *socket = bpf_sock_from_file(file);
 
 		if (!socket)
-			return 0;
+			return;
 		done.sk = socket->sk;
 		if (done.sk)
 			on_connect_return(true, OF_TYPED, &done);
@@ -146,6 +142,32 @@ int BPF_PROG(connect_fexit, struct file *file, struct __kernel_sockaddr_storage 
 		if (done.sk)
 			on_connect_return(false, OF_KERNEL, &done);
 	}
+}
+
+SEC("fexit/__sys_connect_file")
+int BPF_PROG(connect_fexit, struct file *file, struct __kernel_sockaddr_storage *address,
+	     int addrlen, int file_flags, int ret)
+{
+	STAY_IN_TRAMPOLINE;
+	struct netspy_call call = {};
+
+	leave_call(&call);
+	on_fexit(file, address, addrlen, file_flags, ret, call.start_ns);
+	return 0;
+}
+
+/* What the entry left is still there where the other did not run. */
+SEC("fexit/__sys_connect_file")
+int BPF_PROG(connect_fexit_standin, struct file *file, struct __kernel_sockaddr_storage *address,
+	     int addrlen, int file_flags, int ret)
+{
+	STAY_IN_TRAMPOLINE;
+	struct netspy_call call;
+
+	if (!leave_call(&call))
+		return 0;
+	stand_in();
+	on_fexit(file, address, addrlen, file_flags, ret, call.start_ns);
 	return 0;
 }
 
@@ -219,29 +241,44 @@ int enter_connect(struct trace_event_raw_sys_enter *ctx)
 	return 0;
 }
 
+/* Since 5.15: the registers at the call are still there at its exit. */
+static __always_inline int on_exit_by_registers(__s32 ret)
+{
+	struct pt_regs *regs;
+
+	if (!HAS_HELPER(task_pt_regs))
+		return 0;
+	regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	return on_syscall_return((int)PT_REGS_PARM1_CORE_SYSCALL(regs),
+				 (const void *)PT_REGS_PARM2_CORE_SYSCALL(regs),
+				 (__u32)PT_REGS_PARM3_CORE_SYSCALL(regs), 0, ret);
+}
+
 SEC("tracepoint/syscalls/sys_exit_connect")
 int exit_connect(struct trace_event_raw_sys_exit *ctx)
 {
 	STAY_IN_TRACEPOINT;
-	__s32 ret = ctx->ret;
+	struct netspy_call call;
 
-	if (cfg_calls) {
-		struct netspy_call call;
-
-		if (!leave_call(&call))
-			return 0;
-		return on_syscall_return(call.fd, (const void *)call.addr, call.len, call.start_ns,
-					 ret);
+	if (!cfg_calls) {
+		has_returned();
+		return on_exit_by_registers(ctx->ret);
 	}
-	/* Since 5.15: the registers at the call are still there at its exit. */
-	if (HAS_HELPER(task_pt_regs)) {
-		struct pt_regs *regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	if (!leave_call(&call))
+		return 0;
+	return on_syscall_return(call.fd, (const void *)call.addr, call.len, call.start_ns,
+				 ctx->ret);
+}
 
-		return on_syscall_return((int)PT_REGS_PARM1_CORE_SYSCALL(regs),
-					 (const void *)PT_REGS_PARM2_CORE_SYSCALL(regs),
-					 (__u32)PT_REGS_PARM3_CORE_SYSCALL(regs), 0, ret);
-	}
-	return 0;
+SEC("tracepoint/syscalls/sys_exit_connect")
+int exit_connect_standin(struct trace_event_raw_sys_exit *ctx)
+{
+	STAY_IN_TRACEPOINT;
+
+	if (!must_return())
+		return 0;
+	stand_in();
+	return on_exit_by_registers(ctx->ret);
 }
 
 SEC("cgroup/connect4")

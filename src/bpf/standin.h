@@ -60,6 +60,33 @@ static __always_inline bool must_stand_in(bool direct, struct sock *sk, int even
 	return true;
 }
 
+/* For what happens in the task that asked for it: the calls of which a program has seen the end,
+ * by thread. Others may come between a program and its stand-in there, when they are preempted. */
+const volatile bool cfg_standin_of_calls = false;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, __u8);
+} returned SEC(".maps");
+
+static __always_inline void has_returned(void)
+{
+	__u32 tid = bpf_get_current_pid_tgid();
+	__u8 one = 1;
+
+	if (cfg_standin_of_calls)
+		bpf_map_update_elem(&returned, &tid, &one, BPF_ANY);
+}
+
+static __always_inline bool must_return(void)
+{
+	__u32 tid = bpf_get_current_pid_tgid();
+
+	return bpf_map_delete_elem(&returned, &tid) != 0;
+}
+
 /* The stand-in does the work: the run that was skipped is made up for. */
 static __always_inline void stand_in(void)
 {

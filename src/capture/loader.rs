@@ -210,6 +210,7 @@ pub(crate) fn load<'obj>(
         // Trampolines are preempted by all kernels that preempt at all.
         stay_in_trampoline: support.can_stay,
         stay_in_tracepoint: support.stays_in_tracepoint(),
+        standin_of_calls: plan.wants("exit_connect_standin"),
         hold: plan.serves("datagram_close"),
         sends: plan.sends(),
         answers: plan.wants("traffic_walk"),
