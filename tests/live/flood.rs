@@ -150,6 +150,10 @@ fn a_flood_of_processes_leaves_balanced_books_and_nothing_else() {
 
 #[test]
 fn a_flood_that_the_ring_does_not_hold_leaves_balanced_books_too() {
+    if crate::harness::is_small_machine() {
+        println!("skipped: one processor makes no flood that the smallest ring does not hold");
+        return;
+    }
     let small = Builder { ring_bytes: Some(64 << 10), ..ConnectionStream::builder() };
     let Some(books) = flood_with(small) else { return };
     assert!(books.lost.ring_full > 0 && !books.complete, "{books:?}");
