@@ -121,6 +121,20 @@ int BPF_PROG(connect_fentry, struct file *file)
 	return 0;
 }
 
+SEC("fentry/__sys_connect_file")
+int BPF_PROG(connect_fentry_standin, struct file *file)
+{
+	STAY_IN_TRAMPOLINE;
+	struct netspy_call call = {};
+
+	if (is_in_call())
+		return 0;
+	stand_in();
+	call.start_ns = bpf_ktime_get_boot_ns();
+	enter_call(&call);
+	return 0;
+}
+
 static __always_inline void on_fexit(struct file *file, const void *address, int addrlen,
 				     int file_flags, int ret, __u64 start_ns)
 {
@@ -396,6 +410,18 @@ int BPF_PROG(sk_error_btf, struct sock *sk)
 {
 	STAY_IN_TRACEPOINT;
 
+	has_run(true, sk, ERRORED);
+	return on_sock_error(true, sk);
+}
+
+SEC("tp_btf/inet_sk_error_report")
+int BPF_PROG(sk_error_btf_standin, struct sock *sk)
+{
+	STAY_IN_TRACEPOINT;
+
+	if (!must_stand_in(true, sk, ERRORED))
+		return 0;
+	stand_in();
 	return on_sock_error(true, sk);
 }
 
@@ -404,6 +430,18 @@ int BPF_PROG(sk_error_raw, struct sock *sk)
 {
 	STAY_IN_TRACEPOINT;
 
+	has_run(false, sk, ERRORED);
+	return on_sock_error(false, sk);
+}
+
+SEC("raw_tp/inet_sk_error_report")
+int BPF_PROG(sk_error_raw_standin, struct sock *sk)
+{
+	STAY_IN_TRACEPOINT;
+
+	if (!must_stand_in(false, sk, ERRORED))
+		return 0;
+	stand_in();
 	return on_sock_error(false, sk);
 }
 

@@ -10,6 +10,7 @@
 
 #define RUNS	  256
 #define DESTROYED 15 /* beside enum tcp_state */
+#define ERRORED	  16
 
 /* The socks for which events were last seen on this processor; zero once the stand-in knows. */
 struct netspy_runs {

@@ -183,9 +183,10 @@ const SYSCALL_NOTE: Option<&str> = Some(
      it blocks; how long it took is not known",
 );
 
-/// The last to be attached to the exit of a function runs first (`hlist_add_head()` in
-/// kernel/bpf/trampoline.c), and the stand-in has to come second.
-const FENTRY_OF_CONNECT: &[&str] = &["connect_fexit_standin", "connect_fexit", "connect_fentry"];
+/// The last to be attached to a function runs first (`hlist_add_head()` in
+/// kernel/bpf/trampoline.c), and stand-ins have to come second.
+const FENTRY_OF_CONNECT: &[&str] =
+    &["connect_fexit_standin", "connect_fexit", "connect_fentry_standin", "connect_fentry"];
 
 const UDP: Need = Need::Function("udp_sendmsg");
 const UDPV6: Need = Need::Function("udpv6_sendmsg");
@@ -275,8 +276,8 @@ pub const FEATURES: &[FeatureHooks] = &[
         required: false,
         hooks: kernel_tracepoint!(
             "inet_sk_error_report",
-            &["sk_error_btf"],
-            &["sk_error_raw"],
+            &["sk_error_btf", "sk_error_btf_standin"],
+            &["sk_error_raw", "sk_error_raw_standin"],
             Need::Feature("datagram_close")
         ),
         without: "errors that come back for a datagram do not show in its record",
