@@ -121,23 +121,33 @@ int BPF_PROG(connect_fentry, struct file *file)
 	return 0;
 }
 
-SEC("fexit/__sys_connect_file")
-int BPF_PROG(connect_fexit, struct file *file, struct __kernel_sockaddr_storage *address,
-	     int addrlen, int file_flags, int ret)
+SEC("fentry/__sys_connect_file")
+int BPF_PROG(connect_fentry_standin, struct file *file)
 {
 	STAY_IN_TRAMPOLINE;
-	struct connect_return done = {.addr = address, .len = addrlen, .ret = ret};
-	struct netspy_call call;
+	struct netspy_call call = {};
 
-	if (leave_call(&call))
-		done.start_ns = call.start_ns;
-	if (is_no_outcome(ret) || is_first_try(ret, file_flags, file->f_flags))
+	if (is_in_call())
 		return 0;
+	stand_in();
+	call.start_ns = bpf_ktime_get_boot_ns();
+	enter_call(&call);
+	return 0;
+}
+
+static __always_inline void on_fexit(struct file *file, const void *address, int addrlen,
+				     int file_flags, int ret, __u64 start_ns)
+{
+	struct connect_return done = {
+	    .addr = address, .len = addrlen, .ret = ret, .start_ns = start_ns};
+
+	if (is_no_outcome(ret) || is_first_try(ret, file_flags, file->f_flags))
+		return;
 	if (HAS_HELPER(sock_from_file)) {
 		struct socket *socket = bpf_sock_from_file(file);
 
 		if (!socket)
-			return 0;
+			return;
 		done.sk = socket->sk;
 		if (done.sk)
 			on_connect_return(true, OF_TYPED, &done);
@@ -146,6 +156,32 @@ int BPF_PROG(connect_fexit, struct file *file, struct __kernel_sockaddr_storage 
 		if (done.sk)
 			on_connect_return(false, OF_KERNEL, &done);
 	}
+}
+
+SEC("fexit/__sys_connect_file")
+int BPF_PROG(connect_fexit, struct file *file, struct __kernel_sockaddr_storage *address,
+	     int addrlen, int file_flags, int ret)
+{
+	STAY_IN_TRAMPOLINE;
+	struct netspy_call call = {};
+
+	leave_call(&call);
+	on_fexit(file, address, addrlen, file_flags, ret, call.start_ns);
+	return 0;
+}
+
+/* What the entry left is still there where the other did not run. */
+SEC("fexit/__sys_connect_file")
+int BPF_PROG(connect_fexit_standin, struct file *file, struct __kernel_sockaddr_storage *address,
+	     int addrlen, int file_flags, int ret)
+{
+	STAY_IN_TRAMPOLINE;
+	struct netspy_call call;
+
+	if (!leave_call(&call))
+		return 0;
+	stand_in();
+	on_fexit(file, address, addrlen, file_flags, ret, call.start_ns);
 	return 0;
 }
 
@@ -219,29 +255,44 @@ int enter_connect(struct trace_event_raw_sys_enter *ctx)
 	return 0;
 }
 
+/* Since 5.15: the registers at the call are still there at its exit. */
+static __always_inline int on_exit_by_registers(__s32 ret)
+{
+	struct pt_regs *regs;
+
+	if (!HAS_HELPER(task_pt_regs))
+		return 0;
+	regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	return on_syscall_return((int)PT_REGS_PARM1_CORE_SYSCALL(regs),
+				 (const void *)PT_REGS_PARM2_CORE_SYSCALL(regs),
+				 (__u32)PT_REGS_PARM3_CORE_SYSCALL(regs), 0, ret);
+}
+
 SEC("tracepoint/syscalls/sys_exit_connect")
 int exit_connect(struct trace_event_raw_sys_exit *ctx)
 {
 	STAY_IN_TRACEPOINT;
-	__s32 ret = ctx->ret;
+	struct netspy_call call;
 
-	if (cfg_calls) {
-		struct netspy_call call;
-
-		if (!leave_call(&call))
-			return 0;
-		return on_syscall_return(call.fd, (const void *)call.addr, call.len, call.start_ns,
-					 ret);
+	if (!cfg_calls) {
+		has_returned();
+		return on_exit_by_registers(ctx->ret);
 	}
-	/* Since 5.15: the registers at the call are still there at its exit. */
-	if (HAS_HELPER(task_pt_regs)) {
-		struct pt_regs *regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	if (!leave_call(&call))
+		return 0;
+	return on_syscall_return(call.fd, (const void *)call.addr, call.len, call.start_ns,
+				 ctx->ret);
+}
 
-		return on_syscall_return((int)PT_REGS_PARM1_CORE_SYSCALL(regs),
-					 (const void *)PT_REGS_PARM2_CORE_SYSCALL(regs),
-					 (__u32)PT_REGS_PARM3_CORE_SYSCALL(regs), 0, ret);
-	}
-	return 0;
+SEC("tracepoint/syscalls/sys_exit_connect")
+int exit_connect_standin(struct trace_event_raw_sys_exit *ctx)
+{
+	STAY_IN_TRACEPOINT;
+
+	if (!must_return())
+		return 0;
+	stand_in();
+	return on_exit_by_registers(ctx->ret);
 }
 
 SEC("cgroup/connect4")
@@ -359,6 +410,18 @@ int BPF_PROG(sk_error_btf, struct sock *sk)
 {
 	STAY_IN_TRACEPOINT;
 
+	has_run(true, sk, ERRORED);
+	return on_sock_error(true, sk);
+}
+
+SEC("tp_btf/inet_sk_error_report")
+int BPF_PROG(sk_error_btf_standin, struct sock *sk)
+{
+	STAY_IN_TRACEPOINT;
+
+	if (!must_stand_in(true, sk, ERRORED))
+		return 0;
+	stand_in();
 	return on_sock_error(true, sk);
 }
 
@@ -367,6 +430,18 @@ int BPF_PROG(sk_error_raw, struct sock *sk)
 {
 	STAY_IN_TRACEPOINT;
 
+	has_run(false, sk, ERRORED);
+	return on_sock_error(false, sk);
+}
+
+SEC("raw_tp/inet_sk_error_report")
+int BPF_PROG(sk_error_raw_standin, struct sock *sk)
+{
+	STAY_IN_TRACEPOINT;
+
+	if (!must_stand_in(false, sk, ERRORED))
+		return 0;
+	stand_in();
 	return on_sock_error(false, sk);
 }
 

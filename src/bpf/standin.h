@@ -8,12 +8,13 @@
 
 #include "config.h"
 
-#define RUNS	  256
+#define RUNS	  128
 #define DESTROYED 15 /* beside enum tcp_state */
+#define ERRORED	  16
 
 /* The socks for which events were last seen on this processor; zero once the stand-in knows. */
 struct netspy_runs {
-	__u64 sock[RUNS];
+	__u64 sock[RUNS][2];
 };
 
 struct {
@@ -23,9 +24,10 @@ struct {
 	__type(value, struct netspy_runs);
 } runs SEC(".maps");
 
-/* An interrupt between a program and its stand-in brings events of other socks, mostly: they have
- * places of their own. Both ends of a connection within this host have the same ports. */
-static __always_inline __u64 *run_of(bool direct, struct sock *sk, int event)
+/* Events of other socks may come between a program and its stand-in, in an interrupt or in a task
+ * that has preempted this one: they have places of their own, mostly, and two each. Both ends of a
+ * connection within this host have the same ports. */
+static __always_inline __u64 *runs_of(bool direct, struct sock *sk, int event)
 {
 	__u32 zero = 0, place;
 	struct netspy_runs *r = bpf_map_lookup_elem(&runs, &zero);
@@ -34,30 +36,65 @@ static __always_inline __u64 *run_of(bool direct, struct sock *sk, int event)
 		return NULL;
 	place = READ(direct, sk, __sk_common.skc_num) +
 		31 * READ(direct, sk, __sk_common.skc_dport) + 7 * event;
-	return &r->sock[place % RUNS];
+	return r->sock[place % RUNS];
 }
 
 static __always_inline void has_run(bool direct, struct sock *sk, int event)
 {
-	__u64 *run = run_of(direct, sk, event);
+	__u64 *run = runs_of(direct, sk, event);
 
-	if (run)
-		*run = (__u64)sk;
+	if (!run)
+		return;
+	if (run[0] && run[0] != (__u64)sk)
+		run[1] = (__u64)sk;
+	else
+		run[0] = (__u64)sk;
 }
 
-/* Whether the stand-in has to do the work. Its place may have been taken meanwhile: so the work
+/* Whether the stand-in has to do the work. Both places may have been taken meanwhile: so the work
  * must be such that doing it again does nothing. */
 static __always_inline bool must_stand_in(bool direct, struct sock *sk, int event)
 {
-	__u64 *run = run_of(direct, sk, event);
+	__u64 *run = runs_of(direct, sk, event);
 
 	if (!run)
 		return false;
-	if (*run == (__u64)sk) {
-		*run = 0;
+	if (run[0] == (__u64)sk) {
+		run[0] = 0;
+		return false;
+	}
+	if (run[1] == (__u64)sk) {
+		run[1] = 0;
 		return false;
 	}
 	return true;
+}
+
+/* For what happens in the task that asked for it: the calls of which a program has seen the end,
+ * by thread. Others may come between a program and its stand-in there, when they are preempted. */
+const volatile bool cfg_standin_of_calls = false;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, __u8);
+} returned SEC(".maps");
+
+static __always_inline void has_returned(void)
+{
+	__u32 tid = bpf_get_current_pid_tgid();
+	__u8 one = 1;
+
+	if (cfg_standin_of_calls)
+		bpf_map_update_elem(&returned, &tid, &one, BPF_ANY);
+}
+
+static __always_inline bool must_return(void)
+{
+	__u32 tid = bpf_get_current_pid_tgid();
+
+	return bpf_map_delete_elem(&returned, &tid) != 0;
 }
 
 /* The stand-in does the work: the run that was skipped is made up for. */

@@ -46,13 +46,18 @@ static __always_inline long current_syscall(void)
 	return 0;
 }
 
+/* Whether the current task is in a connect() whose entry has left something. */
+static __always_inline bool is_in_call(void)
+{
+	__u32 tid = bpf_get_current_pid_tgid();
+
+	return bpf_map_lookup_elem(&calls, &tid) != NULL;
+}
+
 static __always_inline bool in_connect(void)
 {
-	if (cfg_calls) {
-		__u32 tid = bpf_get_current_pid_tgid();
-
-		return bpf_map_lookup_elem(&calls, &tid) != NULL;
-	}
+	if (cfg_calls)
+		return is_in_call();
 	return current_syscall() == NR_connect;
 }
 

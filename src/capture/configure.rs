@@ -22,6 +22,8 @@ pub(super) struct Modes {
     /// Programs keep themselves from being preempted: of trampolines, of tracepoints.
     pub stay_in_trampoline: bool,
     pub stay_in_tracepoint: bool,
+    /// The end of calls has a stand-in.
+    pub standin_of_calls: bool,
     /// The close of datagram sockets is seen, and a sweep shows those that stay open.
     pub hold: bool,
     /// What is seen of datagrams that leave.
@@ -77,6 +79,9 @@ pub(super) fn configure(
     if !modes.answers {
         size(&mut open.maps.answers, SMALLEST_RING)?;
     }
+    if !modes.standin_of_calls {
+        size(&mut open.maps.returned, 1)?;
+    }
     if !modes.calls {
         size(&mut open.maps.calls, 1)?;
     }
@@ -90,6 +95,7 @@ pub(super) fn configure(
     rodata.cfg_locked_down = modes.locked_down;
     rodata.cfg_stay_in_trampoline = modes.stay_in_trampoline;
     rodata.cfg_stay_in_tracepoint = modes.stay_in_tracepoint;
+    rodata.cfg_standin_of_calls = modes.standin_of_calls;
     rodata.cfg_hold = modes.hold;
     let sends = modes.sends;
     rodata.cfg_sent = sends.peers;

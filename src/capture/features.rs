@@ -50,6 +50,8 @@ pub enum Need {
     ProbeRead,
     /// Programs that user space runs, which walk through maps.
     Walks,
+    /// Programs of tracepoints that may be preempted: elsewhere they need no stand-in for it.
+    Preempted,
     /// A mounted cgroup v2 hierarchy.
     Cgroup2,
     /// Another feature, without which this one has nothing to join its events to.
@@ -67,6 +69,7 @@ impl Need {
             Need::TaskPtRegs => support.task_pt_regs,
             Need::ProbeRead => support.probe_read,
             Need::Walks => support.walks,
+            Need::Preempted => support.preempts,
             Need::Cgroup2 => support.cgroup2.is_some(),
             // Known only when all have been considered.
             Need::Feature(_) => true,
@@ -101,6 +104,9 @@ impl Need {
                     .into()
             }
             Need::Walks => "Linux 5.14 brings programs that walk through maps when asked to".into(),
+            Need::Preempted => {
+                format!("kernel {release} does not preempt the programs of tracepoints")
+            }
             Need::Cgroup2 => "no cgroup v2 hierarchy is mounted (mount -t cgroup2 none DIR)".into(),
             Need::Feature(name) => format!("of no use without {name}, which nothing serves"),
         }
@@ -176,6 +182,11 @@ const SYSCALL_NOTE: Option<&str> = Some(
      connect() to a UNIX socket is seen when it returns, and not at all if a signal ends it while \
      it blocks; how long it took is not known",
 );
+
+/// The last to be attached to a function runs first (`hlist_add_head()` in
+/// kernel/bpf/trampoline.c), and stand-ins have to come second.
+const FENTRY_OF_CONNECT: &[&str] =
+    &["connect_fexit_standin", "connect_fexit", "connect_fentry_standin", "connect_fentry"];
 
 const UDP: Need = Need::Function("udp_sendmsg");
 const UDPV6: Need = Need::Function("udpv6_sendmsg");
@@ -265,8 +276,8 @@ pub const FEATURES: &[FeatureHooks] = &[
         required: false,
         hooks: kernel_tracepoint!(
             "inet_sk_error_report",
-            &["sk_error_btf"],
-            &["sk_error_raw"],
+            &["sk_error_btf", "sk_error_btf_standin"],
+            &["sk_error_raw", "sk_error_raw_standin"],
             Need::Feature("datagram_close")
         ),
         without: "errors that come back for a datagram do not show in its record",
@@ -490,7 +501,7 @@ pub const FEATURES: &[FeatureHooks] = &[
             Hook {
                 name: "fentry+fexit/__sys_connect_file",
                 backend: Some(Backend::Fentry),
-                programs: &["connect_fexit", "connect_fentry"],
+                programs: FENTRY_OF_CONNECT,
                 needs: &[Need::Function("__sys_connect_file")],
                 note: None,
             },
@@ -500,6 +511,13 @@ pub const FEATURES: &[FeatureHooks] = &[
                 programs: &["connect_kretprobe", "connect_kprobe"],
                 needs: &[Need::ProbeRead, Need::Kprobes, Need::Function("__sys_connect_file")],
                 note: None,
+            },
+            Hook {
+                name: "tracepoint/syscalls/sys_exit_connect",
+                backend: Some(Backend::Tracepoint),
+                programs: &["exit_connect", "exit_connect_standin"],
+                needs: &[Need::Preempted, Need::ProbeRead, Need::SyscallEvents, Need::TaskPtRegs],
+                note: SYSCALL_NOTE,
             },
             Hook {
                 name: "tracepoint/syscalls/sys_exit_connect",
@@ -525,7 +543,7 @@ pub const FEATURES: &[FeatureHooks] = &[
             Hook {
                 name: "fentry+fexit/__sys_connect_file",
                 backend: Some(Backend::Fentry),
-                programs: &["connect_fexit", "connect_fentry"],
+                programs: FENTRY_OF_CONNECT,
                 needs: &[Need::Function("__sys_connect_file")],
                 note: None,
             },

@@ -56,8 +56,9 @@ pub(crate) struct Links(Vec<(&'static str, Link)>);
 
 impl Links {
     /// Takes the programs from their hooks, those first that came last: what begins goes before
-    /// what concludes, and a stand-in before the program that it stands in for.
+    /// what concludes, and stand-ins before all, since the end of a program is nothing to stand in for.
     pub(crate) fn detach(&mut self) {
+        self.0.retain(|(name, _)| !name.ends_with(STANDIN));
         while self.0.pop().is_some() {}
     }
 
@@ -210,6 +211,7 @@ pub(crate) fn load<'obj>(
         // Trampolines are preempted by all kernels that preempt at all.
         stay_in_trampoline: support.can_stay,
         stay_in_tracepoint: support.stays_in_tracepoint(),
+        standin_of_calls: plan.wants("exit_connect_standin"),
         hold: plan.serves("datagram_close"),
         sends: plan.sends(),
         answers: plan.wants("traffic_walk"),
@@ -256,7 +258,7 @@ fn attach<'obj>(
             };
             programs.push(describe(&program));
             // Runs of a stand-in are missed only if the program is missed as well.
-            if !name.ends_with("_standin") {
+            if !name.ends_with(STANDIN) {
                 counted.extend(program.as_fd().try_clone_to_owned());
             }
             match name.trim_end_matches(WALK) {
@@ -277,6 +279,9 @@ fn attach<'obj>(
         AttachReport { backend: backend.and_then(|hook| hook.backend), features, programs };
     Ok(Loaded { links, sweeps, existing, traffic, report, counted, skel })
 }
+
+/// The end of the names of programs that do the work of others that did not run.
+const STANDIN: &str = "_standin";
 
 /// The end of the names of programs that are at no hook: user space runs them.
 const WALK: &str = "_walk";

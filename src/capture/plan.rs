@@ -84,7 +84,7 @@ fn consider(
         match missing {
             None => planned.candidates.push(hook),
             // A twin serves the kernels that have it otherwise.
-            Some(Need::Parameters(..)) => {}
+            Some(Need::Parameters(..) | Need::Preempted) => {}
             Some(need) => planned
                 .ruled_out
                 .push(NotUsed { hook: hook.name.to_owned(), why: need.missing(support) }),
@@ -146,7 +146,7 @@ mod tests {
             typed_task: true,
             probe_read: true,
             walks: true,
-            preempts: true,
+            preempts: false,
             can_stay: true,
             cgroup2: Some("/sys/fs/cgroup".into()),
             cgroup2_is_root: true,
@@ -191,6 +191,18 @@ mod tests {
         let exit_alone = "tracepoint/syscalls/sys_exit_connect";
         assert!(candidates(&modern(), None, "connect").contains(&exit_alone));
         assert!(!candidates(&old, None, "connect").contains(&exit_alone));
+    }
+
+    #[test]
+    fn the_exit_of_the_call_has_a_stand_in_where_programs_are_preempted() {
+        for preempts in [false, true] {
+            let support = KernelSupport { preempts, ..modern() };
+            let plan = plan(&support, Some(Backend::Tracepoint), &[]).unwrap();
+            let planned = plan.features.iter().find(|p| p.feature.name == "connect").unwrap();
+            let has_standin = planned.candidates[0].programs.contains(&"exit_connect_standin");
+            assert_eq!(has_standin, preempts);
+            assert!(planned.ruled_out.is_empty(), "{:?}", planned.ruled_out);
+        }
     }
 
     #[test]

@@ -33,6 +33,14 @@ pub fn missed(report: &AttachReport) -> BTreeMap<String, u64> {
         .collect()
 }
 
+/// How many runs the kernel skipped of the programs that have no other to stand in for.
+pub fn skipped(report: &AttachReport) -> u64 {
+    let counts =
+        |id: u32| report.programs.iter().any(|p| p.id == id && !p.name.ends_with("_standin"));
+    let counted = ProgInfoIter::default().filter(|program| counts(program.id));
+    counted.map(|program| program.recursion_misses).sum()
+}
+
 /// Whether entries of the map come and go with what is observed.
 fn holds_what_is_observed(map: &MapHandle) -> bool {
     matches!(
@@ -59,6 +67,13 @@ pub fn memory(maps: &BTreeMap<String, MapHandle>) -> u64 {
         line.trim().parse::<u64>().unwrap()
     };
     maps.values().map(of).sum()
+}
+
+/// A figure of all processors in a map of counters, by its place.
+pub fn sum(map: &MapHandle, place: usize) -> u64 {
+    let values = map.lookup_percpu(&0_u32.to_ne_bytes(), MapFlags::ANY).unwrap().unwrap();
+    let of = |bytes: &Vec<u8>| u64::from_ne_bytes(bytes[8 * place..][..8].try_into().unwrap());
+    values.iter().map(of).sum()
 }
 
 /// Adds to the figures of one processor in a map of counters, by their places.

@@ -15,6 +15,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::faults::tells_missed_probes;
 use crate::harness::{Watch, alone, observes, watch_with_existing};
+use crate::kernel;
 
 const BEFORE: u32 = 0;
 const ATTACHING: u32 = 1;
@@ -135,8 +136,12 @@ impl Churn {
                 assert!(found.is_empty(), "{what}");
             }
         }
+        println!("{missing} of {after} are missing; {books:?}");
+        println!("missed by program: {:?}", kernel::missed(&report));
         assert!(after > 100 && (through > 0 || !finds), "{through} {after}");
-        let is_accounted_for = missing <= may_miss && (is_told || missing * 5 < after);
+        // Return probes are few; programs keep themselves from being preempted or have stand-ins.
+        let one_in = if hook.starts_with("kprobe") { 5 } else { 20 };
+        let is_accounted_for = missing <= may_miss && missing * one_in < after;
         assert!(is_accounted_for, "{missing} of {after}: {books:?}");
     }
 }
