@@ -11,6 +11,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::dictionary::{NONE, Processes, SAME, Strings, Use};
+#[cfg(feature = "history")]
+use super::history::{Fields, RemoteFields};
 use crate::event::{
     Close, CloseReason, Connection, ConnectionId, Direction, Dropped, Endpoint, Evidence, Family,
     NameSource, Outcome, Process, Protocol, Remote, SocketType, State,
@@ -123,6 +125,14 @@ impl Row {
 
     pub(super) fn has_local(&self) -> bool {
         self.flags & LOCAL != 0
+    }
+
+    fn name_source(&self) -> Option<NameSource> {
+        match self.flags & (NAME_DNS | NAME_HOSTS) {
+            NAME_DNS => Some(NameSource::Dns),
+            NAME_HOSTS => Some(NameSource::Hosts),
+            _ => None,
+        }
     }
 
     pub(super) fn errno(&self) -> Option<i32> {
@@ -409,11 +419,7 @@ impl Tables {
             ip,
             port: row.remote_port,
             name: text(row.name),
-            name_source: match row.flags & (NAME_DNS | NAME_HOSTS) {
-                NAME_DNS => Some(NameSource::Dns),
-                NAME_HOSTS => Some(NameSource::Hosts),
-                _ => None,
-            },
+            name_source: row.name_source(),
             service: text(row.service).map(|text| text.to_string().into()),
         });
         let path = match self.extras.get(usize::from(row.extra)) {
@@ -445,6 +451,61 @@ impl Tables {
             traffic: None,
             close: self.close_of(row),
             preexisting: row.preexisting(),
+        })
+    }
+
+    /// The record as history writes it.
+    #[cfg(feature = "history")]
+    pub(super) fn fields<'a>(&'a self, row: &'a Row) -> Option<Fields<'a>> {
+        if let Some(whole) = self.whole(row) {
+            return Some(Fields::of(whole, row.seq));
+        }
+        let text = |id: u16| self.strings.get(id).map(|text| &**text);
+        let process = match self.processes.get(row.process) {
+            None => None,
+            Some(info) if row.thread == SAME => Some((row.tid, &*info.comm, info)),
+            Some(info) => Some((row.tid, text(row.thread)?, info)),
+        };
+        let local = (row.flags & LOCAL != 0).then(|| Endpoint {
+            ip: self.ip(row.local_ip, row.flags & LOCAL_V6 != 0),
+            port: row.local_port,
+        });
+        let remote = self.remote_ip(row).map(|ip| RemoteFields {
+            ip,
+            port: row.remote_port,
+            name: text(row.name),
+            name_source: row.name_source(),
+            service: text(row.service),
+        });
+        let path = match self.extras.get(usize::from(row.extra)) {
+            Some(Extra::Path(path)) => Some(&**path),
+            _ => None,
+        };
+        Some(Fields {
+            version: row.seq,
+            patch: false,
+            id: row.id(),
+            time: row.time,
+            host: text(row.host)?,
+            direction: row.direction,
+            protocol: row.protocol,
+            socket_type: row.socket_type,
+            family: row.family,
+            state: row.state,
+            outcome: row.outcome,
+            evidence: row.evidence,
+            preexisting: row.preexisting(),
+            local,
+            remote,
+            path,
+            process,
+            errno: row.errno(),
+            error: text(row.error),
+            latency_us: row.latency_us().map(u64::from),
+            syn_retransmits: (row.syn != NO_SYN).then(|| row.syn.into()),
+            drop: self.dropped(row),
+            close: self.close_of(row),
+            whole: None,
         })
     }
 
