@@ -2,11 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use ipnet::IpNet;
 
 use crate::capture::report::Backend;
+use crate::store::HistoryOptions;
 use crate::stream::{Builder, ConnectionStream};
 
 /// Captures the connection attempts of this host and answers questions about them over HTTP.
@@ -44,6 +46,24 @@ pub struct Options {
     #[arg(long, env = "NETSPY_MEMORY_LIMIT", value_name = "SIZE", default_value = "256MiB",
           value_parser = memory_limit)]
     pub memory_limit: u64,
+
+    /// Keep records in this directory, too: they outlive the server.
+    #[arg(long, env = "NETSPY_DATA_DIR", value_name = "DIR", conflicts_with = "replay")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Where records are kept [default: disk with --data-dir, else memory].
+    #[arg(long, env = "NETSPY_STORE", value_enum, requires_if("disk", "data_dir"))]
+    pub store: Option<StoreChoice>,
+
+    /// The most that the files in --data-dir may take; the oldest go first.
+    #[arg(long, env = "NETSPY_DISK_LIMIT", value_name = "SIZE", default_value = "10GiB",
+          value_parser = disk_limit)]
+    pub disk_limit: u64,
+
+    /// How old records in --data-dir may become, such as 12h or 30d.
+    #[arg(long, env = "NETSPY_MAX_AGE", value_name = "AGE", default_value = "30d",
+          value_parser = max_age)]
+    pub max_age: Duration,
 
     /// Ring buffer between kernel and server: a power of two.
     #[arg(long, env = "NETSPY_RING_SIZE", value_name = "SIZE", default_value = "8MiB",
@@ -117,6 +137,15 @@ pub struct Options {
     pub check: bool,
 }
 
+/// Where records are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StoreChoice {
+    /// The newest, for as long as the server runs.
+    Memory,
+    /// Also in files.
+    Disk,
+}
+
 /// Which hooks to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BackendChoice {
@@ -147,6 +176,14 @@ impl Options {
             address.set_port(port);
         }
         address
+    }
+
+    /// Where history lies, if there is to be one.
+    pub fn history(&self) -> Option<HistoryOptions> {
+        let directory =
+            self.data_dir.clone().filter(|_| self.store != Some(StoreChoice::Memory))?;
+        let (limit_bytes, max_age) = (self.disk_limit, Some(self.max_age));
+        Some(HistoryOptions { directory, limit_bytes, max_age })
     }
 
     /// What to capture.
@@ -225,6 +262,31 @@ fn memory_limit(text: &str) -> Result<u64, String> {
     }
 }
 
+fn disk_limit(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        bytes if bytes < 16 << 20 => Err("at least 16MiB is needed".to_owned()),
+        bytes => Ok(bytes),
+    }
+}
+
+fn max_age(text: &str) -> Result<Duration, String> {
+    let wrong = || "expected an age such as 12h or 30d".to_owned();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    match number.checked_mul(seconds) {
+        Some(0) | None => Err(wrong()),
+        Some(seconds) => Ok(Duration::from_secs(seconds)),
+    }
+}
+
 fn ring_size(text: &str) -> Result<u32, String> {
     let bytes = size(text)?;
     match u32::try_from(bytes) {
@@ -277,6 +339,17 @@ mod tests {
     }
 
     #[test]
+    fn history_is_kept_where_a_directory_is_named() {
+        assert_eq!(parse(&[]).unwrap().history(), None);
+        let history = parse(&["--data-dir", "a", "--max-age", "12h"]).unwrap().history().unwrap();
+        assert_eq!(history.directory, PathBuf::from("a"));
+        assert_eq!(history.max_age, Some(Duration::from_secs(12 * 3_600)));
+        assert_eq!(parse(&["--data-dir", "a", "--store", "memory"]).unwrap().history(), None);
+        assert!(parse(&["--store", "disk"]).is_err());
+        assert!(parse(&["--data-dir", "a", "--replay", "b"]).is_err());
+    }
+
+    #[test]
     fn sizes_have_units_and_bounds() {
         let options = parse(&["--memory-limit", "1GiB", "--ring-size", "64k"]).unwrap();
         assert_eq!((options.memory_limit, options.ring_size), (1 << 30, 64 << 10));
@@ -298,6 +371,10 @@ mod tests {
             assert!(parse(&[option, size]).is_err(), "{option} {size}");
         }
         assert!(parse(&["--replay", "a", "--record", "b"]).is_err());
+        for (option, value) in [("--disk-limit", "1MiB"), ("--max-age", "30"), ("--max-age", "0d")]
+        {
+            assert!(parse(&["--data-dir", "a", option, value]).is_err(), "{option} {value}");
+        }
         assert!(parse(&["--unknown"]).is_err());
     }
 }

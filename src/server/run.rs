@@ -13,7 +13,7 @@ use crate::record::{Header, Reader, RecordError, ReplayCapture, Writer, replay};
 use crate::server::listen::{self, DEFAULT_UNIX, ListenError, SocketFile};
 use crate::server::options::Options;
 use crate::server::serve::{Listeners, serve};
-use crate::store::{LocalSource, Store, store_drops};
+use crate::store::{HistoryError, LocalSource, Store, store_drops};
 use crate::stream::{ConnectionStream, StreamHandle};
 
 /// Why the server could not run.
@@ -29,6 +29,9 @@ pub enum ServerError {
     /// A recording could not be read or begun.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// There can be no history.
+    #[error(transparent)]
+    History(#[from] HistoryError),
     /// There is nothing in the recording that could be shown.
     #[error("{}: no line of the recording could be read; the first problem: {error}", path.display())]
     NothingReplayed {
@@ -100,7 +103,10 @@ pub async fn run(
     let address = tcp.local_addr();
     let address =
         address.map_err(|source| ServerError::System { what: "the listener is gone", source })?;
-    let store = Arc::new(Store::new(options.memory_limit));
+    let store = Arc::new(match options.history() {
+        Some(history) => Store::open(options.memory_limit, &history)?,
+        None => Store::new(options.memory_limit),
+    });
     let feed = {
         let (options, store) = (options.clone(), Arc::clone(&store));
         // Loading programs, or reading a large file, takes its time.
