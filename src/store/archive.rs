@@ -48,8 +48,8 @@ pub(super) trait Archive: Debug + Send + Sync {
     /// Whether a record with this id may be in the archive. If so, and memory has a newer version,
     /// [`Archive::supersede`] has to be called before that version can be seen.
     fn may_hold(&self, id: ConnectionId) -> bool;
-    /// Hides the version of a record that the archive has, if it has one.
-    fn supersede(&self, id: ConnectionId);
+    /// Hides the versions of a record in what ends with this change or before.
+    fn supersede(&self, id: ConnectionId, up_to: u64);
     /// What is to be looked at beside these segments of memory, newest first.
     fn parts(&self, memory: &Arc<Vec<Arc<Segment>>>) -> Vec<Box<dyn Part>>;
     /// Records in the archive, each counted once, but for those of which memory has newer versions.

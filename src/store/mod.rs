@@ -226,7 +226,8 @@ impl Store {
             None => {
                 let before = body.bytes();
                 if let Some(archive) = self.archive.as_ref().filter(|a| a.may_hold(c.id)) {
-                    archive.supersede(c.id);
+                    // What memory has let go of: of the rest it knows that it has a newer one.
+                    archive.supersede(c.id, writer.segments.first().map_or(seq, |s| s.after));
                 }
                 body.insert(c, seq);
                 writer.bytes += body.bytes() - before;

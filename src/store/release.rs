@@ -62,7 +62,7 @@ impl Store {
                 let segment = self.take_oldest(writer);
                 match lost {
                     true => self.count_lost(&segment),
-                    false => carried.extend(changed_since(&segment, archive)),
+                    false => carried.extend(changed_since(&segment, last, archive)),
                 }
             }
             self.publish(writer);
@@ -106,7 +106,7 @@ impl Store {
         self.add_segment(&mut writer);
         for (version, connection) in &left {
             if archive.may_hold(connection.id) {
-                archive.supersede(connection.id);
+                archive.supersede(connection.id, archive.rotated());
             }
             self.insert_version(&mut writer, connection, *version);
         }
@@ -124,9 +124,10 @@ impl Store {
     }
 }
 
-/// Those records of a segment that have changed since the archive took it over: memory keeps them,
-/// and shows them from elsewhere. Who looks at newer segments first sees none twice.
-fn changed_since(segment: &Segment, archive: &dyn Archive) -> Vec<(u64, Connection)> {
+/// Those records of a segment, of the group that ends with change `last`, that have changed since the
+/// archive took it over: memory keeps them, and shows them from elsewhere. Who looks at newer
+/// segments first sees none twice.
+fn changed_since(segment: &Segment, last: u64, archive: &dyn Archive) -> Vec<(u64, Connection)> {
     let rotated = archive.rotated();
     let mut body = segment.write();
     if body.max_seq <= rotated {
@@ -136,6 +137,6 @@ fn changed_since(segment: &Segment, archive: &dyn Archive) -> Vec<(u64, Connecti
     let records = changed.filter_map(|row| Some((row.seq, body.tables.decode(row)?)));
     let records: Vec<_> = records.collect();
     body.carried_after = rotated;
-    records.iter().for_each(|(_, connection)| archive.supersede(connection.id));
+    records.iter().for_each(|(_, connection)| archive.supersede(connection.id, last));
     records
 }

@@ -1,6 +1,6 @@
 //! Questions to a segment on disk: which rows match, and what they say.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -22,24 +22,38 @@ use crate::store::row::nanos;
 use crate::store::segment::{Range, Segment as MemorySegment};
 use crate::store::view::{Columns, View};
 
-/// Ids whose versions on disk are not the newest, though not hidden yet.
+/// Ids whose versions on disk are not the newest, though not hidden yet; with the last change of the
+/// last segment of which that holds. A later one may come at any time, and have the newest version.
 #[derive(Debug, Default)]
-pub(super) struct Superseded(RwLock<Arc<HashSet<ConnectionId>>>);
+pub(super) struct Superseded(RwLock<Arc<UpTo>>);
+
+pub(super) type UpTo = HashMap<ConnectionId, u64>;
 
 impl Superseded {
-    pub(super) fn now(&self) -> Arc<HashSet<ConnectionId>> {
+    pub(super) fn now(&self) -> Arc<UpTo> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn add(&self, id: ConnectionId) {
+    pub(super) fn add(&self, id: ConnectionId, change: u64) {
         let mut ids = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::make_mut(&mut ids).insert(id);
+        let up_to = Arc::make_mut(&mut ids).entry(id).or_default();
+        *up_to = change.max(*up_to);
     }
 
-    pub(super) fn remove(&self, done: &HashSet<ConnectionId>) {
+    /// Forgets what is hidden by now, but for what was added meanwhile.
+    pub(super) fn remove(&self, done: &UpTo) {
         let mut ids = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::make_mut(&mut ids).retain(|id| !done.contains(id));
+        Arc::make_mut(&mut ids).retain(|id, up_to| done.get(id).is_none_or(|done| done < up_to));
     }
+}
+
+/// Those of which a segment may have a version that is not the newest.
+pub(super) fn superseded_in<'a>(
+    superseded: &'a UpTo,
+    segment: &'a Segment,
+) -> impl Iterator<Item = ConnectionId> + 'a {
+    let meant = superseded.iter().filter(|(_, up_to)| segment.facts.last <= **up_to);
+    meant.map(|(id, _)| *id).filter(|id| segment.may_hold(*id))
 }
 
 /// A segment as one question sees it.
@@ -267,17 +281,16 @@ impl DiskPart {
         Ok(Rows::List(kept.collect()))
     }
 
-    fn without_superseded(
-        &self,
-        rows: Rows,
-        superseded: &HashSet<ConnectionId>,
-    ) -> Result<Rows, SegmentError> {
-        let mut ids = superseded.iter();
-        if rows.len() == 0 || !ids.any(|id| self.segment.may_hold(*id)) {
+    fn without_superseded(&self, rows: Rows, superseded: &UpTo) -> Result<Rows, SegmentError> {
+        if rows.len() == 0 {
+            return Ok(rows);
+        }
+        let here: HashSet<_> = superseded_in(superseded, &self.segment).collect();
+        if here.is_empty() {
             return Ok(rows);
         }
         let ids = self.segment.ids(&rows)?;
-        let kept = ids.iter().enumerate().filter(|(_, id)| !superseded.contains(id));
+        let kept = ids.iter().enumerate().filter(|(_, id)| !here.contains(id));
         Ok(Rows::List(kept.filter_map(|(index, _)| rows.get(index)).collect()))
     }
 }
@@ -375,7 +388,10 @@ impl Part for DiskPart {
     }
 
     fn get(&self, id: ConnectionId) -> Option<Connection> {
-        if !self.segment.may_hold(id) || self.superseded.now().contains(&id) {
+        let superseded = self.superseded.now();
+        let is_superseded =
+            || superseded.get(&id).is_some_and(|up_to| self.segment.facts.last <= *up_to);
+        if !self.segment.may_hold(id) || is_superseded() {
             return None;
         }
         let row = self.or_complain(find(&self.segment, id))?;

@@ -187,6 +187,41 @@ fn nothing_is_shown_twice_while_records_move_from_memory_to_disk() {
 }
 
 #[test]
+fn only_earlier_segments_are_hidden_by_what_is_superseded() {
+    let place = Place::new("superseded");
+    let curl = info(7, "curl");
+    let mut rotated = Vec::new();
+    for (segments, record) in [(1, established(1, &curl)), (2, closed(1, &curl))] {
+        place.open().apply(vec![record]);
+        let store = place.open();
+        settled(&store, segments);
+        rotated.push(store.archive.as_ref().unwrap().rotated());
+    }
+    let store = place.open();
+    let newest = closed(1, &curl);
+    let expected = HashMap::from([(newest.id, newest.clone())]);
+    // As somebody says who knew of the first segment alone, and comes late.
+    store.archive.as_ref().unwrap().supersede(newest.id, rotated[0]);
+    holds(&store, &expected);
+    // Its threads hide what they find before they end.
+    store.close();
+    holds(&store, &expected);
+}
+
+#[test]
+fn what_is_superseded_once_more_is_not_forgotten() {
+    let (superseded, id) = (Superseded::default(), refused(1, &info(7, "curl")).id);
+    superseded.add(id, 5);
+    let hidden = superseded.now();
+    superseded.add(id, 9);
+    superseded.add(id, 2);
+    superseded.remove(&hidden);
+    assert_eq!(superseded.now().get(&id), Some(&9));
+    superseded.remove(&superseded.now());
+    assert!(superseded.now().is_empty());
+}
+
+#[test]
 fn any_record_at_all_comes_back_as_it_was() {
     let place = Place::new("any");
     let store = place.open();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::encode::Encoder;
 use super::fields::Fields;
 use super::journal::{self, Journal};
-use super::part::find_all;
+use super::part::{find_all, superseded_in};
 use super::{FLUSH_CHANGES, FLUSH_EVERY, Item, RETRY_EVERY, Shared, lock};
 use crate::event::{Connection, ConnectionId};
 
@@ -200,7 +200,7 @@ impl Shared {
             return;
         }
         for segment in self.segments().iter() {
-            let here: HashSet<_> = ids.iter().copied().filter(|id| segment.may_hold(*id)).collect();
+            let here: HashSet<_> = superseded_in(&ids, segment).collect();
             if here.is_empty() {
                 continue;
             }
