@@ -177,7 +177,7 @@ pub struct Summary {
 /// What the store holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreStatus {
-    /// `memory`.
+    /// `memory` or `disk`.
     pub kind: String,
     /// Records held.
     pub records: u64,
@@ -190,6 +190,54 @@ pub struct StoreStatus {
     /// Start of the oldest record held.
     #[serde(serialize_with = "crate::event::time::serialize_option")]
     pub oldest: Option<Timestamp>,
+    /// What lies on disk; `None` for a store in memory alone.
+    #[serde(default)]
+    pub history: Option<HistoryStatus>,
+}
+
+/// What history holds, and how it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryStatus {
+    /// Where it lies.
+    pub directory: String,
+    /// Segments, of which each is a file.
+    pub segments: u64,
+    /// Records in segments, in their newest versions.
+    pub records: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// The most bytes it may use.
+    pub limit_bytes: u64,
+    /// How old records may become, in seconds.
+    pub max_age_s: Option<u64>,
+    /// Bytes that the file system still has for it.
+    pub room_bytes: u64,
+    /// Changes that are not in a file yet.
+    pub behind: u64,
+    /// Changes that a journal could not take. They are lost only if the server ends, or memory runs
+    /// out, before they are in a segment.
+    pub unwritten: u64,
+    /// Segments that can no longer be read.
+    pub unreadable: u64,
+    /// Why nothing is written, if so; it is tried again every second.
+    pub stopped: Option<String>,
+    /// What the start found.
+    pub recovery: Recovery,
+}
+
+/// What a start of the server found of the one before.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// Journals that were read.
+    pub journals: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Bytes that were being written when it ended, and are cut.
+    pub torn_bytes: u64,
+    /// Parts of journals that were not as they had been written.
+    pub corrupt: u64,
+    /// Files that were set aside.
+    pub set_aside: Vec<String>,
 }
 
 /// Health, capabilities and books since the start of capture.

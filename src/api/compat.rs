@@ -28,14 +28,15 @@ use request::Asked;
 pub(super) async fn health(State(api): State<Api>) -> Response {
     let stopped = api.source.capture().stopped();
     let report = api.source.capture().report();
+    let history = api.source.store().history_stopped();
     let code = if stopped.is_some() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let health = json!({
-        "status": if stopped.is_some() { "degraded" } else { "healthy" },
+        "status": if stopped.is_some() || history.is_some() { "degraded" } else { "healthy" },
         "component": "eBPF Monitor API",
         "uptime": uptime(api.source.uptime()),
         "version": env!("CARGO_PKG_VERSION"),
         "backend": report.backend.map_or_else(|| "replay".to_owned(), |b| b.to_string()),
-        "reason": stopped,
+        "reason": stopped.or_else(|| history.map(|why| format!("history is not written: {why}"))),
     });
     (code, Json(health)).into_response()
 }

@@ -3,12 +3,14 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use ipnet::IpNet;
 
 use crate::capture::privileges::{GiveUp, Identity};
 use crate::capture::report::Backend;
+use crate::store::HistoryOptions;
 use crate::stream::{Builder, ConnectionStream};
 
 /// Captures the connection attempts of this host and answers questions about them over HTTP.
@@ -82,6 +84,24 @@ pub struct Options {
           value_parser = memory_limit)]
     pub memory_limit: u64,
 
+    /// Keep records in this directory, too: they outlive the server.
+    #[arg(long, env = "NETSPY_DATA_DIR", value_name = "DIR", conflicts_with = "replay")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Where records are kept [default: disk with --data-dir, else memory].
+    #[arg(long, env = "NETSPY_STORE", value_enum)]
+    pub store: Option<StoreChoice>,
+
+    /// The most that the files in --data-dir may take; the oldest go first.
+    #[arg(long, env = "NETSPY_DISK_LIMIT", value_name = "SIZE", default_value = "10GiB",
+          value_parser = disk_limit)]
+    pub disk_limit: u64,
+
+    /// How old records in --data-dir may become, such as 12h or 30d.
+    #[arg(long, env = "NETSPY_MAX_AGE", value_name = "AGE", default_value = "30d",
+          value_parser = max_age)]
+    pub max_age: Duration,
+
     /// Ring buffer between kernel and server: a power of two.
     #[arg(long, env = "NETSPY_RING_SIZE", value_name = "SIZE", default_value = "8MiB",
           value_parser = ring_size)]
@@ -154,6 +174,15 @@ pub struct Options {
     pub check: bool,
 }
 
+/// Where records are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StoreChoice {
+    /// The newest, for as long as the server runs.
+    Memory,
+    /// Also in files.
+    Disk,
+}
+
 /// Which hooks to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BackendChoice {
@@ -188,6 +217,11 @@ impl Options {
                  (ssh -L 8080:127.0.0.1:8080)"
             ));
         }
+        if self.store == Some(StoreChoice::Disk) && self.data_dir.is_none() {
+            return Err(
+                "--store disk needs --data-dir, the directory to keep records in".to_owned()
+            );
+        }
         match (&self.tls_cert, &self.tls_key) {
             (Some(_), None) => Err("--tls-cert needs --tls-key, the key of it".to_owned()),
             (None, Some(_)) => Err("--tls-key needs --tls-cert, its certificate".to_owned()),
@@ -207,6 +241,14 @@ impl Options {
             address.set_port(port);
         }
         address
+    }
+
+    /// Where history lies, if there is to be one.
+    pub fn history(&self) -> Option<HistoryOptions> {
+        let directory =
+            self.data_dir.clone().filter(|_| self.store != Some(StoreChoice::Memory))?;
+        let (limit_bytes, max_age) = (self.disk_limit, Some(self.max_age));
+        Some(HistoryOptions { directory, limit_bytes, max_age })
     }
 
     /// What to capture.
@@ -294,6 +336,31 @@ fn memory_limit(text: &str) -> Result<u64, String> {
     }
 }
 
+fn disk_limit(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        bytes if bytes < 16 << 20 => Err("at least 16MiB is needed".to_owned()),
+        bytes => Ok(bytes),
+    }
+}
+
+fn max_age(text: &str) -> Result<Duration, String> {
+    let wrong = || "expected an age such as 12h or 30d".to_owned();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    match number.checked_mul(seconds) {
+        Some(0) | None => Err(wrong()),
+        Some(seconds) => Ok(Duration::from_secs(seconds)),
+    }
+}
+
 fn ring_size(text: &str) -> Result<u32, String> {
     let bytes = size(text)?;
     match u32::try_from(bytes) {
@@ -349,6 +416,19 @@ mod tests {
     }
 
     #[test]
+    fn history_is_kept_where_a_directory_is_named() {
+        assert_eq!(parse(&[]).unwrap().history(), None);
+        let history = parse(&["--data-dir", "a", "--max-age", "12h"]).unwrap().history().unwrap();
+        assert_eq!(history.directory, PathBuf::from("a"));
+        assert_eq!(history.max_age, Some(Duration::from_secs(12 * 3_600)));
+        assert_eq!(parse(&["--data-dir", "a", "--store", "memory"]).unwrap().history(), None);
+        assert!(parse(&["--data-dir", "a", "--store", "disk"]).unwrap().history().is_some());
+        let error = parse(&["--store", "disk"]).unwrap().check_together().unwrap_err();
+        assert!(error.contains("--data-dir"), "{error}");
+        assert!(parse(&["--data-dir", "a", "--replay", "b"]).is_err());
+    }
+
+    #[test]
     fn sizes_have_units_and_bounds() {
         let options = parse(&["--memory-limit", "1GiB", "--ring-size", "64k"]).unwrap();
         assert_eq!((options.memory_limit, options.ring_size), (1 << 30, 64 << 10));
@@ -374,6 +454,10 @@ mod tests {
             assert!(parse(&[option, size]).is_err(), "{option} {size}");
         }
         assert!(parse(&["--replay", "a", "--record", "b"]).is_err());
+        for (option, value) in [("--disk-limit", "1MiB"), ("--max-age", "30"), ("--max-age", "0d")]
+        {
+            assert!(parse(&["--data-dir", "a", option, value]).is_err(), "{option} {value}");
+        }
         assert!(parse(&["--unknown"]).is_err());
         assert_eq!(parse(&["--user", "7:8"]).unwrap().user, Some(Identity { uid: 7, gid: 8 }));
         assert_eq!(parse(&["--user", "root"]).unwrap().user, Some(Identity { uid: 0, gid: 0 }));

@@ -25,7 +25,7 @@ use crate::server::options::Options;
 use crate::server::reload::Reloader;
 use crate::server::serve::{Listeners, Terms, serve_on};
 use crate::server::tls::{Tls, TlsError};
-use crate::store::{LocalSource, Store, store_drops};
+use crate::store::{HistoryError, LocalSource, Store, store_drops};
 use crate::stream::{ConnectionStream, StreamHandle};
 
 /// Why the server could not run.
@@ -55,6 +55,9 @@ pub enum ServerError {
     /// A recording could not be read or begun.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// There can be no history.
+    #[error(transparent)]
+    History(#[from] HistoryError),
     /// There is nothing in the recording that could be shown.
     #[error("{}: no line of the recording could be read; the first problem: {error}", path.display())]
     NothingReplayed {
@@ -207,8 +210,7 @@ pub fn run(
         tls: terms.tls.clone(),
     };
     raise_file_limit();
-    let store = Arc::new(Store::new(options.memory_limit));
-    let feed = start(&options, &store)?;
+    let (store, feed) = start(&options)?;
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("netspy-server")
@@ -336,9 +338,15 @@ fn unix(options: &Options) -> Result<Option<(tokio::net::UnixListener, SocketFil
     }
 }
 
-fn start(options: &Options, store: &Arc<Store>) -> Result<Feed, ServerError> {
+fn start(options: &Options) -> Result<(Arc<Store>, Feed), ServerError> {
     if let Some(path) = &options.replay {
-        return Ok(Feed::Replay(Arc::new(replayed(path, store)?)));
+        let store = Arc::new(Store::new(options.memory_limit));
+        let replayed = Arc::new(replayed(path, &store)?);
+        return Ok((store, Feed::Replay(replayed)));
+    }
+    let history = options.history();
+    if let Some(history) = &history {
+        history.make_directory(options.user.map(|user| (user.uid, user.gid)))?;
     }
     let stream = options.capture().start()?;
     let handle = stream.handle();
@@ -350,18 +358,22 @@ fn start(options: &Options, store: &Arc<Store>) -> Result<Feed, ServerError> {
         }
     };
     give_up_privileges(options, &handle)?;
+    // Only now, since it starts the threads that write.
+    let store = Arc::new(match &history {
+        Some(history) => Store::open(options.memory_limit, history)?,
+        None => Store::new(options.memory_limit),
+    });
     let no_thread = system("cannot start a thread");
-    let drops = store_drops(stream.drops(), store).map_err(&no_thread)?;
-    let store = Arc::clone(store);
+    let drops = store_drops(stream.drops(), &store).map_err(&no_thread)?;
     let asked = Arc::new(AtomicBool::new(false));
-    let asked_here = Arc::clone(&asked);
+    let (stored, asked_here) = (Arc::clone(&store), Arc::clone(&asked));
     let ingest = thread::Builder::new()
         .name("netspy-ingest".to_owned())
-        .spawn(move || ingest(stream, &store, recorder, &asked_here))
+        .spawn(move || ingest(stream, &stored, recorder, &asked_here))
         .map_err(no_thread)?;
     let report = handle.wait_for_privileges();
     tell_privileges(options, report.as_ref())?;
-    Ok(Feed::Capture(Capturing { handle, ingest, drops, asked }))
+    Ok((store, Feed::Capture(Capturing { handle, ingest, drops, asked })))
 }
 
 /// Of this thread, before it starts others.

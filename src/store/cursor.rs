@@ -8,6 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::matcher::Selection;
 use super::row::Row;
+use crate::event::ConnectionId;
 use crate::query::filter::invalid;
 use crate::query::{QueryError, Sort};
 
@@ -22,8 +23,17 @@ pub(super) struct Rank {
 
 impl Rank {
     pub(super) fn of(row: &Row, sort: Sort) -> Self {
-        let rank = Rank { time: row.time, start_ns: row.start_ns, tid: row.id_tid, boot: row.boot };
-        rank.turned(sort)
+        Rank::new(row.time, row.id(), sort)
+    }
+
+    pub(super) fn new(time: i64, id: ConnectionId, sort: Sort) -> Self {
+        let ConnectionId { start_ns, tid, boot } = id;
+        Rank { time, start_ns, tid, boot }.turned(sort)
+    }
+
+    /// Whether no row of this time can come after `self`.
+    pub(super) fn is_past(self, time: i64, sort: Sort) -> bool {
+        Rank::bound(time, sort).time < self.time
     }
 
     /// The first place that a row of this time, and with the given order, can have.

@@ -25,9 +25,9 @@ pub(super) struct Log {
 
 impl Log {
     /// Adds changes whose first has this number, and drops the oldest beyond `limit`.
-    pub(super) fn push(&mut self, first: u64, batch: Vec<Connection>, limit: usize) {
+    pub(super) fn push(&mut self, first: u64, batch: Arc<Vec<Connection>>, limit: usize) {
         self.changes += batch.len();
-        self.batches.push_back((first, Arc::new(batch)));
+        self.batches.push_back((first, batch));
         while self.changes > limit
             && let Some((_, oldest)) = self.batches.pop_front()
         {
@@ -151,7 +151,7 @@ impl Store {
 
     /// Changes from the rows, up to just before change `end`.
     fn row_changes(&self, selection: &Selection, after: u64, told: u64, end: u64) -> Changes {
-        let segments = self.segments();
+        let segments = self.memory();
         let mut found = Vec::new();
         // Just past the last change that can be of this batch.
         let mut end_here = end;

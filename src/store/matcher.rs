@@ -123,7 +123,12 @@ impl<'a> Matcher<'a> {
 
     /// Whether every row of the segment matches.
     pub(super) fn takes_all(&self) -> bool {
-        self.only_time && self.since == i64::MIN && self.until.is_none() && !self.has_whole()
+        let all_here = self.body.carried_after == u64::MAX;
+        self.only_time
+            && self.since == i64::MIN
+            && self.until.is_none()
+            && !self.has_whole()
+            && all_here
     }
 
     fn has_whole(&self) -> bool {
@@ -131,6 +136,9 @@ impl<'a> Matcher<'a> {
     }
 
     pub(super) fn matches(&self, row: &Row) -> bool {
+        if row.seq > self.body.carried_after {
+            return false;
+        }
         if row.is_whole() {
             let whole = self.body.tables.whole(row);
             return whole.is_some_and(|c| self.selection.matches(c));

@@ -5,19 +5,25 @@
 //! segment goes as a whole. Each segment has its own lock, held for as long as one batch or one
 //! look through the segment takes.
 
+mod archive;
 mod cursor;
 mod dictionary;
 mod drops;
 mod evictions;
 mod follow;
+#[cfg(feature = "history")]
+mod history;
 pub mod ledger;
 mod matcher;
+mod release;
 mod row;
 mod scan;
 mod segment;
 pub mod source;
 mod tallies;
+mod view;
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -28,17 +34,22 @@ use tokio::sync::watch;
 use crate::event::{Connection, ConnectionId, DropRecord};
 use crate::query::{Page, QueryError, StoreStatus};
 use crate::stream::DropStream;
+use archive::{Archive, Part};
 use drops::Drops;
 use evictions::Evictions;
 use follow::Log;
+use row::wide;
 use segment::{Body, MAX_ROWS, Range, Segment, Updated};
 
 pub use drops::{DropSelection, SelectedDrops};
 pub use follow::{Changes, Follower};
+#[cfg(feature = "history")]
+pub use history::{HistoryError, HistoryOptions};
 pub use matcher::Selection;
 pub use scan::{Selected, Totals};
 pub use source::LocalSource;
 pub use tallies::{HANDSHAKE_BOUNDS_US, Tallies};
+pub use view::{Columns, View, Who};
 
 /// Changes that are kept as they came, for followers.
 const LOG_CHANGES: usize = 8192;
@@ -54,7 +65,7 @@ pub struct Store {
     segment_rows: usize,
     log_changes: usize,
     writer: Mutex<Writer>,
-    segments: RwLock<Vec<Arc<Segment>>>,
+    segments: RwLock<Arc<Vec<Arc<Segment>>>>,
     log: Mutex<Log>,
     latest: watch::Sender<u64>,
     closed: AtomicBool,
@@ -65,6 +76,8 @@ pub struct Store {
     evictions: Mutex<Evictions>,
     drops: Mutex<Drops>,
     tallies: Tallies,
+    /// Where records outlive memory, if they do.
+    archive: Option<Box<dyn Archive>>,
 }
 
 /// What only ingest touches.
@@ -77,6 +90,16 @@ struct Writer {
     sealed_max: Option<u64>,
     next_seq: u64,
     bytes: usize,
+    /// The last change before the group that is being filled, and before those that are full.
+    group_after: u64,
+    groups: VecDeque<FullGroup>,
+}
+
+/// A group that was handed to the archive.
+#[derive(Debug)]
+struct FullGroup {
+    last: u64,
+    segments: usize,
 }
 
 /// What became of a batch.
@@ -95,13 +118,29 @@ pub struct Applied {
 impl Store {
     /// A store that uses about this many bytes at most.
     pub fn new(limit_bytes: u64) -> Self {
+        Store::with_archive(limit_bytes, None, 0)
+    }
+
+    /// A store whose records outlive memory, and the process: what lies in the directory is part
+    /// of every answer.
+    #[cfg(feature = "history")]
+    pub fn open(limit_bytes: u64, options: &HistoryOptions) -> Result<Self, HistoryError> {
+        let (history, left) = history::History::open(options)?;
+        let last = left.last().map_or(0, |(version, _)| *version).max(history.last());
+        let store = Store::with_archive(limit_bytes, Some(Box::new(history)), last);
+        store.take_over(left);
+        Ok(store)
+    }
+
+    /// `last` is the last change that the archive knows.
+    fn with_archive(limit_bytes: u64, archive: Option<Box<dyn Archive>>, last: u64) -> Self {
         let limit = usize::try_from(limit_bytes).unwrap_or(usize::MAX).max(64 * 1024);
         let log_changes = (limit / 16 / size_of::<Connection>()).clamp(16, LOG_CHANGES);
         let drop_records = limit / DROPS_PART / size_of::<DropRecord>();
         let segment_bytes = limit - log_changes * size_of::<Connection>() - limit / DROPS_PART;
         // Changes are numbered on from the clock: a number from an earlier life of the server
         // lies before all of this life's.
-        let start = Timestamp::now().as_microsecond().max(0).unsigned_abs();
+        let start = Timestamp::now().as_microsecond().max(0).unsigned_abs().max(last);
         let store = Store {
             limit_bytes: limit as u64,
             segment_bytes,
@@ -113,6 +152,8 @@ impl Store {
                 sealed_max: None,
                 next_seq: start + 1,
                 bytes: 0,
+                group_after: start,
+                groups: VecDeque::new(),
             }),
             segments: RwLock::default(),
             log: Mutex::default(),
@@ -125,6 +166,7 @@ impl Store {
             evictions: Mutex::default(),
             drops: Mutex::new(Drops::new(drop_records)),
             tallies: Tallies::default(),
+            archive,
         };
         store.add_segment(&mut lock(&store.writer));
         store
@@ -145,6 +187,11 @@ impl Store {
             batch.shrink_to_fit();
         }
         let latest = writer.next_seq - 1;
+        let batch = Arc::new(batch);
+        if let Some(archive) = &self.archive {
+            archive.add(first_seq, &batch);
+            self.keep_groups(&mut writer, &**archive);
+        }
         lock(&self.log).push(first_seq, batch, self.log_changes);
         self.latest.send_replace(latest);
         applied
@@ -185,6 +232,10 @@ impl Store {
             }
             None => {
                 let before = body.bytes();
+                if let Some(archive) = self.archive.as_ref().filter(|a| a.may_hold(c.id)) {
+                    // What memory has let go of: of the rest it knows that it has a newer one.
+                    archive.supersede(c.id, writer.segments.first().map_or(seq, |s| s.after));
+                }
                 body.insert(c, seq);
                 writer.bytes += body.bytes() - before;
                 applied.inserted += 1;
@@ -199,7 +250,7 @@ impl Store {
         if full {
             self.add_segment(writer);
         }
-        if writer.bytes > self.segment_bytes {
+        if writer.bytes > self.segment_bytes && self.archive.is_none() {
             self.evict(writer);
         }
         true
@@ -212,7 +263,7 @@ impl Store {
             writer.sealed_max = writer.sealed_max.max(body.starts.map(|starts| starts.max));
             writer.starts.push(body.starts);
         }
-        let segment = Segment::new(self.segment_rows);
+        let segment = Segment::new(self.segment_rows, writer.group_after);
         writer.bytes += segment.read().bytes();
         writer.segments.push(Arc::new(segment));
         self.publish(writer);
@@ -221,15 +272,10 @@ impl Store {
     /// Drops the oldest segments until the rest fits.
     fn evict(&self, writer: &mut Writer) {
         while writer.bytes > self.segment_bytes && writer.segments.len() > 1 {
-            let oldest = writer.segments.remove(0);
-            writer.starts.remove(0);
+            let oldest = self.take_oldest(writer);
             let body = oldest.read();
-            writer.bytes = writer.bytes.saturating_sub(body.bytes());
             let rows = body.rows.len() as u64;
-            // Told before it is gone, so that no follower misses it unawares.
-            self.evicted_up_to.fetch_max(body.max_seq, Ordering::SeqCst);
             self.evicted.fetch_add(rows, Ordering::Relaxed);
-            self.records.fetch_sub(rows, Ordering::Relaxed);
             if let Some(times) = body.times {
                 lock(&self.evictions).add(times, rows);
             }
@@ -237,14 +283,32 @@ impl Store {
         self.publish(writer);
     }
 
-    fn publish(&self, writer: &Writer) {
-        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
-        segments.clone_from(&writer.segments);
+    /// Takes the oldest segment out of memory. There must be another.
+    fn take_oldest(&self, writer: &mut Writer) -> Arc<Segment> {
+        let oldest = writer.segments.remove(0);
+        writer.starts.remove(0);
+        let body = oldest.read();
+        writer.bytes = writer.bytes.saturating_sub(body.bytes());
+        // Told before it is gone, so that no follower misses it unawares.
+        self.evicted_up_to.fetch_max(body.max_seq, Ordering::SeqCst);
+        self.records.fetch_sub(body.rows.len() as u64, Ordering::Relaxed);
+        drop(body);
+        oldest
     }
 
-    /// The segments as they are now, oldest first.
-    fn segments(&self) -> Vec<Arc<Segment>> {
-        self.segments.read().unwrap_or_else(PoisonError::into_inner).clone()
+    fn publish(&self, writer: &Writer) {
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        *segments = Arc::new(writer.segments.clone());
+    }
+
+    /// The segments of memory as they are now, oldest first.
+    fn memory(&self) -> Arc<Vec<Arc<Segment>>> {
+        Arc::clone(&self.segments.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What is to be looked at beside these segments.
+    fn parts(&self, memory: &Arc<Vec<Arc<Segment>>>) -> Vec<Box<dyn Part>> {
+        self.archive.as_ref().map_or_else(Vec::new, |archive| archive.parts(memory))
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -253,11 +317,13 @@ impl Store {
 
     /// The record with this id.
     pub fn get(&self, id: ConnectionId) -> Option<Connection> {
-        self.segments().iter().rev().find_map(|segment| {
+        let memory = self.memory();
+        let here = memory.iter().rev().find_map(|segment| {
             let body = segment.read();
             let row = body.rows.get(body.find(id)?)?;
             body.tables.decode(row)
-        })
+        });
+        here.or_else(|| self.parts(&memory).iter().find_map(|part| part.get(id)))
     }
 
     /// The number of the latest change.
@@ -304,6 +370,9 @@ impl Store {
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         self.latest.send_modify(|_| {});
+        if let Some(archive) = &self.archive {
+            archive.close();
+        }
     }
 
     fn is_closed(&self) -> bool {
@@ -312,15 +381,21 @@ impl Store {
 
     /// Start of the oldest record held.
     pub fn oldest(&self) -> Option<Timestamp> {
-        self.segments().iter().filter_map(|segment| segment.read().oldest()).min()
+        let memory = self.memory().iter().filter_map(|segment| segment.read().oldest()).min();
+        let archived = self.archive.as_ref().and_then(|archive| archive.oldest()).map(wide);
+        memory.into_iter().chain(archived).min()
     }
 
     /// How many records of this time have aged out; at the edges rather too many than too few.
     pub fn evicted_between(&self, since: Option<Timestamp>, until: Timestamp) -> u64 {
-        match since {
-            None => self.evicted.load(Ordering::Relaxed),
-            Some(since) => lock(&self.evictions).between(since, until),
-        }
+        let Some(since) = since else { return self.evicted_so_far() };
+        let archived = self.archive.as_ref().map_or(0, |a| a.evicted_between(since, until));
+        lock(&self.evictions).between(since, until) + archived
+    }
+
+    fn evicted_so_far(&self) -> u64 {
+        let archived = self.archive.as_ref().map_or(0, |archive| archive.evicted());
+        self.evicted.load(Ordering::Relaxed) + archived
     }
 
     /// What was taken in since the start, whether it is still held or not.
@@ -330,14 +405,21 @@ impl Store {
 
     /// What the store holds.
     pub fn status(&self) -> StoreStatus {
+        let kind = if self.archive.is_some() { "disk" } else { "memory" };
         StoreStatus {
-            kind: "memory".to_owned(),
-            records: self.records.load(Ordering::Relaxed),
+            kind: kind.to_owned(),
+            records: self.held(),
             bytes: self.bytes.load(Ordering::Relaxed),
             limit_bytes: self.limit_bytes,
-            evicted: self.evicted.load(Ordering::Relaxed),
+            evicted: self.evicted_so_far(),
             oldest: self.oldest(),
+            history: self.archive.as_ref().map(|archive| archive.status()),
         }
+    }
+
+    /// Why history is not being written, if there is one and it is not.
+    pub fn history_stopped(&self) -> Option<String> {
+        self.archive.as_ref().and_then(|archive| archive.stopped())
     }
 }
 

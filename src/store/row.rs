@@ -11,6 +11,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::dictionary::{NONE, Processes, SAME, Strings, Use};
+#[cfg(feature = "history")]
+use super::history::{Fields, RemoteFields};
 use crate::event::{
     Close, CloseReason, Connection, ConnectionId, Direction, Dropped, Endpoint, Evidence, Family,
     NameSource, Outcome, Process, Protocol, Remote, SocketType, State,
@@ -50,11 +52,11 @@ pub(super) struct Row {
     pub(super) remote_port: u16,
     close: u16,
     extra: u16,
-    host: u16,
+    pub(super) host: u16,
     pub(super) thread: u16,
     pub(super) name: u16,
     service: u16,
-    error: u16,
+    pub(super) error: u16,
     pub(super) process: u16,
     errno: i16,
     pub(super) direction: Direction,
@@ -119,6 +121,26 @@ impl Row {
 
     pub(super) fn has_remote(&self) -> bool {
         self.flags & REMOTE != 0
+    }
+
+    pub(super) fn has_local(&self) -> bool {
+        self.flags & LOCAL != 0
+    }
+
+    fn name_source(&self) -> Option<NameSource> {
+        match self.flags & (NAME_DNS | NAME_HOSTS) {
+            NAME_DNS => Some(NameSource::Dns),
+            NAME_HOSTS => Some(NameSource::Hosts),
+            _ => None,
+        }
+    }
+
+    pub(super) fn errno(&self) -> Option<i32> {
+        (self.errno != NO_ERRNO).then(|| self.errno.into())
+    }
+
+    pub(super) fn evidence(&self) -> Option<Evidence> {
+        self.evidence
     }
 
     pub(super) fn preexisting(&self) -> bool {
@@ -397,20 +419,15 @@ impl Tables {
             ip,
             port: row.remote_port,
             name: text(row.name),
-            name_source: match row.flags & (NAME_DNS | NAME_HOSTS) {
-                NAME_DNS => Some(NameSource::Dns),
-                NAME_HOSTS => Some(NameSource::Hosts),
-                _ => None,
-            },
+            name_source: row.name_source(),
             service: text(row.service).map(|text| text.to_string().into()),
         });
-        let (path, drop) = match self.extras.get(usize::from(row.extra)) {
-            Some(Extra::Path(path)) => (Some(Arc::clone(path)), None),
-            Some(Extra::Dropped(reason, count)) => {
-                (None, Some(Dropped { reason: text(*reason)?.to_string(), count: *count }))
-            }
-            _ => (None, None),
+        let path = match self.extras.get(usize::from(row.extra)) {
+            Some(Extra::Path(path)) => Some(Arc::clone(path)),
+            _ => None,
         };
+        let drop = self.dropped(row);
+        let drop = drop.map(|(reason, count)| Dropped { reason: reason.to_owned(), count });
         Some(Connection {
             id: row.id(),
             host: text(row.host)?,
@@ -425,16 +442,82 @@ impl Tables {
             process,
             state: row.state,
             outcome: row.outcome,
-            errno: (row.errno != NO_ERRNO).then(|| row.errno.into()),
+            errno: row.errno(),
             error: text(row.error).map(|text| text.to_string().into()),
             evidence: row.evidence,
             latency_us: row.latency_us().map(u64::from),
             syn_retransmits: (row.syn != NO_SYN).then(|| row.syn.into()),
             drop,
             traffic: None,
-            close: row.close_reason.and_then(|reason| self.closed(row.close, reason)),
+            close: self.close_of(row),
             preexisting: row.preexisting(),
         })
+    }
+
+    /// The record as history writes it.
+    #[cfg(feature = "history")]
+    pub(super) fn fields<'a>(&'a self, row: &'a Row) -> Option<Fields<'a>> {
+        if let Some(whole) = self.whole(row) {
+            return Some(Fields::of(whole, row.seq));
+        }
+        let text = |id: u16| self.strings.get(id).map(|text| &**text);
+        let process = match self.processes.get(row.process) {
+            None => None,
+            Some(info) if row.thread == SAME => Some((row.tid, &*info.comm, info)),
+            Some(info) => Some((row.tid, text(row.thread)?, info)),
+        };
+        let local = (row.flags & LOCAL != 0).then(|| Endpoint {
+            ip: self.ip(row.local_ip, row.flags & LOCAL_V6 != 0),
+            port: row.local_port,
+        });
+        let remote = self.remote_ip(row).map(|ip| RemoteFields {
+            ip,
+            port: row.remote_port,
+            name: text(row.name),
+            name_source: row.name_source(),
+            service: text(row.service),
+        });
+        let path = match self.extras.get(usize::from(row.extra)) {
+            Some(Extra::Path(path)) => Some(&**path),
+            _ => None,
+        };
+        Some(Fields {
+            version: row.seq,
+            patch: false,
+            id: row.id(),
+            time: row.time,
+            host: text(row.host)?,
+            direction: row.direction,
+            protocol: row.protocol,
+            socket_type: row.socket_type,
+            family: row.family,
+            state: row.state,
+            outcome: row.outcome,
+            evidence: row.evidence,
+            preexisting: row.preexisting(),
+            local,
+            remote,
+            path,
+            process,
+            errno: row.errno(),
+            error: text(row.error),
+            latency_us: row.latency_us().map(u64::from),
+            syn_retransmits: (row.syn != NO_SYN).then(|| row.syn.into()),
+            drop: self.dropped(row),
+            close: self.close_of(row),
+            whole: None,
+        })
+    }
+
+    pub(super) fn dropped(&self, row: &Row) -> Option<(&str, u64)> {
+        match self.extras.get(usize::from(row.extra)) {
+            Some(Extra::Dropped(reason, count)) => Some((self.strings.get(*reason)?, *count)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn close_of(&self, row: &Row) -> Option<Close> {
+        self.closed(row.close, row.close_reason?)
     }
 
     fn closed(&self, place: u16, reason: CloseReason) -> Option<Close> {

@@ -13,12 +13,14 @@ const EMPTY: u16 = u16::MAX;
 
 #[derive(Debug)]
 pub(super) struct Segment {
+    /// The last change before the group of segments that it belongs to.
+    pub(super) after: u64,
     body: RwLock<Body>,
 }
 
 impl Segment {
-    pub(super) fn new(rows: usize) -> Self {
-        Segment { body: RwLock::new(Body::new(rows.min(MAX_ROWS))) }
+    pub(super) fn new(rows: usize, after: u64) -> Self {
+        Segment { after, body: RwLock::new(Body::new(rows.min(MAX_ROWS))) }
     }
 
     // Nothing panics while it holds the lock, and a half-written row would be wrong in one
@@ -64,6 +66,8 @@ pub(super) struct Body {
     /// No row has a lower number of its last change.
     pub(super) min_seq: u64,
     pub(super) max_seq: u64,
+    /// Rows whose last change is later were carried to a newer segment: they are shown there.
+    pub(super) carried_after: u64,
 }
 
 /// What became of a record that was offered.
@@ -85,6 +89,7 @@ impl Body {
             times: None,
             min_seq: u64::MAX,
             max_seq: 0,
+            carried_after: u64::MAX,
         }
     }
 
@@ -133,9 +138,8 @@ impl Body {
             *place = number;
         }
         self.rows.push(row);
-        // Numbers only rise: the first stays the least.
         self.min_seq = self.min_seq.min(seq);
-        self.max_seq = seq;
+        self.max_seq = self.max_seq.max(seq);
         Range::add(&mut self.starts, c.id.start_ns);
         Range::add(&mut self.times, nanos(c.time));
     }

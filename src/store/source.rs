@@ -337,7 +337,12 @@ impl Inner {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: self.started.elapsed().as_secs(),
-            health: if stopped { "degraded" } else { "healthy" }.to_owned(),
+            health: if stopped || self.store.history_stopped().is_some() {
+                "degraded"
+            } else {
+                "healthy"
+            }
+            .to_owned(),
             backend,
             features: report.features,
             store: self.store.status(),

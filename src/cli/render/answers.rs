@@ -183,6 +183,12 @@ impl Printer<'_> {
             "Store     {}: {records} records, {bytes} of {limit}",
             clean(&s.store.kind)
         )?;
+        if let Some(history) = &s.store.history {
+            let (bytes, limit) = (units::bytes(history.bytes), units::bytes(history.limit_bytes));
+            let directory = clean(&history.directory);
+            writeln!(self.out, "History   {directory}: {bytes} of {limit}")?;
+            self.remark(history.stopped.as_deref().unwrap_or_default())?;
+        }
         self.books(&s.accounting)?;
         writeln!(self.out, "Backend   {}\n", clean(&s.backend))?;
         self.features(&s.features)

@@ -1,0 +1,166 @@
+//! The directory: whose it is, what lies in it, and how files come and go.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock, statvfs};
+
+use super::HistoryError;
+
+/// Room that is left to others on the file system, unless that is small.
+const RESERVE: u64 = 64 << 20;
+/// Of a small one, a part of so many.
+const RESERVE_PART: u64 = 20;
+
+#[derive(Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    /// Held for as long as this is alive.
+    _lock: File,
+}
+
+/// What the name of a file says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Name {
+    Journal(u64),
+    /// With the checksum of the file.
+    Segment(u64, u32),
+    /// What was being written when the process ended.
+    Unfinished,
+}
+
+impl Name {
+    fn parse(name: &str) -> Option<Name> {
+        let (stem, kind) = name.split_once('.')?;
+        let number = |digits: &str| {
+            let plain = digits.len() == 12 && digits.bytes().all(|b| b.is_ascii_digit());
+            plain.then(|| digits.parse().ok()).flatten()
+        };
+        let named = match kind {
+            "arrow" => Name::Journal(number(stem)?),
+            "parquet" => {
+                let (stem, crc) = stem.split_once('-')?;
+                Name::Segment(number(stem)?, u32::from_str_radix(crc, 16).ok()?)
+            }
+            "parquet.tmp" => number(stem).map(|_| Name::Unfinished)?,
+            _ => return None,
+        };
+        Some(named)
+    }
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HistoryError {
+    let path = path.to_owned();
+    move |source| HistoryError::Directory { what, path, source }
+}
+
+impl Directory {
+    /// Makes the directory where there is none, for this user and group; one that is there stays as
+    /// it is.
+    pub(super) fn make(path: &Path, owner: Option<(u32, u32)>) -> Result<(), HistoryError> {
+        match DirBuilder::new().mode(0o700).create(path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            Err(error) => return Err(failed("cannot make", path)(error)),
+        }
+        let Some((uid, gid)) = owner else { return Ok(()) };
+        chown(path, Some(uid), Some(gid)).map_err(failed("cannot change the owner of", path))
+    }
+
+    /// Takes a directory, which is made where there is none.
+    pub(super) fn take(path: &Path) -> Result<Self, HistoryError> {
+        Directory::make(path, None)?;
+        let lock = path.join("lock");
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(&lock).map_err(failed("cannot open", &lock))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Directory { path: path.to_owned(), _lock: file }),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                Err(HistoryError::InUse { path: path.to_owned() })
+            }
+            Err(error) => Err(failed("cannot lock", &lock)(error.into())),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn journal(&self, number: u64) -> PathBuf {
+        self.path.join(format!("{number:012}.arrow"))
+    }
+
+    pub(super) fn segment(&self, number: u64, crc: u32) -> PathBuf {
+        self.path.join(format!("{number:012}-{crc:08x}.parquet"))
+    }
+
+    pub(super) fn unfinished(&self, number: u64) -> PathBuf {
+        self.path.join(format!("{number:012}.parquet.tmp"))
+    }
+
+    /// The files that are of this program, by number; those of others are left alone.
+    pub(super) fn list(&self) -> io::Result<Vec<(Name, PathBuf)>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.to_str().and_then(Name::parse);
+            if let Some(name) = name.filter(|_| entry.file_type().is_ok_and(|t| t.is_file())) {
+                files.push((name, entry.path()));
+            }
+        }
+        files.sort_by(|(_, a), (_, b)| a.cmp(b));
+        Ok(files)
+    }
+
+    /// A new file. One that is there was begun by somebody who could not go on.
+    pub(super) fn create(&self, path: &Path) -> io::Result<File> {
+        OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+    }
+
+    /// Makes what happened to names last.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+
+    /// Moves a file aside, so that it is not looked at again.
+    pub(super) fn set_aside(&self, path: &Path) -> io::Result<PathBuf> {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".corrupt");
+        let aside = self.path.join(name);
+        fs::rename(path, &aside)?;
+        Ok(aside)
+    }
+
+    /// Bytes that may still be written.
+    pub(super) fn room(&self) -> io::Result<u64> {
+        let fs = statvfs(&self.path)?;
+        let reserve = RESERVE.min(fs.f_blocks.saturating_mul(fs.f_frsize) / RESERVE_PART);
+        Ok(fs.f_bavail.saturating_mul(fs.f_frsize).saturating_sub(reserve))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_named_as_the_programs_files_is_one_of_them() {
+        assert_eq!(Name::parse("000000000007.arrow"), Some(Name::Journal(7)));
+        assert_eq!(Name::parse("000000000007-0000002a.parquet"), Some(Name::Segment(7, 42)));
+        assert_eq!(Name::parse("000000000007.parquet.tmp"), Some(Name::Unfinished));
+        for name in [
+            "7.arrow",
+            "lock",
+            "a.parquet",
+            "000000000007.parquet",
+            "000000000007.arrow.corrupt",
+            "é",
+        ] {
+            assert_eq!(Name::parse(name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,424 @@
+//! Records into columns.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arrow_array::builder::{BooleanBuilder, PrimitiveBuilder, StringBuilder};
+use arrow_array::types::{
+    ArrowPrimitiveType, Int32Type, TimestampNanosecondType, UInt16Type, UInt32Type, UInt64Type,
+};
+use arrow_array::{
+    ArrayRef, DictionaryArray, Int32Array, PrimitiveArray, RecordBatch, StringArray,
+};
+use arrow_schema::ArrowError;
+use strum::VariantArray;
+
+use super::fields::{Fields, RemoteFields};
+use super::schema::{Column, schema};
+use crate::event::{
+    Close, CloseReason, Connection, Direction, Evidence, Family, NameSource, Outcome, ProcessInfo,
+    Protocol, SocketType, State,
+};
+use crate::query::filter::exe_base_name;
+use crate::store::row::nanos;
+
+/// Text with numbers, each once.
+#[derive(Default)]
+struct Shared {
+    keys: Vec<i32>,
+    values: Vec<Box<str>>,
+    numbers: HashMap<Box<str>, i32>,
+    last: usize,
+}
+
+const NULL: i32 = -1;
+
+impl Shared {
+    fn push(&mut self, text: Option<&str>) {
+        let key = text.map_or(NULL, |text| self.number(text));
+        self.keys.push(key);
+    }
+
+    fn number(&mut self, text: &str) -> i32 {
+        if self.values.get(self.last).is_some_and(|last| **last == *text) {
+            return self.last as i32;
+        }
+        let number = match self.numbers.get(text) {
+            Some(number) => *number,
+            None => {
+                let number = self.values.len() as i32;
+                self.values.push(text.into());
+                self.numbers.insert(text.into(), number);
+                number
+            }
+        };
+        self.last = number as usize;
+        number
+    }
+
+    fn finish(self) -> Result<ArrayRef, ArrowError> {
+        dictionary(self.keys, StringArray::from_iter_values(self.values))
+    }
+}
+
+fn dictionary(keys: Vec<i32>, values: StringArray) -> Result<ArrayRef, ArrowError> {
+    let keys: Int32Array = match keys.contains(&NULL) {
+        false => keys.into(),
+        true => keys.into_iter().map(|key| (key != NULL).then_some(key)).collect(),
+    };
+    Ok(Arc::new(DictionaryArray::<Int32Type>::try_new(keys, Arc::new(values))?))
+}
+
+/// Addresses as text, written once for each.
+#[derive(Default)]
+struct Addresses {
+    keys: Vec<i32>,
+    values: Vec<IpAddr>,
+    numbers: HashMap<IpAddr, i32>,
+}
+
+impl Addresses {
+    fn push(&mut self, ip: Option<IpAddr>) {
+        let Some(ip) = ip else { return self.keys.push(NULL) };
+        let last = self.keys.last().copied().filter(|last| *last != NULL);
+        let key = match last.filter(|last| self.values.get(*last as usize) == Some(&ip)) {
+            Some(last) => last,
+            None => *self.numbers.entry(ip).or_insert_with(|| {
+                self.values.push(ip);
+                self.values.len() as i32 - 1
+            }),
+        };
+        self.keys.push(key);
+    }
+
+    fn finish(self) -> Result<ArrayRef, ArrowError> {
+        let texts = self.values.iter().map(IpAddr::to_string);
+        dictionary(self.keys, StringArray::from_iter_values(texts))
+    }
+}
+
+/// Members of an enumeration, by number.
+struct Words<T> {
+    keys: Vec<i32>,
+    words: std::marker::PhantomData<T>,
+}
+
+impl<T> Default for Words<T> {
+    fn default() -> Self {
+        Words { keys: Vec::new(), words: std::marker::PhantomData }
+    }
+}
+
+impl<T: VariantArray + Copy + PartialEq + Into<&'static str>> Words<T> {
+    fn push(&mut self, number: Option<usize>) {
+        self.keys.push(number.map_or(NULL, |number| number as i32));
+    }
+
+    fn finish(self) -> Result<ArrayRef, ArrowError> {
+        let words = T::VARIANTS.iter().map(|word| -> &'static str { (*word).into() });
+        dictionary(self.keys, StringArray::from_iter_values(words))
+    }
+}
+
+/// Which process each row is of: what they say is worked out once per process.
+#[derive(Default)]
+struct Processes {
+    rows: Vec<i32>,
+    list: Vec<Arc<ProcessInfo>>,
+    /// By address, which `list` keeps from being used anew.
+    numbers: HashMap<*const ProcessInfo, i32>,
+}
+
+impl Processes {
+    fn push(&mut self, info: Option<&Arc<ProcessInfo>>) {
+        let Some(info) = info else { return self.rows.push(NULL) };
+        let last = self.rows.last().copied().filter(|last| *last != NULL);
+        let is_last = |last: &i32| {
+            self.list.get(*last as usize).is_some_and(|known| Arc::ptr_eq(known, info))
+        };
+        let number = match last.filter(is_last) {
+            Some(last) => last,
+            None => *self.numbers.entry(Arc::as_ptr(info)).or_insert_with(|| {
+                self.list.push(Arc::clone(info));
+                self.list.len() as i32 - 1
+            }),
+        };
+        self.rows.push(number);
+    }
+
+    fn spread<T: Copy>(&self, values: &[T], none: T) -> Vec<T> {
+        self.rows.iter().map(|row| values.get(*row as usize).copied().unwrap_or(none)).collect()
+    }
+
+    fn text(
+        &self,
+        text: impl for<'a> Fn(&'a ProcessInfo) -> Option<std::borrow::Cow<'a, str>>,
+    ) -> Result<ArrayRef, ArrowError> {
+        let mut shared = Shared::default();
+        for info in &self.list {
+            shared.push(text(info).as_deref());
+        }
+        shared.keys = self.spread(&shared.keys, NULL);
+        shared.finish()
+    }
+
+    fn number<T: ArrowPrimitiveType>(
+        &self,
+        number: impl Fn(&ProcessInfo) -> Option<T::Native>,
+    ) -> PrimitiveArray<T> {
+        let values: Vec<_> = self.list.iter().map(|info| number(info)).collect();
+        self.spread(&values, None).into_iter().collect()
+    }
+
+    fn flag(&self, flag: impl Fn(&ProcessInfo) -> bool) -> ArrayRef {
+        let values: Vec<_> = self.list.iter().map(|info| Some(flag(info))).collect();
+        Arc::new(arrow_array::BooleanArray::from(self.spread(&values, None)))
+    }
+}
+
+type Numbers<T> = PrimitiveBuilder<T>;
+
+/// Names by which processes can be asked for.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Names {
+    pub(in crate::store) processes: BTreeSet<Box<str>>,
+    /// Those of threads and executables, where they are not those of the processes.
+    pub(in crate::store) others: BTreeSet<Box<str>>,
+}
+
+/// Collects records as columns.
+#[derive(Default)]
+pub(in crate::store) struct Encoder {
+    rows: usize,
+    time: Numbers<TimestampNanosecondType>,
+    start: Numbers<UInt64Type>,
+    id_tid: Numbers<UInt32Type>,
+    boot: Numbers<UInt32Type>,
+    version: Numbers<UInt64Type>,
+    patch: BooleanBuilder,
+    host: Shared,
+    direction: Words<Direction>,
+    protocol: Words<Protocol>,
+    socket_type: Words<SocketType>,
+    family: Words<Family>,
+    state: Words<State>,
+    outcome: Words<Outcome>,
+    evidence: Words<Evidence>,
+    preexisting: BooleanBuilder,
+    local_ip: Addresses,
+    local_port: Numbers<UInt16Type>,
+    remote_ip: Addresses,
+    remote_port: Numbers<UInt16Type>,
+    remote_name: Shared,
+    name_source: Words<NameSource>,
+    service: Shared,
+    path: Shared,
+    processes: Processes,
+    tid: Numbers<UInt32Type>,
+    thread: Shared,
+    /// Names of threads that are not those of their processes.
+    own_names: BTreeSet<Box<str>>,
+    errno: Numbers<Int32Type>,
+    error: Shared,
+    latency: Numbers<UInt64Type>,
+    syn_retransmits: Numbers<UInt32Type>,
+    drop_reason: Shared,
+    drop_count: Numbers<UInt64Type>,
+    close_time: Numbers<TimestampNanosecondType>,
+    duration: Numbers<UInt64Type>,
+    bytes_sent: Numbers<UInt64Type>,
+    bytes_received: Numbers<UInt64Type>,
+    datagrams_sent: Numbers<UInt64Type>,
+    retransmits: Numbers<UInt32Type>,
+    srtt: Numbers<UInt32Type>,
+    close_reason: Words<CloseReason>,
+    whole: StringBuilder,
+    wholes: usize,
+}
+
+impl Encoder {
+    pub(in crate::store) fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// Records that were written whole.
+    pub(in crate::store) fn wholes(&self) -> usize {
+        self.wholes
+    }
+
+    /// Adds the names by which processes can be asked for.
+    pub(in crate::store) fn add_names(&self, names: &mut Names) {
+        for info in &self.processes.list {
+            names.processes.insert((*info.comm).into());
+            if let Some(base) = exe_base_name(info).filter(|base| **base != *info.comm) {
+                names.others.insert(base.into());
+            }
+        }
+        names.others.extend(self.own_names.iter().cloned());
+    }
+
+    /// Adds a record. `decode` makes the record of it, for one that does not fit.
+    pub(in crate::store) fn push(
+        &mut self,
+        f: &Fields<'_>,
+        decode: impl FnOnce() -> Option<Connection>,
+    ) {
+        self.rows += 1;
+        self.time.append_value(f.time);
+        self.start.append_value(f.id.start_ns);
+        self.id_tid.append_value(f.id.tid);
+        self.boot.append_value(f.id.boot);
+        self.version.append_value(f.version);
+        self.patch.append_value(f.patch);
+        self.host.push(Some(f.host));
+        self.direction.push(Some(f.direction as usize));
+        self.protocol.push(Some(f.protocol as usize));
+        self.socket_type.push(Some(f.socket_type as usize));
+        self.family.push(Some(f.family as usize));
+        self.state.push(Some(f.state as usize));
+        self.outcome.push(Some(f.outcome as usize));
+        self.evidence.push(f.evidence.map(|e| e as usize));
+        self.preexisting.append_value(f.preexisting);
+        self.local_ip.push(f.local.map(|local| local.ip));
+        self.local_port.append_option(f.local.map(|local| local.port));
+        self.remote(f.remote);
+        self.path.push(f.path);
+        self.processes.push(f.process.map(|(.., info)| info));
+        self.tid.append_option(f.process.map(|(tid, ..)| tid));
+        self.thread.push(f.process.map(|(_, thread, _)| thread));
+        if let Some((_, thread, info)) = f.process
+            && *thread != *info.comm
+            && !self.own_names.contains(thread)
+        {
+            self.own_names.insert(thread.into());
+        }
+        self.errno.append_option(f.errno);
+        self.error.push(f.error);
+        self.latency.append_option(f.latency_us);
+        self.syn_retransmits.append_option(f.syn_retransmits);
+        self.drop_reason.push(f.drop.map(|(reason, _)| reason));
+        self.drop_count.append_option(f.drop.map(|(_, count)| count));
+        self.close(f.close);
+        let made = if f.whole.is_none() && f.is_beyond() { decode() } else { None };
+        let whole = f.whole.or(made.as_ref()).and_then(|c| serde_json::to_string(c).ok());
+        self.wholes += usize::from(whole.is_some());
+        self.whole.append_option(whole);
+    }
+
+    fn remote(&mut self, remote: Option<RemoteFields<'_>>) {
+        self.remote_ip.push(remote.map(|r| r.ip));
+        self.remote_port.append_option(remote.map(|r| r.port));
+        self.remote_name.push(remote.and_then(|r| r.name));
+        self.name_source.push(remote.and_then(|r| r.name_source).map(|s| s as usize));
+        self.service.push(remote.and_then(|r| r.service));
+    }
+
+    fn close(&mut self, close: Option<Close>) {
+        self.close_time.append_option(close.map(|c| nanos(c.time)));
+        self.duration.append_option(close.and_then(|c| c.duration_us));
+        self.bytes_sent.append_option(close.and_then(|c| c.bytes_sent));
+        self.bytes_received.append_option(close.and_then(|c| c.bytes_received));
+        self.datagrams_sent.append_option(close.and_then(|c| c.datagrams_sent));
+        self.retransmits.append_option(close.and_then(|c| c.retransmits));
+        self.srtt.append_option(close.and_then(|c| c.srtt_us));
+        self.close_reason.push(close.map(|c| c.reason as usize));
+    }
+
+    /// The columns.
+    pub(in crate::store) fn finish(self) -> Result<RecordBatch, ArrowError> {
+        let mut columns: Vec<Option<ArrayRef>> = vec![None; Column::ALL.len()];
+        let mut put = |column: Column, array: ArrayRef| {
+            if let Some(place) = columns.get_mut(column as usize) {
+                *place = Some(array);
+            }
+        };
+        self.processes.columns(&mut put)?;
+        let utc = |mut builder: Numbers<TimestampNanosecondType>| -> ArrayRef {
+            Arc::new(builder.finish().with_timezone("UTC"))
+        };
+        fn array<T: ArrowPrimitiveType>(mut builder: Numbers<T>) -> ArrayRef {
+            Arc::new(builder.finish())
+        }
+        let flags = |mut builder: BooleanBuilder| -> ArrayRef { Arc::new(builder.finish()) };
+        put(Column::Time, utc(self.time));
+        put(Column::StartNs, array(self.start));
+        put(Column::IdTid, array(self.id_tid));
+        put(Column::Boot, array(self.boot));
+        put(Column::Version, array(self.version));
+        put(Column::Patch, flags(self.patch));
+        put(Column::Host, self.host.finish()?);
+        put(Column::Direction, self.direction.finish()?);
+        put(Column::Protocol, self.protocol.finish()?);
+        put(Column::SocketType, self.socket_type.finish()?);
+        put(Column::Family, self.family.finish()?);
+        put(Column::State, self.state.finish()?);
+        put(Column::Outcome, self.outcome.finish()?);
+        put(Column::Evidence, self.evidence.finish()?);
+        put(Column::Preexisting, flags(self.preexisting));
+        put(Column::LocalIp, self.local_ip.finish()?);
+        put(Column::LocalPort, array(self.local_port));
+        put(Column::RemoteIp, self.remote_ip.finish()?);
+        put(Column::RemotePort, array(self.remote_port));
+        put(Column::RemoteName, self.remote_name.finish()?);
+        put(Column::NameSource, self.name_source.finish()?);
+        put(Column::Service, self.service.finish()?);
+        put(Column::Path, self.path.finish()?);
+        put(Column::Tid, array(self.tid));
+        put(Column::Thread, self.thread.finish()?);
+        put(Column::Errno, array(self.errno));
+        put(Column::Error, self.error.finish()?);
+        put(Column::Latency, array(self.latency));
+        put(Column::SynRetransmits, array(self.syn_retransmits));
+        put(Column::DropReason, self.drop_reason.finish()?);
+        put(Column::DropCount, array(self.drop_count));
+        put(Column::CloseTime, utc(self.close_time));
+        put(Column::Duration, array(self.duration));
+        put(Column::BytesSent, array(self.bytes_sent));
+        put(Column::BytesReceived, array(self.bytes_received));
+        put(Column::DatagramsSent, array(self.datagrams_sent));
+        put(Column::Retransmits, array(self.retransmits));
+        put(Column::Srtt, array(self.srtt));
+        put(Column::CloseReason, self.close_reason.finish()?);
+        let mut whole = self.whole;
+        put(Column::Whole, Arc::new(whole.finish()));
+        let columns = columns.into_iter().flatten().collect();
+        RecordBatch::try_new(schema(), columns)
+    }
+}
+
+impl Processes {
+    fn columns(&self, put: &mut impl FnMut(Column, ArrayRef)) -> Result<(), ArrowError> {
+        type Text = fn(&ProcessInfo) -> Option<std::borrow::Cow<'_, str>>;
+        let texts: [(Column, Text); 13] = [
+            (Column::Process, |p| Some((&*p.comm).into())),
+            (Column::Exe, |p| p.exe.as_deref().map(Into::into)),
+            (Column::Cmdline, |p| p.cmdline.as_deref().map(Into::into)),
+            (Column::Unit, |p| p.unit.as_deref().map(Into::into)),
+            (Column::User, |p| p.user.as_deref().map(Into::into)),
+            (Column::Parent, |p| p.parent.as_deref().map(Into::into)),
+            (Column::Ancestry, |p| serde_json::to_string(&p.ancestry).ok().map(Into::into)),
+            (Column::Cgroup, |p| p.cgroup.as_deref().map(Into::into)),
+            (Column::ContainerId, |p| p.container.as_deref().map(|c| c.id.as_str().into())),
+            (Column::ContainerRuntime, |p| {
+                p.container.as_deref().map(|c| c.runtime.as_str().into())
+            }),
+            (Column::ContainerName, |p| p.container.as_deref()?.name.as_deref().map(Into::into)),
+            (Column::Pod, |p| p.container.as_deref()?.pod.as_deref().map(Into::into)),
+            (Column::PodNamespace, |p| {
+                p.container.as_deref()?.namespace.as_deref().map(Into::into)
+            }),
+        ];
+        for (column, text) in texts {
+            put(column, self.text(text)?);
+        }
+        put(Column::Pid, Arc::new(self.number::<UInt32Type>(|p| Some(p.pid))));
+        put(Column::Uid, Arc::new(self.number::<UInt32Type>(|p| Some(p.uid))));
+        put(Column::Ppid, Arc::new(self.number::<UInt32Type>(|p| Some(p.ppid))));
+        put(Column::Netns, Arc::new(self.number::<UInt32Type>(|p| Some(p.netns))));
+        put(Column::ExeDeleted, self.flag(|p| p.exe_deleted));
+        let start = self.number::<TimestampNanosecondType>(|p| p.start_time.map(nanos));
+        put(Column::StartTime, Arc::new(start.with_timezone("UTC")));
+        Ok(())
+    }
+}

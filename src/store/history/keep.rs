@@ -1,0 +1,49 @@
+//! Limits: the oldest segments go first, by size and by age.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use jiff::Timestamp;
+
+use super::segment::Segment;
+use super::{Shared, lock};
+use crate::store::row::nanos;
+
+impl Shared {
+    /// Lets go of what is too much, or too old.
+    pub(super) fn keep_limits(&self) {
+        let oldest_time =
+            self.options.max_age.and_then(|age| Timestamp::now().checked_sub(age).ok().map(nanos));
+        loop {
+            let segments = self.segments();
+            let Some(oldest) = segments.first() else { return };
+            let bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
+            let bytes = bytes + self.journal_bytes.load(Ordering::Relaxed);
+            let too_old = oldest_time.is_some_and(|time| oldest.facts.last_time < time);
+            if !too_old && bytes <= self.options.limit_bytes {
+                return;
+            }
+            self.let_go(oldest);
+        }
+    }
+
+    fn let_go(&self, segment: &Arc<Segment>) {
+        let mut had = false;
+        self.change_segments(|segments| {
+            let before = segments.len();
+            segments.retain(|known| known.number != segment.number);
+            had = segments.len() < before;
+        });
+        if !had {
+            // Another thread was quicker.
+            return;
+        }
+        if let Err(error) = fs::remove_file(&segment.path) {
+            tracing::warn!("{}: cannot be removed: {error}", segment.path.display());
+        }
+        let records = segment.shown();
+        self.evicted.fetch_add(records, Ordering::Relaxed);
+        lock(&self.evictions).add(segment.times(), records);
+    }
+}

@@ -1,0 +1,613 @@
+use std::collections::HashMap;
+
+use super::journal;
+use super::*;
+use crate::query::{Filter, Page, Sort};
+use crate::store::{Columns, Selection, Store};
+use crate::test_records::*;
+
+/// A directory that goes with the test.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("netspy-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        Place(path)
+    }
+
+    fn options(&self) -> HistoryOptions {
+        HistoryOptions { directory: self.0.clone(), limit_bytes: 1 << 30, max_age: None }
+    }
+
+    fn open(&self) -> Store {
+        Store::open(1 << 20, &self.options()).unwrap()
+    }
+
+    fn files(&self, end: &str) -> Vec<PathBuf> {
+        let files = std::fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().path());
+        let mut files: Vec<_> =
+            files.filter(|path| path.to_str().unwrap().ends_with(end)).collect();
+        files.sort();
+        files
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn everything() -> Selection {
+    Selection::default()
+}
+
+/// All records, page by page.
+fn all(store: &Store, sort: Sort) -> Vec<Connection> {
+    let (mut all, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = Page { limit: Some(3_000), cursor, sort };
+        let selected = store.list(&everything(), &page).unwrap();
+        all.extend(selected.connections);
+        cursor = selected.next_cursor;
+        if cursor.is_none() {
+            assert_eq!(all.len() as u64, selected.total);
+            return all;
+        }
+    }
+}
+
+/// Holds a store to what should be in it, by every way of asking.
+fn holds(store: &Store, expected: &HashMap<ConnectionId, Connection>) {
+    let listed = all(store, Sort::Newest);
+    assert_eq!(listed.len(), expected.len());
+    for c in &listed {
+        assert_eq!(expected.get(&c.id), Some(c));
+    }
+    let mut oldest = all(store, Sort::Oldest);
+    oldest.reverse();
+    assert_eq!(listed, oldest);
+    assert_eq!(store.count(&everything()), expected.len() as u64);
+    assert_eq!(store.totals(&everything()).total, expected.len() as u64);
+    let mut views = 0;
+    store.for_each(&everything(), Columns::ALL, &mut |view| {
+        let c = &expected[&view.id()];
+        views += 1;
+        assert_eq!(view.outcome(), c.outcome);
+        assert_eq!(view.close().map(|close| close.bytes_sent), c.close.map(|c| c.bytes_sent));
+        assert_eq!(view.remote_ip(), c.remote.as_ref().map(|remote| remote.ip));
+        assert_eq!(view.process().map(|who| who.pid()), c.process.as_ref().map(|p| p.pid));
+        let container = c.process.as_ref().and_then(|p| p.container.as_ref());
+        let seen = view.process().and_then(|who| who.container_id().map(str::to_owned));
+        assert_eq!(seen, container.map(|c| c.id.clone()));
+    });
+    assert_eq!(views, expected.len());
+    for c in expected.values().step_by(expected.len() / 20 + 1) {
+        assert_eq!(store.get(c.id).as_ref(), Some(c));
+    }
+}
+
+/// Records of many kinds, and later versions of some, some of them much later.
+fn fill(store: &Store, from: u64, count: u64) -> HashMap<ConnectionId, Connection> {
+    let processes: Vec<_> =
+        (0..50).map(|pid| info(pid, ["curl", "nginx"][pid as usize % 2])).collect();
+    let mut expected = HashMap::new();
+    let mut add = |batch: Vec<Connection>| {
+        expected.extend(batch.iter().map(|c| (c.id, c.clone())));
+        store.apply(batch);
+    };
+    for start in (from..from + count).step_by(100) {
+        let info = |n: u64| &processes[n as usize % 50];
+        let batch = (start..start + 100).map(|n| match n % 4 {
+            0 => refused(n, info(n)),
+            1 => established(n, info(n)),
+            2 => unix(n, info(n), "/run/x"),
+            _ => in_progress(n, info(n)),
+        });
+        add(batch.collect());
+        add((start..start + 100).filter(|n| n % 4 == 3).map(|n| refused(n, info(n))).collect());
+        // Of connections that were opened long ago.
+        let late = start.saturating_sub(5_000).max(from) + 1;
+        add(vec![closed(late - late % 4 + 1, info(late - late % 4 + 1))]);
+    }
+    expected
+}
+
+/// Waits for what comes to pass by itself.
+#[track_caller]
+fn until(holds: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(120);
+    while !holds() {
+        assert!(Instant::now() < end, "it did not come to pass");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// Waits until so many segments have been made.
+#[track_caller]
+fn settled(store: &Store, segments: u64) {
+    until(|| store.status().history.unwrap().segments >= segments);
+}
+
+#[test]
+fn memory_and_segments_are_one_and_survive_a_restart() {
+    let place = Place::new("one");
+    let store = place.open();
+    let mut expected = fill(&store, 0, 20_000);
+    settled(&store, 3);
+    holds(&store, &expected);
+    assert!(store.status().evicted == 0, "{:?}", store.status());
+    // What memory has newer versions of is found on disk within a moment, and counted once.
+    until(|| store.status().records == expected.len() as u64);
+    store.close();
+    let latest = store.latest();
+    drop(store);
+    let store = place.open();
+    assert!(store.latest() >= latest);
+    holds(&store, &expected);
+    settled(&store, 4);
+    holds(&store, &expected);
+    expected.extend(fill(&store, 20_000, 5_000));
+    // Closed after a restart, and long after its segment was written.
+    let old = closed(5_001, &info(1, "nginx"));
+    store.apply(vec![old.clone()]);
+    expected.insert(old.id, old);
+    holds(&store, &expected);
+    store.close();
+    drop(store);
+    holds(&place.open(), &expected);
+}
+
+#[test]
+fn nothing_is_shown_twice_while_records_move_from_memory_to_disk() {
+    let place = Place::new("moving");
+    let store = place.open();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut looks = 0;
+            while !done.load(Ordering::SeqCst) || looks < 3 {
+                let mut seen = std::collections::HashSet::new();
+                store.for_each(&everything(), Columns::NONE, &mut |view| {
+                    assert!(seen.insert(view.id()), "{} was shown twice", view.id());
+                });
+                let page = Page { limit: Some(3_000), ..Page::default() };
+                let listed = store.list(&everything(), &page).unwrap().connections;
+                let ranks: Vec<_> = listed.iter().map(|c| (c.time, c.id)).collect();
+                assert!(ranks.is_sorted_by(|a, b| a > b));
+                looks += 1;
+            }
+        });
+        let expected = fill(&store, 0, 15_000);
+        done.store(true, Ordering::SeqCst);
+        reader.join().unwrap();
+        holds(&store, &expected);
+    });
+}
+
+#[test]
+fn only_earlier_segments_are_hidden_by_what_is_superseded() {
+    let place = Place::new("superseded");
+    let curl = info(7, "curl");
+    let mut rotated = Vec::new();
+    for (segments, record) in [(1, established(1, &curl)), (2, closed(1, &curl))] {
+        place.open().apply(vec![record]);
+        let store = place.open();
+        settled(&store, segments);
+        rotated.push(store.archive.as_ref().unwrap().rotated());
+    }
+    let store = place.open();
+    let newest = closed(1, &curl);
+    let expected = HashMap::from([(newest.id, newest.clone())]);
+    // As somebody says who knew of the first segment alone, and comes late.
+    store.archive.as_ref().unwrap().supersede(newest.id, rotated[0]);
+    holds(&store, &expected);
+    // Its threads hide what they find before they end.
+    store.close();
+    holds(&store, &expected);
+}
+
+#[test]
+fn what_is_superseded_once_more_is_not_forgotten() {
+    let (superseded, id) = (Superseded::default(), refused(1, &info(7, "curl")).id);
+    superseded.add(id, 5);
+    let hidden = superseded.now();
+    superseded.add(id, 9);
+    superseded.add(id, 2);
+    superseded.remove(&hidden);
+    assert_eq!(superseded.now().get(&id), Some(&9));
+    superseded.remove(&superseded.now());
+    assert!(superseded.now().is_empty());
+}
+
+#[test]
+fn any_record_at_all_comes_back_as_it_was() {
+    let place = Place::new("any");
+    let store = place.open();
+    let mut random = Random(7);
+    let mut expected = HashMap::new();
+    for n in 0..4_000 {
+        let mut c = random.connection();
+        c.id.start_ns = n;
+        store.apply(vec![c.clone()]);
+        expected.insert(c.id, c);
+    }
+    store.close();
+    drop(store);
+    let store = place.open();
+    holds(&store, &expected);
+    settled(&store, 1);
+    // Pushes them out of memory.
+    expected.extend(fill(&store, 10_000, 8_000));
+    settled(&store, 3);
+    holds(&store, &expected);
+    drop(store);
+    holds(&place.open(), &expected);
+}
+
+#[test]
+fn filters_mean_the_same_on_disk_as_on_records() {
+    use crate::query::filter::parse_at;
+    let place = Place::new("filters");
+    let store = place.open();
+    let mut random = Random(3);
+    let mut all: HashMap<ConnectionId, Connection> = HashMap::new();
+    for n in 0..3_000 {
+        let mut c = random.connection();
+        c.id.start_ns = n;
+        all.insert(c.id, c.clone());
+        store.apply(vec![c]);
+    }
+    drop(store);
+    let store = place.open();
+    settled(&store, 1);
+    drop(store);
+    // Nothing is in memory.
+    let store = place.open();
+    let parameters: [(&str, &[&str]); 15] = [
+        ("process", &["curl", "a\\,b,docker"]),
+        ("pid", &["1,2", "7"]),
+        ("uid", &["0", "1,2"]),
+        ("unit", &["nginx.service", "curl"]),
+        ("container", &["012345", "short,docker"]),
+        ("remote", &["10.0.0.1,10.0.0.2", "0:0:0:3::1"]),
+        ("cidr", &["10.0.0.0/30", "::/0"]),
+        ("host_name", &[".example.com", "curl"]),
+        ("port", &["1", "2,3"]),
+        ("protocol", &["tcp,udp", "unix"]),
+        ("direction", &["inbound"]),
+        ("state", &["open", "closed,connecting"]),
+        ("outcome", &["unsuccessful", "established,in_progress"]),
+        ("since", &["2023-11-14T22:13:20Z", "2023-11-14T22:13:20.2Z"]),
+        ("until", &["2023-11-14T22:13:20.3Z"]),
+    ];
+    for round in 0..120 {
+        let mut pairs = Vec::new();
+        for (name, values) in &parameters {
+            if random.one_in(5) {
+                pairs.push((*name, random.one(values)));
+            }
+        }
+        let mut selection = Selection::from(parse_at(pairs.clone(), epoch()).unwrap().0);
+        if round % 7 == 0 {
+            selection.command = Some("curl".to_owned());
+            selection.attempts_only = true;
+        }
+        let expected = all.values().filter(|c| selection.matches(c)).count() as u64;
+        assert_eq!(store.count(&selection), expected, "{pairs:?}");
+        let newest = all.values().filter(|c| selection.matches(c)).map(|c| c.time).max();
+        let newest = newest.map(|time| crate::store::row::wide(crate::store::row::nanos(time)));
+        assert_eq!(store.newest(&selection), newest, "{pairs:?}");
+    }
+}
+
+/// A journal of some flushes, and where each ends.
+fn journal_of(flushes: u64) -> (Vec<u8>, Vec<usize>) {
+    let mut bytes = journal::head().unwrap();
+    let mut ends = vec![bytes.len()];
+    for n in 0..flushes {
+        let mut encoder = encode::Encoder::default();
+        encoder.push(&Fields::of(&refused(n, &info(7, "curl")), n), || None);
+        bytes.extend(journal::encode(&encoder.finish().unwrap()).unwrap());
+        ends.push(bytes.len());
+    }
+    (bytes, ends)
+}
+
+#[test]
+fn a_journal_that_is_cut_anywhere_yields_its_whole_flushes() {
+    let (bytes, ends) = journal_of(2);
+    // Every place in the last flush, and some before.
+    let cuts = (0..ends[1]).step_by(37).chain([ends[0]]).chain(ends[1]..=bytes.len());
+    for cut in cuts {
+        let found = journal::find(&bytes[..cut]);
+        let whole = ends.iter().filter(|end| **end <= cut).count().saturating_sub(1);
+        assert_eq!(found.flushes.len(), whole, "cut at {cut}");
+        assert_eq!(found.corrupt, 0, "cut at {cut}");
+        let at_an_end = cut == 0 || ends.contains(&cut);
+        assert_eq!(found.torn == 0, at_an_end, "cut at {cut}");
+        if cut % 997 == 0 || at_an_end {
+            assert_eq!(journal::read(&bytes[..cut]).batches.len(), whole, "cut at {cut}");
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_costs_its_own_flush_and_is_never_taken_for_data() {
+    let (bytes, ends) = journal_of(3);
+    for flipped in (0..bytes.len()).step_by(13) {
+        let mut broken = bytes.clone();
+        broken[flipped] ^= 1 << (flipped % 8);
+        let found = journal::find(&broken);
+        if flipped >= ends[0] {
+            assert_eq!(found.flushes.len(), 2, "flipped at {flipped}");
+            assert!(found.corrupt > 0 || found.torn > 0, "flipped at {flipped}");
+        }
+        if flipped % 199 == 0 {
+            journal::read(&broken);
+        }
+    }
+}
+
+#[test]
+fn files_that_are_damaged_are_set_aside_and_the_rest_is_served() {
+    let place = Place::new("damaged");
+    let store = place.open();
+    fill(&store, 0, 12_000);
+    settled(&store, 2);
+    drop(store);
+    settled(&place.open(), 3);
+    let segments = place.files(".parquet");
+    assert!(segments.len() >= 3);
+    let held = place.open().count(&everything());
+    for flip in [10, 5_000, 9_999] {
+        let path = &place.files(".parquet")[0];
+        let mut bytes = std::fs::read(path).unwrap();
+        let at = bytes.len() * flip / 10_000;
+        bytes[at] ^= 16;
+        std::fs::write(path, bytes).unwrap();
+        let store = place.open();
+        let recovery = store.status().history.unwrap().recovery;
+        assert_eq!(recovery.set_aside.len(), 1);
+        assert!(store.count(&everything()) < held);
+        let aside = place.files(".corrupt").pop().unwrap();
+        let mut bytes = std::fs::read(&aside).unwrap();
+        bytes[at] ^= 16;
+        std::fs::write(&aside, bytes).unwrap();
+        std::fs::rename(&aside, path).unwrap();
+    }
+    // What is not the program's is left alone.
+    std::fs::write(place.0.join("notes.txt"), "x").unwrap();
+    std::fs::write(place.0.join("000000000099.parquet.tmp"), "x").unwrap();
+    let store = place.open();
+    assert_eq!(store.count(&everything()), held);
+    assert!(place.0.join("notes.txt").exists());
+    assert!(place.files(".tmp").is_empty());
+}
+
+#[test]
+fn a_second_server_is_refused_and_files_are_the_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new("second");
+    let store = place.open();
+    let error = Store::open(1 << 20, &place.options()).unwrap_err().to_string();
+    assert!(error.contains("another server keeps its history there"), "{error}");
+    store.apply(vec![refused(1, &info(1, "curl"))]);
+    store.close();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&place.0), 0o700);
+    assert_eq!(place.files(".arrow").len(), 1);
+    for path in place.files("") {
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+}
+
+#[test]
+fn the_oldest_go_first_by_size_and_by_age() {
+    let place = Place::new("limits");
+    let limited = HistoryOptions { limit_bytes: 400_000, ..place.options() };
+    let store = Store::open(1 << 20, &limited).unwrap();
+    fill(&store, 0, 40_000);
+    store.close();
+    let status = store.status();
+    let history = status.history.clone().unwrap();
+    assert!(history.bytes <= 400_000 + 200_000, "{history:?}");
+    assert!(status.evicted > 0);
+    assert!(store.get(refused(0, &info(0, "curl")).id).is_none());
+    assert!(store.count(&everything()) >= history.records);
+    assert!(store.evicted_between(Some(micros(0)), micros(1_000_000)) >= status.evicted);
+    drop(store);
+    // The records of the tests are years old.
+    let aged = HistoryOptions { max_age: Some(Duration::from_secs(3600)), ..place.options() };
+    let store = Store::open(1 << 20, &aged).unwrap();
+    assert_eq!(store.status().history.unwrap().segments, 0);
+    assert!(place.files(".parquet").is_empty());
+}
+
+#[test]
+fn a_window_reads_only_what_lies_in_it() {
+    let place = Place::new("window");
+    let store = place.open();
+    let expected = fill(&store, 0, 12_000);
+    settled(&store, 2);
+    for (since, until) in
+        [(0, 12_000), (10, 20), (3_000, 9_000), (11_990, 20_000), (20_000, 30_000)]
+    {
+        let filter =
+            Filter { since: Some(micros(since)), until: Some(micros(until)), ..Filter::default() };
+        let selection = Selection::from(filter);
+        let inside = expected.values().filter(|c| selection.matches(c)).count() as u64;
+        assert_eq!(store.count(&selection), inside);
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_back_makes_no_later_version_the_older() {
+    let place = Place::new("clock");
+    let store = place.open();
+    let curl = info(7, "curl");
+    // As if the clock had been years ahead.
+    lock(&store.writer).next_seq += 1_000_000_000_000_000;
+    store.apply((0..2_000).map(|n| established(n, &curl)).collect());
+    settled(&store, 1);
+    let latest = store.latest();
+    drop(store);
+    let store = place.open();
+    assert!(store.latest() >= latest);
+    // Attempts that seem to come before those that are there.
+    let before = |n: u64| Connection { time: micros(-(n as i64)), ..refused(5_000 + n, &curl) };
+    store.apply((0..2_000).map(before).collect());
+    store.apply(vec![closed(3, &curl)]);
+    settled(&store, 2);
+    let check = |store: &Store| {
+        assert_eq!(store.get(closed(3, &curl).id), Some(closed(3, &curl)));
+        assert_eq!(all(store, Sort::Newest).len(), 4_000);
+        let filter = Filter { until: Some(micros(0)), ..Filter::default() };
+        assert_eq!(store.count(&filter.into()), 1_999);
+    };
+    check(&store);
+    drop(store);
+    check(&place.open());
+}
+
+/// A file system of its own, which goes with the test.
+struct Small(Place);
+
+impl Small {
+    fn mount(name: &str, size: &str) -> Option<Self> {
+        use rustix::mount::{MountFlags, mount};
+        let place = Place::new(name);
+        std::fs::create_dir(&place.0).unwrap();
+        let options = std::ffi::CString::new(format!("size={size}")).unwrap();
+        match mount("tmpfs", &place.0, "tmpfs", MountFlags::empty(), options.as_c_str()) {
+            Ok(()) => Some(Small(place)),
+            Err(error) => {
+                println!("skipped: a small file system cannot be mounted here: {error}");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn a_full_disk_stops_history_and_nothing_else_until_there_is_room() {
+    let Some(small) = Small::mount("full", "4m") else { return };
+    let filler = small.0.0.join("filler");
+    std::fs::write(&filler, vec![1; 2 << 20]).unwrap();
+    let store = small.0.open();
+    let curl = info(7, "curl");
+    let mut next = 0;
+    let mut add = |count: u64| {
+        for n in (next..next + count).step_by(100) {
+            store.apply((n..n + 100).map(|n| refused(n, &curl)).collect());
+        }
+        next += count;
+    };
+    for _ in 0..1_000 {
+        add(1_000);
+        if store.history_stopped().is_some() {
+            break;
+        }
+    }
+    let why = store.history_stopped().expect("the disk was never full");
+    assert!(why.contains("nearly full") || why.contains("space"), "{why}");
+    add(20_000);
+    let status = store.status();
+    assert!(status.history.as_ref().unwrap().unwritten > 0, "{status:?}");
+    std::fs::remove_file(&filler).unwrap();
+    until(|| store.history_stopped().is_none());
+    let made = store.status().history.unwrap().segments;
+    add(5_000);
+    settled(&store, made + 1);
+    let status = store.status();
+    assert_eq!(status.records + status.evicted, next);
+    assert_eq!(store.count(&everything()), status.records);
+    drop(store);
+}
+
+/// How often the process is killed.
+fn kills() -> u64 {
+    std::env::var("NETSPY_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(10)
+}
+
+const WRITER: &str = "NETSPY_TEST_WRITES_HISTORY_IN";
+
+#[test]
+fn what_was_there_a_second_before_a_kill_is_there_once() {
+    if let Ok(directory) = std::env::var(WRITER) {
+        writes_until_it_is_killed(directory.into());
+    }
+    let place = Place::new("killed");
+    let mut random = Random(11);
+    for round in 0..kills() {
+        let acknowledged = killed(&place, Duration::from_millis(1_100 + random.next(900)));
+        let store = Store::open(8 << 20, &place.options()).unwrap();
+        let mut ids = Vec::new();
+        store.for_each(&everything(), Columns::NONE, &mut |view| ids.push(view.id().start_ns));
+        ids.sort_unstable();
+        let listed = ids.len();
+        ids.dedup();
+        assert_eq!(ids.len(), listed, "round {round}: a record is there twice");
+        assert_eq!(store.count(&everything()), listed as u64);
+        for n in 0..acknowledged {
+            let id = refused(n, &info(7, "curl")).id;
+            let there = ids.binary_search(&id.start_ns).is_ok();
+            assert!(there, "round {round}: {n} of {acknowledged} is missing, {listed} are there");
+        }
+        let history = store.status().history.unwrap();
+        assert!(history.recovery.set_aside.is_empty(), "{history:?}");
+    }
+}
+
+/// Numbers are written out once the record is taken in.
+fn writes_until_it_is_killed(directory: PathBuf) -> ! {
+    use std::io::Write;
+    let options = HistoryOptions { directory, limit_bytes: 1 << 30, max_age: None };
+    let store = Store::open(8 << 20, &options).unwrap();
+    let curl = info(7, "curl");
+    let mut out = std::io::stdout();
+    let mut next = store.count(&everything());
+    loop {
+        store.apply((next..next + 20).map(|n| in_progress(n, &curl)).collect());
+        store.apply((next..next + 20).map(|n| refused(n, &curl)).collect());
+        next += 20;
+        writeln!(out, "\nhas {next}").unwrap();
+    }
+}
+
+/// Kills a writer, so long after it began; how many records it had a second before.
+fn killed(place: &Place, after: Duration) -> u64 {
+    use std::io::BufRead;
+    use std::process::{Command, Stdio};
+    let name = "store::history::tests::what_was_there_a_second_before_a_kill_is_there_once";
+    let mut writer = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(WRITER, &place.0)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = std::io::BufReader::new(writer.stdout.take().unwrap()).lines();
+    let numbers =
+        lines.map_while(Result::ok).filter_map(|line| line.strip_prefix("has ")?.parse().ok());
+    let mut seen: Vec<(Instant, u64)> = Vec::new();
+    let mut end = None;
+    for number in numbers {
+        let now = Instant::now();
+        seen.push((now, number));
+        if now >= *end.get_or_insert(now + after) {
+            break;
+        }
+    }
+    let killed = Instant::now();
+    writer.kill().unwrap();
+    writer.wait().unwrap();
+    let before = |(at, _): &&(Instant, u64)| killed.duration_since(*at) > Duration::from_secs(1);
+    seen.iter().rev().find(before).map_or(0, |(_, number)| *number)
+}

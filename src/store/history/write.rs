@@ -1,0 +1,238 @@
+//! The thread that writes journals.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::encode::Encoder;
+use super::fields::Fields;
+use super::journal::{self, Journal};
+use super::part::{find_all, superseded_in};
+use super::{FLUSH_CHANGES, FLUSH_EVERY, Item, RETRY_EVERY, Shared, lock};
+use crate::event::{Connection, ConnectionId};
+
+/// How often files are looked at for their age.
+const LIMITS_EVERY: Duration = Duration::from_secs(30);
+
+struct Writer<'a> {
+    shared: &'a Shared,
+    /// Of the journal that is written now, and of the segment that its group becomes.
+    number: u64,
+    journal: Option<Journal>,
+    encoder: Encoder,
+    last: u64,
+    synced: Instant,
+    unsynced: bool,
+}
+
+/// Writes until the queue is closed; the first journal has this number.
+pub(super) fn run(shared: &Shared, first: u64) {
+    let mut writer = Writer {
+        shared,
+        number: first,
+        journal: None,
+        encoder: Encoder::default(),
+        last: 0,
+        synced: Instant::now(),
+        unsynced: false,
+    };
+    let mut looked = Instant::now();
+    loop {
+        let (items, closed) = writer.next();
+        for item in items {
+            match item {
+                Item::Changes(first, changes) => writer.changes(first, &changes),
+                Item::Group(group) => writer.group(group),
+            }
+        }
+        writer.flush();
+        writer.sync(closed);
+        writer.retry();
+        shared.hide_superseded();
+        if looked.elapsed() >= LIMITS_EVERY {
+            looked = Instant::now();
+            shared.keep_limits();
+        }
+        if closed {
+            break;
+        }
+    }
+    lock(&shared.groups).closed = true;
+    shared.rotated_news.notify_all();
+}
+
+impl Writer<'_> {
+    /// Waits for what is to be written, for a while; whether this is all.
+    fn next(&self) -> (VecDeque<Item>, bool) {
+        let has_group =
+            |items: &VecDeque<Item>| items.iter().any(|item| matches!(item, Item::Group(_)));
+        let mut queue = lock(&self.shared.queue);
+        let until = Instant::now() + FLUSH_EVERY;
+        while queue.changes < FLUSH_CHANGES && !queue.closed && !has_group(&queue.items) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let waited = self.shared.moved.wait_timeout(queue, left);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        queue.changes = 0;
+        let taken = (std::mem::take(&mut queue.items), queue.closed);
+        drop(queue);
+        self.shared.moved.notify_all();
+        taken
+    }
+
+    fn changes(&mut self, first: u64, changes: &[Connection]) {
+        for (version, c) in (first..).zip(changes) {
+            self.encoder.push(&Fields::of(c, version), || Some(c.clone()));
+            self.last = version;
+            if self.encoder.len() >= FLUSH_CHANGES {
+                self.flush();
+            }
+        }
+    }
+
+    /// Ends the journal of this group and hands the group on, to become a segment.
+    fn group(&mut self, group: crate::store::archive::Group) {
+        self.flush();
+        self.sync(true);
+        self.journal = None;
+        if !group.segments.is_empty() {
+            lock(&self.shared.groups).waiting.push_back((self.number, group));
+            self.shared.rotated_news.notify_all();
+        }
+        self.number += 1;
+    }
+
+    fn flush(&mut self) {
+        if self.encoder.len() == 0 {
+            return;
+        }
+        let encoder = std::mem::take(&mut self.encoder);
+        let count = encoder.len() as u64;
+        if self.shared.is_failing() || self.append(encoder).is_err() {
+            self.shared.unwritten.fetch_add(count, Ordering::Relaxed);
+            self.shared.wants_group.store(true, Ordering::SeqCst);
+        }
+        self.shared.written.store(self.last, Ordering::Relaxed);
+    }
+
+    fn append(&mut self, encoder: Encoder) -> io::Result<()> {
+        let path = self.shared.directory.journal(self.number);
+        let write = || -> io::Result<()> {
+            let bytes = encoder.finish().and_then(|batch| journal::encode(&batch));
+            let bytes = bytes.map_err(io::Error::other)?;
+            self.shared.needs_room(bytes.len() as u64)?;
+            let journal = match &mut self.journal {
+                Some(journal) => journal,
+                None => {
+                    let journal = Journal::begin(self.shared.directory.create(&path)?)?;
+                    self.shared.directory.sync()?;
+                    self.journal.insert(journal)
+                }
+            };
+            journal.append(&bytes)?;
+            self.shared.journal_bytes.store(journal.bytes(), Ordering::Relaxed);
+            self.unsynced = true;
+            Ok(())
+        };
+        let written = write();
+        if let Err(error) = &written {
+            self.shared.fail("cannot write", &path, error);
+        }
+        written
+    }
+
+    fn sync(&mut self, now: bool) {
+        if !self.unsynced || !(now || self.synced.elapsed() >= FLUSH_EVERY) {
+            return;
+        }
+        if let Some(journal) = &self.journal
+            && let Err(error) = journal.sync()
+        {
+            self.shared.fail("cannot sync", &self.shared.directory.journal(self.number), &error);
+        }
+        (self.synced, self.unsynced) = (Instant::now(), false);
+    }
+
+    /// Looks whether there is room again.
+    fn retry(&mut self) {
+        let tried = self.synced.elapsed();
+        if !self.shared.is_failing() || tried < RETRY_EVERY {
+            return;
+        }
+        self.synced = Instant::now();
+        let probe = self.shared.directory.path().join("probe.tmp");
+        let written = self.shared.needs_room(1 << 20).and_then(|()| {
+            let mut file = self.shared.directory.create(&probe)?;
+            io::Write::write_all(&mut file, &[0; 4096])?;
+            file.sync_data()
+        });
+        let _ = std::fs::remove_file(&probe);
+        if written.is_ok() {
+            self.shared.works();
+        }
+    }
+}
+
+impl Shared {
+    /// An error where there is no room for so many bytes.
+    pub(super) fn needs_room(&self, bytes: u64) -> io::Result<()> {
+        match self.directory.room()? {
+            room if room >= bytes => Ok(()),
+            room => Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                format!(
+                    "the file system is nearly full: {room} bytes may still be used, {bytes} are \
+                     needed; make room, or lower --disk-limit"
+                ),
+            )),
+        }
+    }
+
+    /// Finds and hides the rows of which memory has newer versions.
+    fn hide_superseded(&self) {
+        let ids = self.superseded.now();
+        if ids.is_empty() {
+            return;
+        }
+        for segment in self.segments().iter() {
+            let here: HashSet<_> = superseded_in(&ids, segment).collect();
+            if here.is_empty() {
+                continue;
+            }
+            match find_all(segment, &here) {
+                Ok(found) => {
+                    segment.hide(found.into_iter().map(|(_, row)| row));
+                }
+                Err(error) => segment.complain(&error),
+            }
+        }
+        self.superseded.remove(&ids);
+    }
+
+    /// Where earlier versions of these records lie, by segment.
+    pub(super) fn find_earlier(
+        &self,
+        ids: &HashSet<ConnectionId>,
+    ) -> HashMap<u64, Vec<(ConnectionId, u32)>> {
+        let mut earlier = HashMap::new();
+        for segment in self.segments().iter() {
+            let here: HashSet<_> = ids.iter().copied().filter(|id| segment.may_hold(*id)).collect();
+            if here.is_empty() {
+                continue;
+            }
+            match find_all(segment, &here) {
+                Ok(found) if found.is_empty() => {}
+                Ok(found) => {
+                    earlier.insert(segment.number, found);
+                }
+                Err(error) => segment.complain(&error),
+            }
+        }
+        earlier
+    }
+}
