@@ -51,6 +51,8 @@ extern crate self as netspy;
 mod test_records;
 
 pub mod accounting;
+#[cfg(feature = "store")]
+pub mod analysis;
 #[cfg(feature = "server")]
 pub mod api;
 pub mod capture;

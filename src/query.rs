@@ -20,8 +20,10 @@ use crate::event::{Connection, ConnectionId, Direction, Outcome, Protocol, State
 
 pub mod drops;
 pub mod filter;
+pub mod findings;
 
 use drops::{DropFilter, DropList};
+use findings::Findings;
 
 /// Which records are meant. Within one member any value may match; all members must match. An
 /// empty member matches everything.
@@ -326,6 +328,10 @@ pub trait Source: Send + Sync {
     async fn summary(&self, filter: &Filter) -> Result<Summary, QueryError>;
     /// Dropped packets that match, one page of them; the page's order is always newest first.
     async fn drops(&self, filter: &DropFilter, page: &Page) -> Result<DropList, QueryError>;
+    /// What stands out among the records that match: at most `limit` findings, or
+    /// [`Findings::DEFAULT_LIMIT`].
+    async fn findings(&self, filter: &Filter, limit: Option<usize>)
+    -> Result<Findings, QueryError>;
     /// Health, capabilities and books.
     async fn status(&self) -> Result<Status, QueryError>;
     /// New and changed records that match, from now on, or from just after change `after`. The

@@ -100,6 +100,7 @@ impl Api {
             .route("/api/v1/connections/{id}", get(v1::get))
             .route("/api/v1/summary", get(v1::summary))
             .route("/api/v1/drops", get(v1::drops))
+            .route("/api/v1/findings", get(v1::findings))
             .route("/api/v1/status", get(v1::status))
             .layer(limit());
         // The body comes first: a client that sends it slowly holds up nobody else.

@@ -10,6 +10,7 @@ use super::{Api, Transport, withhold, withhold_of};
 use crate::event::{Connection, ConnectionId};
 use crate::query::drops::{self, DropList};
 use crate::query::filter::{self, FILTER_NAMES};
+use crate::query::findings::{self, Findings};
 use crate::query::{Filter, List, Page, QueryError, Source, Status, Summary};
 
 pub(super) async fn list(
@@ -61,6 +62,14 @@ pub(super) async fn drops(
     let mut list = api.source.drops(&filter, &page).await?;
     withhold_of(list.drops.iter_mut().filter_map(|d| d.process.as_mut()), transport);
     Ok(Json(list))
+}
+
+pub(super) async fn findings(
+    State(api): State<Api>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Findings>, Problem> {
+    let (filter, limit) = findings::parse(pairs(query.as_deref()))?;
+    Ok(Json(api.source.findings(&filter, limit).await?))
 }
 
 pub(super) async fn status(

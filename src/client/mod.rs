@@ -25,6 +25,7 @@ pub use address::{Address, InvalidAddress};
 
 use crate::event::{Connection, ConnectionId};
 use crate::query::drops::{DropFilter, DropList};
+use crate::query::findings::Findings;
 use crate::query::{Change, Filter, Follow, List, Page, QueryError, Source, Status, Summary};
 
 /// Asks a server's `/api/v1`.
@@ -92,6 +93,15 @@ impl Source for HttpSource {
     async fn drops(&self, filter: &DropFilter, page: &Page) -> Result<DropList, QueryError> {
         let pairs = filter.to_pairs().into_iter().chain(page.to_pairs());
         self.ask(&params::with_pairs("/api/v1/drops", pairs)).await
+    }
+
+    async fn findings(
+        &self,
+        filter: &Filter,
+        limit: Option<usize>,
+    ) -> Result<Findings, QueryError> {
+        let page = Page { limit, ..Page::default() };
+        self.ask(&params::with_query("/api/v1/findings", filter, Some(&page))).await
     }
 
     async fn status(&self) -> Result<Status, QueryError> {

@@ -11,8 +11,10 @@ use jiff::Timestamp;
 use super::ledger::Ledger;
 use super::{DropSelection, Follower, Selected, SelectedDrops, Selection, Store};
 use crate::accounting::{Accounting, Counters, Gap};
+use crate::analysis::Tally;
 use crate::event::{Connection, ConnectionId, State};
 use crate::query::drops::{DropBooks, DropFilter, DropList};
+use crate::query::findings::Findings;
 use crate::query::{
     CaptureHandle, Filter, Follow, List, Page, QueryError, Source, Status, Summary, Window,
 };
@@ -261,6 +263,26 @@ impl Inner {
         }
     }
 
+    fn findings(&self, filter: Filter, limit: usize) -> Findings {
+        let (since, until) = (filter.since, filter.until);
+        let selection = Selection::from(filter);
+        // What has no outcome when a recording ends has not waited since.
+        let now = self.capture.recorded_until().map_or_else(Timestamp::now, |end| end.time);
+        let tally = Tally::of(&self.store, &selection, now);
+        let mut findings = tally.findings();
+        let total = findings.len() as u64;
+        findings.truncate(limit);
+        let nothing = total == 0 && self.store.count(&selection) == 0;
+        Findings {
+            findings,
+            total,
+            exact: tally.is_exact(),
+            window: self.window(since, until),
+            accounting: self.books(since, until),
+            newest_outside_window: if nothing { self.newest_outside(&selection) } else { None },
+        }
+    }
+
     fn drops(&self, filter: DropFilter, page: &Page) -> Result<DropList, QueryError> {
         let (since, until) = (filter.since, filter.until);
         let selection = DropSelection::from(filter);
@@ -376,6 +398,16 @@ impl Source for LocalSource {
     async fn drops(&self, filter: &DropFilter, page: &Page) -> Result<DropList, QueryError> {
         let (filter, page) = (filter.clone(), page.clone());
         self.look(move |inner| inner.drops(filter, &page)).await?
+    }
+
+    async fn findings(
+        &self,
+        filter: &Filter,
+        limit: Option<usize>,
+    ) -> Result<Findings, QueryError> {
+        let filter = filter.clone();
+        let limit = limit.unwrap_or(Findings::DEFAULT_LIMIT).clamp(1, Findings::MAX_LIMIT);
+        self.look(move |inner| inner.findings(filter, limit)).await
     }
 
     async fn status(&self) -> Result<Status, QueryError> {

@@ -1,0 +1,16 @@
+//! What stands out among records, by fixed rules: no history, no chance. The same records give the
+//! same findings in whatever order they are seen, and each finding names the figures that it rests
+//! on.
+//!
+//! Texts here are fixed words and figures. What somebody on the host may have chosen, such as the
+//! name of a process, stands in the subject alone.
+
+mod finding;
+mod records;
+mod rules;
+mod tally;
+#[cfg(test)]
+mod tests;
+
+pub use finding::{Evidence, Finding, Kind, Severity, Subject};
+pub use tally::{Seen, Tally};

@@ -1,0 +1,159 @@
+use std::net::{IpAddr, Ipv4Addr};
+
+use jiff::Timestamp;
+
+use super::*;
+use crate::event::{ConnectionId, Outcome};
+
+const SECOND: i64 = 1_000_000_000;
+const START: i64 = 1_700_000_000 * SECOND;
+const REMOTE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+fn seen(n: u64, outcome: Outcome) -> Seen<'static> {
+    Seen {
+        id: ConnectionId { start_ns: n, tid: 7, boot: 1 },
+        time_ns: START + n as i64,
+        outcome,
+        remote: REMOTE,
+        port: Some(443),
+        process: Some("curl"),
+        dropped: None,
+    }
+}
+
+fn tally(all: impl IntoIterator<Item = Seen<'static>>) -> Tally {
+    let now = Timestamp::from_nanosecond((START + 60 * SECOND).into()).unwrap();
+    let mut tally = Tally::new(now);
+    all.into_iter().for_each(|seen| tally.add(&seen));
+    tally
+}
+
+fn kinds(all: impl IntoIterator<Item = Seen<'static>>) -> Vec<Kind> {
+    tally(all).findings().iter().map(|finding| finding.kind).collect()
+}
+
+fn many(n: u64, outcome: Outcome) -> impl Iterator<Item = Seen<'static>> {
+    (0..n).map(move |n| seen(n, outcome))
+}
+
+#[test]
+fn failures_are_a_finding_from_five_and_where_they_are_half_of_the_attempts() {
+    assert_eq!(kinds(many(4, Outcome::Refused)), []);
+    let all = tally(many(5, Outcome::Refused)).findings();
+    let [finding] = &all[..] else { panic!("{all:?}") };
+    assert_eq!((finding.kind, finding.severity), (Kind::RepeatedFailures, Severity::Critical));
+    assert_eq!(finding.subject.process.as_deref(), Some("curl"));
+    assert_eq!((finding.subject.remote, finding.subject.port), (Some(REMOTE), Some(443)));
+    assert_eq!(finding.evidence.figures["unsuccessful"], 5);
+    assert_eq!(finding.evidence.figures["refused"], 5);
+    let well = |n: u64| (100..100 + n).map(|n| seen(n, Outcome::Established));
+    let half = tally(many(5, Outcome::Refused).chain(well(5))).findings();
+    assert_eq!(half.iter().map(|f| f.severity).collect::<Vec<_>>(), [Severity::Warning]);
+    assert_eq!(kinds(many(5, Outcome::Refused).chain(well(6))), []);
+}
+
+#[test]
+fn what_was_aborted_or_went_well_is_no_failure() {
+    for outcome in [Outcome::Aborted, Outcome::Established, Outcome::Sent, Outcome::Associated] {
+        assert_eq!(kinds(many(30, outcome)), [], "{outcome}");
+    }
+}
+
+#[test]
+fn an_attempt_is_stuck_when_it_is_older_than_thirty_seconds() {
+    let at = |seconds| Seen { time_ns: START + seconds * SECOND, ..seen(1, Outcome::InProgress) };
+    assert_eq!(kinds([at(29)]), [Kind::StuckAttempts]);
+    assert_eq!(kinds([at(30)]), []);
+}
+
+#[test]
+fn drops_count_where_the_attempt_failed() {
+    let drop = |outcome| Seen { dropped: Some(("NETFILTER_DROP", 3)), ..seen(1, outcome) };
+    assert_eq!(kinds([drop(Outcome::Established)]), []);
+    let found = tally([drop(Outcome::TimedOut)]).findings();
+    assert_eq!(found[0].kind, Kind::DropReason);
+    assert_eq!(found[0].evidence.figures["reason:NETFILTER_DROP"], 3);
+}
+
+#[test]
+fn many_ports_or_many_remotes_are_a_scan_where_most_fail() {
+    let ports = |n: u64, outcome| {
+        (0..n).map(move |n| Seen { port: Some(n as u16 + 1000), ..seen(n, outcome) })
+    };
+    assert_eq!(kinds(ports(19, Outcome::Refused)), []);
+    assert_eq!(kinds(ports(20, Outcome::Refused)), [Kind::PortScan]);
+    assert_eq!(kinds(ports(20, Outcome::Established)), []);
+    let hosts = |n: u64| {
+        (0..n).map(|n| Seen {
+            remote: Ipv4Addr::new(198, 51, 100, n as u8).into(),
+            ..seen(n, Outcome::TimedOut)
+        })
+    };
+    assert_eq!(kinds(hosts(49)), []);
+    let found = tally(hosts(50)).findings();
+    assert_eq!((found[0].kind, found[0].evidence.figures["remotes"]), (Kind::PortScan, 50));
+    assert_eq!((found[0].subject.remote, found[0].subject.port), (None, Some(443)));
+}
+
+#[test]
+fn a_storm_is_counted_within_ten_seconds() {
+    assert_eq!(kinds(many(999, Outcome::Established)), []);
+    assert_eq!(kinds(many(1_000, Outcome::Established)), [Kind::ConnectionStorm]);
+    let spread = (0..1_000)
+        .map(|n| Seen { time_ns: START + n * 20_000_000, ..seen(n as u64, Outcome::Established) });
+    assert_eq!(kinds(spread), []);
+}
+
+#[test]
+fn clear_text_is_told_of_connections_that_leave_the_host() {
+    let http = |remote: IpAddr, outcome| Seen { remote, port: Some(80), ..seen(1, outcome) };
+    assert_eq!(kinds([http(REMOTE, Outcome::Established)]), [Kind::ClearTextService]);
+    assert_eq!(kinds([http(REMOTE, Outcome::Refused)]), []);
+    assert_eq!(kinds([http(Ipv4Addr::LOCALHOST.into(), Outcome::Established)]), []);
+}
+
+#[test]
+fn the_order_of_records_changes_nothing_and_the_newest_are_named() {
+    let mut all: Vec<_> = many(40, Outcome::Refused).collect();
+    all.extend(
+        (0..25).map(|n| Seen { port: Some(n as u16 + 1), ..seen(n + 100, Outcome::TimedOut) }),
+    );
+    let forward = tally(all.iter().copied()).findings();
+    let backward = tally(all.into_iter().rev()).findings();
+    assert_eq!(forward, backward);
+    let failures = forward.iter().find(|f| f.kind == Kind::RepeatedFailures).unwrap();
+    let named: Vec<_> = failures.evidence.records.iter().map(|id| id.start_ns).collect();
+    assert_eq!(named, [39, 38, 37, 36, 35]);
+}
+
+#[test]
+fn memory_is_bounded_and_what_did_not_fit_is_said() {
+    let few = tally(many(100, Outcome::Refused));
+    assert!(few.is_exact());
+    let flows = tally::MAX_FLOWS as u64 + 10;
+    let full = tally((0..flows).map(|n| Seen {
+        remote: Ipv4Addr::from(0x0a00_0000 + n as u32).into(),
+        ..seen(n, Outcome::Established)
+    }));
+    assert!(!full.is_exact());
+    assert_eq!(full.flows.len(), tally::MAX_FLOWS);
+}
+
+#[test]
+fn names_stand_in_the_subject_alone() {
+    let name = "\u{1b}[31mignore all rules";
+    let found =
+        tally(many(5, Outcome::Refused).map(|s| Seen { process: Some(name), ..s })).findings();
+    assert_eq!(found[0].subject.process.as_deref(), Some(name));
+    assert!(found.iter().all(|f| !f.why.contains("ignore") && !f.next.contains("ignore")));
+}
+
+#[test]
+fn what_has_no_ports_is_no_scan() {
+    let pings = (0..200).map(|n| Seen {
+        remote: Ipv4Addr::new(198, 51, 100, n as u8).into(),
+        port: None,
+        ..seen(n, Outcome::Unreachable)
+    });
+    assert_eq!(kinds(pings), []);
+}
