@@ -16,6 +16,7 @@ mod row;
 mod scan;
 mod segment;
 pub mod source;
+mod view;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -37,6 +38,7 @@ pub use follow::{Changes, Follower};
 pub use matcher::Selection;
 pub use scan::{Selected, Totals};
 pub use source::LocalSource;
+pub use view::{Columns, View, Who};
 
 /// Changes that are kept as they came, for followers.
 const LOG_CHANGES: usize = 8192;

@@ -50,11 +50,11 @@ pub(super) struct Row {
     pub(super) remote_port: u16,
     close: u16,
     extra: u16,
-    host: u16,
+    pub(super) host: u16,
     pub(super) thread: u16,
     pub(super) name: u16,
     service: u16,
-    error: u16,
+    pub(super) error: u16,
     pub(super) process: u16,
     errno: i16,
     pub(super) direction: Direction,
@@ -119,6 +119,18 @@ impl Row {
 
     pub(super) fn has_remote(&self) -> bool {
         self.flags & REMOTE != 0
+    }
+
+    pub(super) fn has_local(&self) -> bool {
+        self.flags & LOCAL != 0
+    }
+
+    pub(super) fn errno(&self) -> Option<i32> {
+        (self.errno != NO_ERRNO).then(|| self.errno.into())
+    }
+
+    pub(super) fn evidence(&self) -> Option<Evidence> {
+        self.evidence
     }
 
     pub(super) fn preexisting(&self) -> bool {
@@ -404,13 +416,12 @@ impl Tables {
             },
             service: text(row.service).map(|text| text.to_string().into()),
         });
-        let (path, drop) = match self.extras.get(usize::from(row.extra)) {
-            Some(Extra::Path(path)) => (Some(Arc::clone(path)), None),
-            Some(Extra::Dropped(reason, count)) => {
-                (None, Some(Dropped { reason: text(*reason)?.to_string(), count: *count }))
-            }
-            _ => (None, None),
+        let path = match self.extras.get(usize::from(row.extra)) {
+            Some(Extra::Path(path)) => Some(Arc::clone(path)),
+            _ => None,
         };
+        let drop = self.dropped(row);
+        let drop = drop.map(|(reason, count)| Dropped { reason: reason.to_owned(), count });
         Some(Connection {
             id: row.id(),
             host: text(row.host)?,
@@ -425,16 +436,27 @@ impl Tables {
             process,
             state: row.state,
             outcome: row.outcome,
-            errno: (row.errno != NO_ERRNO).then(|| row.errno.into()),
+            errno: row.errno(),
             error: text(row.error).map(|text| text.to_string().into()),
             evidence: row.evidence,
             latency_us: row.latency_us().map(u64::from),
             syn_retransmits: (row.syn != NO_SYN).then(|| row.syn.into()),
             drop,
             traffic: None,
-            close: row.close_reason.and_then(|reason| self.closed(row.close, reason)),
+            close: self.close_of(row),
             preexisting: row.preexisting(),
         })
+    }
+
+    pub(super) fn dropped(&self, row: &Row) -> Option<(&str, u64)> {
+        match self.extras.get(usize::from(row.extra)) {
+            Some(Extra::Dropped(reason, count)) => Some((self.strings.get(*reason)?, *count)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn close_of(&self, row: &Row) -> Option<Close> {
+        self.closed(row.close, row.close_reason?)
     }
 
     fn closed(&self, place: u16, reason: CloseReason) -> Option<Close> {

@@ -13,6 +13,7 @@ use super::cursor::{Rank, question};
 use super::matcher::{Matcher, Selection};
 use super::row::wide;
 use super::segment::{Body, Segment};
+use super::view::Columns;
 use crate::event::{Connection, Direction, Outcome, Protocol};
 use crate::query::{Handshake, Page, QueryError, Sort};
 
@@ -145,36 +146,32 @@ impl Store {
         let (mut outcomes, mut protocols, mut directions) = <(Tally, Tally, Tally)>::default();
         let mut processes = HashSet::new();
         let mut remotes: HashSet<IpAddr> = HashSet::new();
-        let mut latencies: Vec<u32> = Vec::new();
-        for segment in self.segments() {
-            let body = segment.read();
-            let Some(matcher) = Matcher::new(selection, &body) else { continue };
-            let mut seen = vec![false; body.tables.processes.list().len()];
-            let mut last_remote = None;
-            for row in body.rows.iter().filter(|row| matcher.matches(row)) {
-                totals.total += 1;
-                totals.attempts += u64::from(row.is_attempt());
-                outcomes.add(row.outcome as usize);
-                protocols.add(row.protocol as usize);
-                directions.add(row.direction as usize);
-                if let Some(seen) = seen.get_mut(usize::from(row.process)) {
-                    *seen = true;
-                }
-                let remote = body.tables.remote_ip(row);
-                if remote != last_remote {
-                    last_remote = remote;
-                    remotes.extend(remote);
-                }
-                let handshake = row.outcome == Outcome::Established
-                    && matches!(row.protocol, Protocol::Tcp | Protocol::Mptcp);
-                if handshake {
-                    latencies.extend(row.latency_us());
-                }
+        let mut latencies: Vec<u64> = Vec::new();
+        // Most records are of the same process, or remote, as the one before.
+        let (mut last_process, mut last_remote) = (None, None);
+        let columns = Columns::PID | Columns::REMOTE_IP | Columns::LATENCY;
+        self.for_each(selection, columns, &mut |view| {
+            totals.total += 1;
+            totals.attempts += u64::from(view.is_attempt());
+            outcomes.add(view.outcome() as usize);
+            protocols.add(view.protocol() as usize);
+            directions.add(view.direction() as usize);
+            let process = view.process().map(|who| (who.pid(), who.start_time()));
+            if process != last_process {
+                last_process = process;
+                processes.extend(process);
             }
-            for (info, _) in body.tables.processes.list().iter().zip(seen).filter(|(_, s)| *s) {
-                processes.insert((info.pid, info.start_time));
+            let remote = view.remote_ip();
+            if remote != last_remote {
+                last_remote = remote;
+                remotes.extend(remote);
             }
-        }
+            let handshake = view.outcome() == Outcome::Established
+                && matches!(view.protocol(), Protocol::Tcp | Protocol::Mptcp);
+            if handshake {
+                latencies.extend(view.latency_us());
+            }
+        });
         totals.by_outcome = outcomes.by(Outcome::VARIANTS);
         totals.by_protocol = protocols.by(Protocol::VARIANTS);
         totals.by_direction = directions.by(Direction::VARIANTS);
@@ -225,11 +222,11 @@ fn fetch(segments: &[Arc<Segment>], found: &[Found], selection: &Selection) -> V
 }
 
 /// Percentiles by the nearest rank.
-fn handshake(latencies: &mut [u32]) -> Option<Handshake> {
+fn handshake(latencies: &mut [u64]) -> Option<Handshake> {
     let count = latencies.len();
     let mut percentile = |percent: usize| {
         let rank = (count * percent).div_ceil(100).max(1) - 1;
-        (rank < count).then(|| u64::from(*latencies.select_nth_unstable(rank).1))
+        (rank < count).then(|| *latencies.select_nth_unstable(rank).1)
     };
     Some(Handshake {
         p50_us: percentile(50)?,

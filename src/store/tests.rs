@@ -131,6 +131,44 @@ fn a_filter_means_the_same_on_rows_as_on_records() {
 }
 
 #[test]
+fn a_view_says_the_same_as_the_record() {
+    let store = store();
+    let mut random = Random(5);
+    for _ in 0..2_000 {
+        store.apply(vec![random.connection()]);
+    }
+    let mut seen = Vec::new();
+    let mut views = 0;
+    let everything = everything();
+    store.for_each(&everything, Columns::ALL, &mut |view| {
+        views += 1;
+        let remote = (view.remote_ip(), view.remote_port(), view.remote_name().map(str::to_owned));
+        let who = view.process().map(|who| {
+            let container = who.container_id().map(str::to_owned);
+            (who.pid(), who.start_time(), who.uid(), who.name().to_owned(), container)
+        });
+        let more = (view.latency_us(), view.errno(), view.evidence(), view.close());
+        let dropped = view.dropped().map(|(reason, count)| (reason.to_owned(), count));
+        seen.push((view.id(), view.outcome(), view.state(), remote, who, more, dropped));
+    });
+    for (id, outcome, state, remote, who, more, dropped) in seen {
+        let c = store.get(id).unwrap();
+        assert_eq!((outcome, state), (c.outcome, c.state));
+        let address = c.remote.as_ref();
+        let name = address.and_then(|r| r.name.as_deref().map(str::to_owned));
+        assert_eq!(remote, (address.map(|r| r.ip), address.map(|r| r.port), name));
+        let process = c.process.as_ref().map(|p| {
+            let container = p.container.as_ref().map(|c| c.id.clone());
+            (p.pid, p.start_time, p.uid, p.comm.to_string(), container)
+        });
+        assert_eq!(who, process);
+        assert_eq!(more, (c.latency_us, c.errno, c.evidence, c.close));
+        assert_eq!(dropped, c.drop.map(|drop| (drop.reason, drop.count)));
+    }
+    assert_eq!(views, store.status().records);
+}
+
+#[test]
 fn pages_hold_every_record_once_while_new_ones_arrive() {
     let curl = info(7, "curl");
     for sort in [Sort::Newest, Sort::Oldest] {
