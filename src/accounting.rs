@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// Attempts that never reached the stream, by cause.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Lost {
     /// The ring buffer had no room: the reader was too slow.
     pub ring_full: u64,
@@ -30,6 +31,7 @@ impl Lost {
 
 /// The raw figures since the start of capture.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Counters {
     /// Attempts that the kernel side accepted as such.
     pub attempts: u64,
@@ -57,6 +59,7 @@ pub struct Counters {
 ///
 /// `packets = listed + no_room + no_address + pending`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DropCounters {
     /// Packets that were seen to be dropped.
     pub packets: u64,
@@ -82,6 +85,7 @@ impl DropCounters {
 
 /// A stretch of time in which capture was down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Gap {
     /// Start of the gap.
     #[serde(serialize_with = "crate::event::time::serialize")]
@@ -95,6 +99,7 @@ pub struct Gap {
 
 /// The books of an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Accounting {
     /// Attempts that the kernel side accepted as such.
     pub attempts: u64,

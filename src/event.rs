@@ -99,11 +99,32 @@ impl<'de> Deserialize<'de> for ConnectionId {
     }
 }
 
+/// An id in JSON is a text that says nothing to its reader.
+#[cfg(feature = "schema")]
+macro_rules! id_schema {
+    ($name:ident, $example:literal) => {
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({"type": "string", "examples": [$example]})
+            }
+        }
+    };
+}
+#[cfg(feature = "schema")]
+pub(crate) use id_schema;
+#[cfg(feature = "schema")]
+id_schema!(ConnectionId, "1f0c22ab-3b9aca00-4d2");
+
 macro_rules! word_enum {
     ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident),+ $(,)? }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
                  Display, EnumString, IntoStaticStr, VariantArray)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[serde(rename_all = "snake_case")]
         #[strum(serialize_all = "snake_case")]
         #[non_exhaustive]
@@ -295,6 +316,7 @@ impl Outcome {
 
 /// A local address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Endpoint {
     /// Address.
     pub ip: IpAddr,
@@ -304,6 +326,7 @@ pub struct Endpoint {
 
 /// The other side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Remote {
     /// Address.
     pub ip: IpAddr,
@@ -319,6 +342,7 @@ pub struct Remote {
 
 /// A container that a process runs in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Container {
     /// Full id.
     pub id: String,
@@ -334,6 +358,7 @@ pub struct Container {
 
 /// The process (thread group) that made an attempt, shared by the records of one process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ProcessInfo {
     /// Process id (the kernel's tgid), in the initial pid namespace.
     pub pid: u32,
@@ -370,6 +395,7 @@ pub struct ProcessInfo {
 
 /// The process, and the thread of it, that made one attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Process {
     /// Thread id.
     pub tid: u32,
@@ -390,6 +416,7 @@ impl std::ops::Deref for Process {
 
 /// Packets of the connection that the kernel dropped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Dropped {
     /// The kernel's name of the reason.
     pub reason: String,
@@ -399,6 +426,7 @@ pub struct Dropped {
 
 /// What an open connection has carried so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Traffic {
     /// Payload bytes sent, each counted once however often it was retransmitted; `None` where they
     /// are not counted.
@@ -417,6 +445,7 @@ pub struct Traffic {
 /// How an established connection, a datagram socket's time with a peer, or a socket that listens,
 /// ended, and what it carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Close {
     /// When the socket reached the state CLOSED, or the peer was given up.
     #[serde(serialize_with = "time::serialize")]
@@ -458,6 +487,7 @@ impl Close {
 /// A record changes after it was first shown (outcome, close): each later version carries the
 /// same [`id`](Connection::id) and replaces the earlier one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Connection {
     /// Opaque, unique on a host.
     pub id: ConnectionId,

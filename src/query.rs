@@ -18,12 +18,18 @@ use crate::capture::privileges::PrivilegeReport;
 use crate::capture::report::{AttachReport, Feature};
 use crate::event::{Connection, ConnectionId, Direction, Outcome, Protocol, State, Traffic};
 
+pub mod diff;
 pub mod drops;
 pub mod filter;
 pub mod findings;
+pub mod series;
+pub mod top;
 
+use diff::{Compare, Diff};
 use drops::{DropFilter, DropList};
 use findings::Findings;
+use series::{Series, Step};
+use top::{Top, TopBy};
 
 /// Which records are meant. Within one member any value may match; all members must match. An
 /// empty member matches everything.
@@ -55,6 +61,9 @@ pub struct Filter {
     pub outcome: Vec<Outcome>,
     /// systemd unit.
     pub unit: Vec<String>,
+    /// Part of a name, path or address that the record shows, in any letter case; of command lines
+    /// nothing, since not everybody may see them.
+    pub text: Vec<String>,
     /// Whether it existed before capture began.
     pub preexisting: Option<bool>,
     /// Start of the window (the attempt began at or after it).
@@ -77,6 +86,7 @@ pub struct Filter {
     strum::EnumString,
     strum::VariantNames,
 )]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Sort {
@@ -107,6 +117,7 @@ impl Page {
 
 /// The time that an answer covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Window {
     /// Start.
     #[serde(serialize_with = "crate::event::time::serialize")]
@@ -118,6 +129,7 @@ pub struct Window {
 
 /// A list of records.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct List {
     /// The records of this page.
     pub connections: Vec<Connection>,
@@ -134,8 +146,24 @@ pub struct List {
     pub newest_outside_window: Option<Timestamp>,
 }
 
+/// How many records match.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Count {
+    /// How many.
+    pub total: u64,
+    /// The time that the answer covers.
+    pub window: Window,
+    /// The books of that time.
+    pub accounting: Accounting,
+    /// Where nothing matched: the start of the newest record that matches but for the window.
+    #[serde(serialize_with = "crate::event::time::serialize_option")]
+    pub newest_outside_window: Option<Timestamp>,
+}
+
 /// Percentiles of the time from attempt to `established`, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Handshake {
     /// Median.
     pub p50_us: u64,
@@ -149,6 +177,7 @@ pub struct Handshake {
 
 /// Totals.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Summary {
     /// How many records match.
     pub total: u64,
@@ -178,6 +207,7 @@ pub struct Summary {
 
 /// What the store holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StoreStatus {
     /// `memory` or `disk`.
     pub kind: String,
@@ -199,6 +229,7 @@ pub struct StoreStatus {
 
 /// What history holds, and how it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HistoryStatus {
     /// Where it lies.
     pub directory: String,
@@ -229,6 +260,7 @@ pub struct HistoryStatus {
 
 /// What a start of the server found of the one before.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Recovery {
     /// Journals that were read.
     pub journals: u64,
@@ -244,6 +276,7 @@ pub struct Recovery {
 
 /// Health, capabilities and books since the start of capture.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Status {
     /// Version of the program.
     pub version: String,
@@ -324,8 +357,28 @@ pub trait Source: Send + Sync {
     async fn list(&self, filter: &Filter, page: &Page) -> Result<List, QueryError>;
     /// One record by its id.
     async fn get(&self, id: ConnectionId) -> Result<Option<Connection>, QueryError>;
+    /// How many records match.
+    async fn count(&self, filter: &Filter) -> Result<Count, QueryError>;
     /// Totals of what matches.
     async fn summary(&self, filter: &Filter) -> Result<Summary, QueryError>;
+    /// The groups with the most records of those that match: at most `limit` of them, or
+    /// [`Top::DEFAULT_LIMIT`].
+    async fn top(
+        &self,
+        filter: &Filter,
+        by: TopBy,
+        limit: Option<usize>,
+    ) -> Result<Top, QueryError>;
+    /// Attempts that match, counted by step of time.
+    async fn series(&self, filter: &Filter, step: Step) -> Result<Series, QueryError>;
+    /// What is new, gone and changed between two windows: that of `compare`, and that of the
+    /// filter, which is the last hour where it says no start.
+    async fn diff(
+        &self,
+        filter: &Filter,
+        compare: Compare,
+        limit: Option<usize>,
+    ) -> Result<Diff, QueryError>;
     /// Dropped packets that match, one page of them; the page's order is always newest first.
     async fn drops(&self, filter: &DropFilter, page: &Page) -> Result<DropList, QueryError>;
     /// What stands out among the records that match: at most `limit` findings, or

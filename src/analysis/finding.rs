@@ -11,6 +11,7 @@ use crate::event::ConnectionId;
 
 /// What was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// One process fails again and again at one remote and port.
@@ -29,6 +30,7 @@ pub enum Kind {
 
 /// How much it matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Worth knowing.
@@ -41,6 +43,7 @@ pub enum Severity {
 
 /// Whom and what it is about. A member that does not narrow it down is `None`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Subject {
     /// Name of the process: data, chosen by whoever runs it.
     pub process: Option<Arc<str>>,
@@ -52,6 +55,7 @@ pub struct Subject {
 
 /// What a finding rests on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Evidence {
     /// Figures by name.
     pub figures: BTreeMap<String, u64>,
@@ -67,6 +71,7 @@ pub struct Evidence {
 
 /// One thing that stands out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Finding {
     /// What was found.
     pub kind: Kind,

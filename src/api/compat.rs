@@ -15,7 +15,6 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
 
 use super::Api;
 use super::event::Event;
@@ -25,19 +24,34 @@ use crate::query::{Filter, Page, QueryError, Sort};
 use crate::store::{Selected, Selection};
 use request::Asked;
 
+/// How the server and its capture are.
+#[derive(Serialize, schemars::JsonSchema)]
+pub(super) struct Health {
+    /// `healthy`, or `degraded` where capture is down.
+    status: &'static str,
+    component: &'static str,
+    /// How long it has run, such as `1h2m3s`.
+    uptime: String,
+    version: &'static str,
+    /// The family of hooks in use, or `replay`.
+    backend: String,
+    /// Why it is degraded.
+    reason: Option<String>,
+}
+
 pub(super) async fn health(State(api): State<Api>) -> Response {
     let stopped = api.source.capture().stopped();
     let report = api.source.capture().report();
     let history = api.source.store().history_stopped();
     let code = if stopped.is_some() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
-    let health = json!({
-        "status": if stopped.is_some() || history.is_some() { "degraded" } else { "healthy" },
-        "component": "eBPF Monitor API",
-        "uptime": uptime(api.source.uptime()),
-        "version": env!("CARGO_PKG_VERSION"),
-        "backend": report.backend.map_or_else(|| "replay".to_owned(), |b| b.to_string()),
-        "reason": stopped.or_else(|| history.map(|why| format!("history is not written: {why}"))),
-    });
+    let health = Health {
+        status: if stopped.is_some() || history.is_some() { "degraded" } else { "healthy" },
+        component: "eBPF Monitor API",
+        uptime: uptime(api.source.uptime()),
+        version: env!("CARGO_PKG_VERSION"),
+        backend: report.backend.map_or_else(|| "replay".to_owned(), |b| b.to_string()),
+        reason: stopped.or_else(|| history.map(|why| format!("history is not written: {why}"))),
+    };
     (code, Json(health)).into_response()
 }
 
@@ -51,7 +65,7 @@ fn uptime(time: Duration) -> String {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, schemars::JsonSchema)]
 pub(super) struct Count {
     count: u64,
     pid: u32,
@@ -77,7 +91,7 @@ pub(super) async fn summary(
     }))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, schemars::JsonSchema)]
 pub(super) struct ByPid<E> {
     total_pids: usize,
     total_events: usize,
@@ -117,60 +131,107 @@ fn by_pid<E>(events: impl Iterator<Item = (u32, E)>, total_count: u64, asked: &A
     }
 }
 
+/// The newest events.
+#[derive(Serialize, schemars::JsonSchema)]
+pub(super) struct Events {
+    events: Shown,
+    /// How many are shown.
+    count: usize,
+    /// How many match.
+    total_count: u64,
+    query_time: String,
+    filters: Filters,
+}
+
+#[derive(Serialize, schemars::JsonSchema)]
+#[serde(untagged)]
+enum Shown {
+    Connections(Vec<Event>),
+    Drops(Vec<drops::DropEvent>),
+}
+
+/// What was asked, as it was understood.
+#[derive(Serialize, schemars::JsonSchema)]
+struct Filters {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    r#type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<Timestamp>,
+    limit: usize,
+}
+
 pub(super) async fn events(
     State(api): State<Api>,
     RawQuery(query): RawQuery,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Events>, Problem> {
     let mut asked = Asked::default();
     asked.read_query(query.as_deref())?;
-    let (events, total) = match asked.kind.as_deref() {
-        Some("packet_drop") => drops::events(&api, &asked).await?,
+    let (events, count, total_count) = match asked.kind.as_deref() {
+        Some("packet_drop") => {
+            let (events, total) = drops::events(&api, &asked).await?;
+            let count = events.len();
+            (Shown::Drops(events), count, total)
+        }
         _ => {
             let selected = select(&api, &asked, asked.since, asked.until).await?;
             let events: Vec<_> = selected.connections.iter().map(Event::from).collect();
-            (json!(events), selected.total)
+            let count = events.len();
+            (Shown::Connections(events), count, selected.total)
         }
     };
-    let mut filters = Map::new();
-    let mut echo = |name: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            filters.insert(name.to_owned(), value);
-        }
-    };
-    echo("type", asked.kind.clone().map(Value::from));
-    echo("pid", (asked.pid != 0).then(|| asked.pid.into()));
-    echo("command", (!asked.command.is_empty()).then(|| asked.command.clone().into()));
-    echo("since", asked.since.map(|since| since.to_string().into()));
-    echo("until", asked.until.map(|until| until.to_string().into()));
-    echo("limit", Some(asked.limit_or_default().into()));
-    Ok(Json(json!({
-        "count": events.as_array().map_or(0, Vec::len),
-        "events": events,
-        "total_count": total,
-        "query_time": query_time(),
-        "filters": filters,
-    })))
+    let limit = asked.limit_or_default();
+    Ok(Json(Events {
+        events,
+        count,
+        total_count,
+        query_time: query_time(),
+        filters: Filters {
+            r#type: asked.kind,
+            pid: (asked.pid != 0).then_some(asked.pid),
+            command: Some(asked.command).filter(|command| !command.is_empty()),
+            since: asked.since,
+            until: asked.until,
+            limit,
+        },
+    }))
 }
 
-pub(super) async fn programs(State(api): State<Api>) -> Json<Value> {
-    let programs: Vec<_> = api.source.capture().report().programs;
-    let shown: Vec<_> = programs
-        .iter()
-        .map(|program| {
-            json!({
-                "name": program.name,
-                "type": program.kind,
-                "status": if program.attached { "active" } else { "loaded" },
-                "id": program.id,
-                "hook": program.hook,
-            })
-        })
-        .collect();
-    Json(json!({
-        "programs": shown,
-        "total_count": programs.len(),
-        "query_time": query_time(),
-    }))
+/// The BPF programs that are loaded.
+#[derive(Serialize, schemars::JsonSchema)]
+pub(super) struct Programs {
+    programs: Vec<Program>,
+    total_count: usize,
+    query_time: String,
+}
+
+#[derive(Serialize, schemars::JsonSchema)]
+struct Program {
+    name: String,
+    r#type: String,
+    /// `active` where it is attached, `loaded` where it is not.
+    status: &'static str,
+    id: u32,
+    /// Where it is attached.
+    hook: String,
+}
+
+pub(super) async fn programs(State(api): State<Api>) -> Json<Programs> {
+    let programs = api.source.capture().report().programs;
+    let shown = programs.into_iter().map(|program| Program {
+        name: program.name,
+        r#type: program.kind,
+        status: if program.attached { "active" } else { "loaded" },
+        id: program.id,
+        hook: program.hook,
+    });
+    let programs: Vec<_> = shown.collect();
+    Json(Programs { total_count: programs.len(), programs, query_time: query_time() })
 }
 
 fn query_time() -> String {

@@ -9,7 +9,8 @@ use crate::event::{Connection, ConnectionId, Family, Outcome, Protocol, SocketTy
 /// `EINPROGRESS`: what connect(2) returned where there is no outcome.
 const IN_PROGRESS: i32 = -115;
 
-#[derive(Debug, Serialize)]
+/// An attempt in the form of the original server.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
 pub(super) struct Event {
     id: ConnectionId,
     r#type: &'static str,

@@ -4,7 +4,9 @@ mod compat;
 mod event;
 mod guard;
 mod metrics;
+mod openapi;
 mod problem;
+mod routes;
 mod stream;
 mod token;
 mod v1;
@@ -13,11 +15,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::get;
-use compat::drops;
 pub use metrics::http::HttpFigures;
+use routes::Class;
 pub use token::{TokenError, Tokens};
 use tokio::sync::{Semaphore, watch};
+use tower_http::compression::{CompressionLayer, CompressionLevel};
 
 use crate::event::{Connection, Process, ProcessInfo};
 use crate::store::LocalSource;
@@ -93,30 +95,16 @@ impl Api {
     /// The routes for requests that come in this way.
     pub fn router(&self, transport: Transport) -> Router {
         let limit = || axum::middleware::from_fn_with_state(self.clone(), guard::limit);
-        let questions = Router::new()
-            .route("/api/events", get(compat::events))
-            .route("/api/programs", get(compat::programs))
-            .route("/api/v1/connections", get(v1::list))
-            .route("/api/v1/connections/{id}", get(v1::get))
-            .route("/api/v1/summary", get(v1::summary))
-            .route("/api/v1/drops", get(v1::drops))
-            .route("/api/v1/findings", get(v1::findings))
-            .route("/api/v1/status", get(v1::status))
-            .layer(limit());
+        let questions = routes::router(Class::Question).layer(limit());
         // The body comes first: a client that sends it slowly holds up nobody else.
-        let with_body = Router::new()
-            .route("/api/connection-summary", get(compat::summary).post(compat::summary))
-            .route("/api/list-connections", get(compat::list).post(compat::list))
-            .route("/api/packet-drop-summary", get(drops::summary).post(drops::summary))
-            .route("/api/list-packet-drops", get(drops::list).post(drops::list))
+        let with_body = routes::router(Class::WithBody)
             .layer(limit())
             .layer(axum::middleware::from_fn(guard::body));
         questions
             .merge(with_body)
-            // Whoever watches over the server has to hear of it most of all when it is busy.
-            .route("/health", get(compat::health))
-            .route("/metrics", get(metrics::metrics))
-            .route("/api/v1/stream", get(stream::stream))
+            .merge(routes::router(Class::Free))
+            // Streams are left alone: what compresses holds back what it has too little of.
+            .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
             .layer(axum::middleware::from_fn_with_state((self.clone(), transport), guard::guard))
             .layer(axum::middleware::from_fn_with_state(self.clone(), metrics::http::measure))
             .layer(axum::Extension(transport))

@@ -20,19 +20,27 @@ pub(super) struct Problem {
     accepted: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Document<'a> {
+/// What went wrong (RFC 9457).
+#[derive(Serialize, schemars::JsonSchema)]
+#[schemars(rename = "Problem")]
+pub(super) struct Document<'a> {
+    /// Always `about:blank`: the status says what kind of problem it is.
     r#type: &'static str,
+    /// The words of the status.
     title: &'static str,
     status: u16,
+    /// What was wrong.
     detail: &'a str,
+    /// With which parameter, if it was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     parameter: Option<&'a str>,
+    /// What it takes.
     #[serde(skip_serializing_if = "Option::is_none")]
     accepted: Option<&'a str>,
-    /// What clients of the original server look for.
+    /// The title again, where clients of the original server look for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'static str>,
+    /// What was wrong and what is accepted, for the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
 }

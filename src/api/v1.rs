@@ -2,15 +2,20 @@
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 use axum::{Extension, Json};
 
+use super::openapi::Tagged;
 use super::problem::Problem;
 use super::{Api, Transport, withhold, withhold_of};
-use crate::event::{Connection, ConnectionId};
+use crate::event::ConnectionId;
+use crate::query::diff::{self, Diff};
 use crate::query::drops::{self, DropList};
 use crate::query::filter::{self, FILTER_NAMES};
 use crate::query::findings::{self, Findings};
+use crate::query::series::{self, Series};
+use crate::query::top::{self, Top};
 use crate::query::{Filter, List, Page, QueryError, Source, Status, Summary};
 
 pub(super) async fn list(
@@ -29,7 +34,8 @@ pub(super) async fn get(
     Extension(transport): Extension<Transport>,
     id: Result<Path<String>, PathRejection>,
     RawQuery(query): RawQuery,
-) -> Result<Json<Connection>, Problem> {
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     none(query.as_deref())?;
     let accepted = "an id as records show it, such as 1f0c22ab-3b9aca00-4d2";
     let wrong =
@@ -43,7 +49,10 @@ pub(super) async fn get(
         Problem::new(StatusCode::NOT_FOUND, detail)
     })?;
     withhold(std::slice::from_mut(&mut found), transport);
-    Ok(Json(found))
+    // Most records never change again once they are closed: who asks again need not read again.
+    let body = serde_json::to_string(&found)
+        .map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
+    Ok(Tagged::new(body, "application/json").respond(&headers))
 }
 
 pub(super) async fn summary(
@@ -51,6 +60,30 @@ pub(super) async fn summary(
     RawQuery(query): RawQuery,
 ) -> Result<Json<Summary>, Problem> {
     Ok(Json(api.source.summary(&only_filter(query.as_deref())?).await?))
+}
+
+pub(super) async fn top(
+    State(api): State<Api>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Top>, Problem> {
+    let (filter, by, limit) = top::parse(pairs(query.as_deref()))?;
+    Ok(Json(api.source.top(&filter, by, limit).await?))
+}
+
+pub(super) async fn series(
+    State(api): State<Api>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Series>, Problem> {
+    let (filter, step) = series::parse(pairs(query.as_deref()))?;
+    Ok(Json(api.source.series(&filter, step).await?))
+}
+
+pub(super) async fn diff(
+    State(api): State<Api>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Diff>, Problem> {
+    let (filter, compare, limit) = diff::parse(pairs(query.as_deref()))?;
+    Ok(Json(api.source.diff(&filter, compare, limit).await?))
 }
 
 pub(super) async fn drops(

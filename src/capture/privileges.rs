@@ -30,6 +30,7 @@ pub struct Identity {
 
 /// What was given up, and what was not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PrivilegeReport {
     /// The user that capture runs as.
     pub uid: u32,

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
     strum::EnumString,
     strum::VariantNames,
 )]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 #[non_exhaustive]
@@ -31,6 +32,7 @@ pub enum Backend {
 
 /// One thing that capture observes, and by which hook.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Feature {
     /// The hook in use, such as `tp_btf/inet_sock_set_state`; `None` if there is none.
     pub hook: Option<String>,
@@ -52,6 +54,7 @@ impl Feature {
 
 /// A hook that is not in use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NotUsed {
     /// The hook.
     pub hook: String,
@@ -61,6 +64,7 @@ pub struct NotUsed {
 
 /// A BPF program that is loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ProgramReport {
     /// Name in the object file.
     pub name: String,
@@ -78,6 +82,7 @@ pub struct ProgramReport {
 
 /// What is observed, by which hooks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AttachReport {
     /// The family of hooks in use; `None` when events come from a file.
     pub backend: Option<Backend>,

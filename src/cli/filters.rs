@@ -58,6 +58,9 @@ pub struct Narrow {
     /// systemd unit
     #[arg(long, value_name = "UNIT")]
     pub unit: Vec<String>,
+    /// part of a name, path or address, in any letter case
+    #[arg(long, value_name = "TEXT")]
+    pub text: Vec<String>,
 }
 
 impl Narrow {
@@ -72,6 +75,7 @@ impl Narrow {
             ("state", &self.state),
             ("outcome", &self.outcome),
             ("unit", &self.unit),
+            ("text", &self.text),
         ];
         lists.into_iter().filter_map(|(name, values)| Some((name, joined(values)?))).collect()
     }

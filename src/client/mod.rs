@@ -24,9 +24,14 @@ pub use access::{Access, AccessError};
 pub use address::{Address, InvalidAddress};
 
 use crate::event::{Connection, ConnectionId};
+use crate::query::diff::{self, Compare, Diff};
 use crate::query::drops::{DropFilter, DropList};
-use crate::query::findings::Findings;
-use crate::query::{Change, Filter, Follow, List, Page, QueryError, Source, Status, Summary};
+use crate::query::findings::{self, Findings};
+use crate::query::series::{self, Series, Step};
+use crate::query::top::{self, Top, TopBy};
+use crate::query::{
+    Change, Count, Filter, Follow, List, Page, QueryError, Source, Status, Summary,
+};
 
 /// Asks a server's `/api/v1`.
 #[derive(Debug, Clone)]
@@ -86,6 +91,43 @@ impl Source for HttpSource {
         self.decode(&answer).map(Some)
     }
 
+    async fn count(&self, filter: &Filter) -> Result<Count, QueryError> {
+        // A list says how many match; of its records one is the fewest that it can hold.
+        let page = Page { limit: Some(1), ..Page::default() };
+        let list = self.list(filter, &page).await?;
+        Ok(Count {
+            total: list.total,
+            window: list.window,
+            accounting: list.accounting,
+            newest_outside_window: list.newest_outside_window,
+        })
+    }
+
+    async fn top(
+        &self,
+        filter: &Filter,
+        by: TopBy,
+        limit: Option<usize>,
+    ) -> Result<Top, QueryError> {
+        let pairs = top::to_pairs(filter, by, limit);
+        self.ask(&params::with_pairs("/api/v1/top", pairs.into_iter())).await
+    }
+
+    async fn series(&self, filter: &Filter, step: Step) -> Result<Series, QueryError> {
+        let pairs = series::to_pairs(filter, step);
+        self.ask(&params::with_pairs("/api/v1/series", pairs.into_iter())).await
+    }
+
+    async fn diff(
+        &self,
+        filter: &Filter,
+        compare: Compare,
+        limit: Option<usize>,
+    ) -> Result<Diff, QueryError> {
+        let pairs = diff::to_pairs(filter, compare, limit);
+        self.ask(&params::with_pairs("/api/v1/diff", pairs.into_iter())).await
+    }
+
     async fn summary(&self, filter: &Filter) -> Result<Summary, QueryError> {
         self.ask(&params::with_query("/api/v1/summary", filter, None)).await
     }
@@ -100,8 +142,8 @@ impl Source for HttpSource {
         filter: &Filter,
         limit: Option<usize>,
     ) -> Result<Findings, QueryError> {
-        let page = Page { limit, ..Page::default() };
-        self.ask(&params::with_query("/api/v1/findings", filter, Some(&page))).await
+        let pairs = findings::to_pairs(filter, limit);
+        self.ask(&params::with_pairs("/api/v1/findings", pairs.into_iter())).await
     }
 
     async fn status(&self) -> Result<Status, QueryError> {

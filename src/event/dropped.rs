@@ -52,12 +52,16 @@ impl<'de> Deserialize<'de> for DropId {
     }
 }
 
+#[cfg(feature = "schema")]
+super::id_schema!(DropId, "d1f0c22ab-3b9aca00-2");
+
 /// Packets of one flow that the kernel dropped for one reason within about half a second.
 ///
 /// The kernel counts, and is asked every so often: a flood of drops makes few records. What found
 /// no room in its table of flows, and what is no IP packet, is counted by its reason alone: such
 /// records have no addresses, and the sum of the counts is still that of the packets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DropRecord {
     /// Opaque, unique on a host.
     pub id: DropId,

@@ -118,6 +118,7 @@ impl DropFilter {
 ///
 /// `packets = listed + no_room + no_address + pending`, whatever the filter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DropBooks {
     /// Packets that were seen to be dropped.
     pub packets: u64,
@@ -187,6 +188,7 @@ impl DropBooks {
 
 /// A list of drops.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DropList {
     /// The records, newest first.
     pub drops: Vec<DropRecord>,

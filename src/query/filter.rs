@@ -4,6 +4,7 @@
 //! backslash, or white space at the edge of a value is written with a backslash before it. Times
 //! are RFC 3339, or an age such as `15m`.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -16,13 +17,14 @@ use crate::query::{Filter, Page, QueryError, Sort};
 mod matching;
 mod values;
 
+pub(crate) use matching::{Texts, has_name, info_matches};
 pub use matching::{exe_base_name, host_name_matches};
-pub(crate) use matching::{has_name, info_matches};
+pub(super) use values::parse_length;
 pub use values::parse_time;
 use values::{canonical, escape, split};
 
 /// The parameters that say which records are meant.
-pub const FILTER_NAMES: [&str; 16] = [
+pub const FILTER_NAMES: [&str; 17] = [
     "process",
     "pid",
     "uid",
@@ -36,6 +38,7 @@ pub const FILTER_NAMES: [&str; 16] = [
     "state",
     "outcome",
     "unit",
+    "text",
     "preexisting",
     "since",
     "until",
@@ -146,13 +149,14 @@ fn set(
         "state" => filter.state = words::<State>(name, value)?,
         "outcome" => filter.outcome = outcomes(name, value)?,
         "unit" => filter.unit = texts(name, value, "systemd units such as nginx.service")?,
+        "text" => filter.text = texts(name, value, "parts of names, paths or addresses")?,
         "preexisting" => {
             let read = value.trim().parse();
             filter.preexisting = Some(read.map_err(|_| wrong(name, value, "true, false"))?);
         }
         "since" => filter.since = Some(parse_time(name, value, now)?),
         "until" => filter.until = Some(parse_time(name, value, now)?),
-        "limit" => page.limit = Some(limit(name, value)?),
+        "limit" => page.limit = Some(limit(name, value, Page::MAX_LIMIT)?),
         "cursor" => page.cursor = Some(cursor(name, value)?),
         "sort" => {
             let accepted = Sort::VARIANTS.join(", ");
@@ -163,8 +167,34 @@ fn set(
     Ok(())
 }
 
+/// Reads the parameters of a question that takes some of its `own` beside the filters, and nothing
+/// that says which part of a list is meant; the values of its own come back by name.
+pub(super) fn apart<N: AsRef<str>, V: AsRef<str>>(
+    pairs: impl IntoIterator<Item = (N, V)>,
+    own: &[&'static str],
+) -> Result<(BTreeMap<&'static str, String>, Filter), QueryError> {
+    let mut values = BTreeMap::new();
+    let mut others = Vec::new();
+    for (name, value) in pairs {
+        let (name, value) = (name.as_ref(), value.as_ref());
+        if let Some(name) = own.iter().find(|own| **own == name) {
+            if value.len() > MAX_VALUE_BYTES {
+                return Err(invalid(name, "is too long", "at most 16 KiB"));
+            }
+            if values.insert(*name, value.to_owned()).is_some() {
+                return Err(given_twice(name));
+            }
+        } else if FILTER_NAMES.contains(&name) {
+            others.push((name.to_owned(), value.to_owned()));
+        } else {
+            return Err(unknown(name, &[&FILTER_NAMES[..], own].concat()));
+        }
+    }
+    Ok((values, parse(others)?.0))
+}
+
 /// The error for a value that cannot be read.
-fn wrong(name: &str, value: &str, accepted: &str) -> QueryError {
+pub(super) fn wrong(name: &str, value: &str, accepted: &str) -> QueryError {
     if value.trim().is_empty() {
         return invalid(name, "is empty", accepted);
     }
@@ -232,12 +262,12 @@ fn unsuccessful() -> impl Iterator<Item = Outcome> {
     Outcome::VARIANTS.iter().copied().filter(|outcome| outcome.is_unsuccessful())
 }
 
-fn limit(name: &str, value: &str) -> Result<usize, QueryError> {
-    let accepted = format!("1 to {}", Page::MAX_LIMIT);
+pub(super) fn limit(name: &str, value: &str, most: usize) -> Result<usize, QueryError> {
+    let accepted = format!("1 to {most}");
     match value.trim() {
         text if text.starts_with('+') => Err(wrong(name, text, &accepted)),
         text => match text.parse() {
-            Ok(n) if (1..=Page::MAX_LIMIT).contains(&n) => Ok(n),
+            Ok(n) if (1..=most).contains(&n) => Ok(n),
             _ => Err(wrong(name, text, &accepted)),
         },
     }
@@ -273,6 +303,7 @@ impl Filter {
         put("state", shown(&self.state));
         put("outcome", shown(&self.outcome));
         put("unit", escaped(&self.unit));
+        put("text", escaped(&self.text));
         put("preexisting", shown(self.preexisting.as_slice()));
         put("since", shown(self.since.as_slice()));
         put("until", shown(self.until.as_slice()));

@@ -10,6 +10,7 @@ use crate::analysis::Finding;
 
 /// What stands out among the records that match.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Findings {
     /// What matters most first.
     pub findings: Vec<Finding>,
@@ -34,16 +35,26 @@ impl Findings {
     pub const MAX_LIMIT: usize = 1_000;
 }
 
-/// Reads the parameters of the question: those of a filter, and `limit`.
-pub fn parse(pairs: Vec<(String, String)>) -> Result<(Filter, Option<usize>), QueryError> {
-    let known = [&FILTER_NAMES[..], &["limit"]].concat();
-    if let Some((name, _)) = pairs.iter().find(|(name, _)| !known.contains(&name.as_str())) {
-        return Err(filter::unknown(name, &known));
-    }
-    let (filter, page) = filter::parse(pairs)?;
-    if page.limit.is_some_and(|limit| limit > Findings::MAX_LIMIT) {
-        let accepted = format!("1 to {}", Findings::MAX_LIMIT);
-        return Err(filter::invalid("limit", "is more than one answer holds", &accepted));
-    }
-    Ok((filter, page.limit))
+/// The parameters beside the filters.
+pub const FINDINGS_NAMES: [&str; 1] = ["limit"];
+
+/// Reads parameters; ages count from now.
+pub fn parse<N: AsRef<str>, V: AsRef<str>>(
+    pairs: impl IntoIterator<Item = (N, V)>,
+) -> Result<(Filter, Option<usize>), QueryError> {
+    let (own, filter) = filter::apart(pairs, &FINDINGS_NAMES)?;
+    let limit = own.get("limit").map(|text| filter::limit("limit", text, Findings::MAX_LIMIT));
+    Ok((filter, limit.transpose()?))
+}
+
+/// The parameters that [`parse`] reads back.
+pub fn to_pairs(filter: &Filter, limit: Option<usize>) -> Vec<(&'static str, String)> {
+    let mut pairs = filter.to_pairs();
+    pairs.extend(limit.map(|limit| ("limit", limit.to_string())));
+    pairs
+}
+
+/// All parameters, for messages and documentation.
+pub fn names() -> Vec<&'static str> {
+    [&FILTER_NAMES[..], &FINDINGS_NAMES].concat()
 }

@@ -8,7 +8,7 @@ use super::row::{Row, nanos};
 use super::segment::Body;
 use crate::event::Connection;
 use crate::query::Filter;
-use crate::query::filter::{has_name, host_name_matches, info_matches};
+use crate::query::filter::{Texts, has_name, host_name_matches, info_matches};
 
 /// Which records a question is about.
 #[derive(Debug, Clone, Default)]
@@ -57,6 +57,10 @@ pub(super) struct Matcher<'a> {
     threads: Vec<bool>,
     thread_commands: Vec<bool>,
     host_names: Vec<bool>,
+    texts: Option<Texts>,
+    /// By number of the process, and of the string: whether a text asked for is in it.
+    text_processes: Vec<bool>,
+    text_strings: Vec<bool>,
 }
 
 impl<'a> Matcher<'a> {
@@ -81,9 +85,10 @@ impl<'a> Matcher<'a> {
             f.direction.len(),
             f.state.len(),
             f.outcome.len(),
+            f.text.len(),
         ];
         let only_time = !needs_process
-            && columns == [0; 9]
+            && columns == [0; 10]
             && f.preexisting.is_none()
             && selection.command.is_none()
             && !selection.attempts_only;
@@ -99,6 +104,8 @@ impl<'a> Matcher<'a> {
         };
         let by_name = !f.process.is_empty();
         let command = selection.command.as_deref();
+        let texts = Texts::of(f);
+        let has_text = |text: &str| texts.as_ref().is_some_and(|texts| texts.found_in(text));
         let matcher = Matcher {
             selection,
             body,
@@ -114,6 +121,11 @@ impl<'a> Matcher<'a> {
             host_names: per_text(!f.host_name.is_empty(), &|text| {
                 f.host_name.iter().any(|wanted| host_name_matches(wanted, text))
             }),
+            text_processes: per_info(texts.is_some(), &|info| {
+                texts.as_ref().is_some_and(|texts| texts.found_in_process(info))
+            }),
+            text_strings: per_text(texts.is_some(), &has_text),
+            texts,
         };
         // No process of the segment is meant: its rows need not be looked at, unless one of them
         // lies outside the dictionary.
@@ -146,7 +158,8 @@ impl<'a> Matcher<'a> {
         if row.time < self.since || self.until.is_some_and(|until| row.time >= until) {
             return false;
         }
-        self.only_time || (self.columns(row) && self.process(row) && self.remote(row))
+        self.only_time
+            || (self.columns(row) && self.process(row) && self.remote(row) && self.text(row))
     }
 
     fn columns(&self, row: &Row) -> bool {
@@ -171,6 +184,18 @@ impl<'a> Matcher<'a> {
         (!self.needs_process || is(&self.processes, row.process))
             && (f.process.is_empty() || named(&self.process_names, &self.threads))
             && (self.selection.command.is_none() || named(&self.commands, &self.thread_commands))
+    }
+
+    fn text(&self, row: &Row) -> bool {
+        let Some(texts) = &self.texts else { return true };
+        let is = |list: &[bool], number: u16| list.get(usize::from(number)) == Some(&true);
+        let reason = || self.body.tables.dropped(row).map(|(reason, _)| reason);
+        is(&self.text_processes, row.process)
+            || [row.thread, row.name, row.service, row.error]
+                .iter()
+                .any(|string| is(&self.text_strings, *string))
+            || self.body.tables.path(row).or_else(reason).is_some_and(|t| texts.found_in(t))
+            || self.body.tables.remote_ip(row).is_some_and(|ip| texts.found_in(&ip.to_string()))
     }
 
     fn remote(&self, row: &Row) -> bool {

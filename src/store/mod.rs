@@ -10,7 +10,9 @@ mod cursor;
 mod dictionary;
 mod drops;
 mod evictions;
+mod figures;
 mod follow;
+mod groups;
 #[cfg(feature = "history")]
 mod history;
 pub mod ledger;
@@ -42,7 +44,9 @@ use row::wide;
 use segment::{Body, MAX_ROWS, Range, Segment, Updated};
 
 pub use drops::{DropSelection, SelectedDrops};
+pub use figures::Differing;
 pub use follow::{Changes, Follower};
+pub use groups::Groups;
 #[cfg(feature = "history")]
 pub use history::{HistoryError, HistoryOptions};
 pub use matcher::Selection;

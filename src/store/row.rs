@@ -55,7 +55,7 @@ pub(super) struct Row {
     pub(super) host: u16,
     pub(super) thread: u16,
     pub(super) name: u16,
-    service: u16,
+    pub(super) service: u16,
     pub(super) error: u16,
     pub(super) process: u16,
     errno: i16,
@@ -380,6 +380,14 @@ impl Tables {
     pub(super) fn whole(&self, row: &Row) -> Option<&Connection> {
         match self.extras.get(usize::from(row.extra)) {
             Some(Extra::Whole(c)) if row.is_whole() => Some(c),
+            _ => None,
+        }
+    }
+
+    /// The path of a UNIX socket.
+    pub(super) fn path(&self, row: &Row) -> Option<&str> {
+        match self.extras.get(usize::from(row.extra)) {
+            Some(Extra::Path(path)) => Some(path),
             _ => None,
         }
     }

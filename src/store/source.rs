@@ -13,10 +13,13 @@ use super::{DropSelection, Follower, Selected, SelectedDrops, Selection, Store};
 use crate::accounting::{Accounting, Counters, Gap};
 use crate::analysis::Tally;
 use crate::event::{Connection, ConnectionId, State};
+use crate::query::diff::{Compare, Compared, Diff};
 use crate::query::drops::{DropBooks, DropFilter, DropList};
 use crate::query::findings::Findings;
+use crate::query::series::{Series, Step};
+use crate::query::top::{Top, TopBy};
 use crate::query::{
-    CaptureHandle, Filter, Follow, List, Page, QueryError, Source, Status, Summary, Window,
+    CaptureHandle, Count, Filter, Follow, List, Page, QueryError, Source, Status, Summary, Window,
 };
 
 /// Answers from a [`Store`] and the capture that feeds it. Clones answer from the same.
@@ -214,8 +217,7 @@ impl Inner {
         let selection = Selection::from(filter);
         let mut selected = self.store.list(&selection, page)?;
         self.add_traffic(&mut selected.connections);
-        let newest_outside_window =
-            if selected.total == 0 { self.newest_outside(&selection) } else { None };
+        let newest_outside_window = self.newest_if_none(selected.total, &selection);
         Ok(List {
             connections: selected.connections,
             total: selected.total,
@@ -236,6 +238,78 @@ impl Inner {
         open.for_each(|c| c.traffic = traffic.get(&c.id).copied());
     }
 
+    /// Where nothing matches: the newest record that does but for the window.
+    fn newest_if_none(&self, total: u64, selection: &Selection) -> Option<Timestamp> {
+        if total == 0 { self.newest_outside(selection) } else { None }
+    }
+
+    fn count(&self, filter: Filter) -> Count {
+        let (since, until) = (filter.since, filter.until);
+        let selection = Selection::from(filter);
+        let total = self.store.count(&selection);
+        Count {
+            total,
+            window: self.window(since, until),
+            accounting: self.books(since, until),
+            newest_outside_window: self.newest_if_none(total, &selection),
+        }
+    }
+
+    fn top(&self, filter: Filter, by: TopBy, limit: usize) -> Top {
+        let (since, until) = (filter.since, filter.until);
+        let selection = Selection::from(filter);
+        let found = self.store.top(&selection, by, limit);
+        Top {
+            by,
+            groups: found.groups,
+            total: found.total,
+            distinct: found.distinct,
+            others: found.others,
+            without: found.without,
+            exact: found.exact,
+            window: self.window(since, until),
+            accounting: self.books(since, until),
+            newest_outside_window: self.newest_if_none(found.total, &selection),
+        }
+    }
+
+    fn series(&self, filter: Filter, step: Step) -> Result<Series, QueryError> {
+        let (since, until) = (filter.since, filter.until);
+        let window = self.window(since, until);
+        let step_ms = step.millis_in(window)?;
+        let selection = Selection { attempts_only: true, ..Selection::from(filter) };
+        let points = self.store.series(&selection, window, step_ms);
+        let total = points.iter().map(|point| point.count).sum();
+        Ok(Series {
+            step_ms,
+            points,
+            total,
+            window,
+            accounting: self.books(since, until),
+            newest_outside_window: self.newest_if_none(total, &selection),
+        })
+    }
+
+    fn diff(&self, filter: Filter, compare: Compare, limit: usize) -> Result<Diff, QueryError> {
+        let (before, after) = compare.windows(&filter, Timestamp::now())?;
+        let books = |window: Window| self.books(Some(window.since), Some(window.until));
+        let found = self.store.diff(&Selection::from(filter), [before, after], limit);
+        let [total_before, total] = found.totals;
+        Ok(Diff {
+            processes: found.processes,
+            remotes: found.remotes,
+            flows: found.flows,
+            total,
+            window: after,
+            accounting: books(after),
+            compared_with: Compared {
+                window: before,
+                accounting: books(before),
+                total: total_before,
+            },
+        })
+    }
+
     fn summary(&self, filter: Filter) -> Summary {
         let (since, until) = (filter.since, filter.until);
         let selection = Selection::from(filter);
@@ -246,8 +320,7 @@ impl Inner {
             if self.replayed { window.since } else { window.since.max(self.capture.since()) };
         let seconds = window.until.duration_since(from).as_secs_f64();
         let rate_per_second = if seconds > 0.0 { totals.attempts as f64 / seconds } else { 0.0 };
-        let newest_outside_window =
-            if totals.total == 0 { self.newest_outside(&selection) } else { None };
+        let newest_outside_window = self.newest_if_none(totals.total, &selection);
         Summary {
             total: totals.total,
             by_outcome: totals.by_outcome,
@@ -272,14 +345,15 @@ impl Inner {
         let mut findings = tally.findings();
         let total = findings.len() as u64;
         findings.truncate(limit);
-        let nothing = total == 0 && self.store.count(&selection) == 0;
+        // Records without anything that stands out are an answer, too.
+        let matching = if total == 0 { self.store.count(&selection) } else { total };
         Findings {
             findings,
             total,
             exact: tally.is_exact(),
             window: self.window(since, until),
             accounting: self.books(since, until),
-            newest_outside_window: if nothing { self.newest_outside(&selection) } else { None },
+            newest_outside_window: self.newest_if_none(matching, &selection),
         }
     }
 
@@ -388,6 +462,38 @@ impl Source for LocalSource {
             found
         })
         .await
+    }
+
+    async fn count(&self, filter: &Filter) -> Result<Count, QueryError> {
+        let filter = filter.clone();
+        self.look(move |inner| inner.count(filter)).await
+    }
+
+    async fn top(
+        &self,
+        filter: &Filter,
+        by: TopBy,
+        limit: Option<usize>,
+    ) -> Result<Top, QueryError> {
+        let filter = filter.clone();
+        let limit = limit.unwrap_or(Top::DEFAULT_LIMIT).clamp(1, Top::MAX_LIMIT);
+        self.look(move |inner| inner.top(filter, by, limit)).await
+    }
+
+    async fn series(&self, filter: &Filter, step: Step) -> Result<Series, QueryError> {
+        let filter = filter.clone();
+        self.look(move |inner| inner.series(filter, step)).await?
+    }
+
+    async fn diff(
+        &self,
+        filter: &Filter,
+        compare: Compare,
+        limit: Option<usize>,
+    ) -> Result<Diff, QueryError> {
+        let filter = filter.clone();
+        let limit = limit.unwrap_or(Diff::DEFAULT_LIMIT).clamp(1, Diff::MAX_LIMIT);
+        self.look(move |inner| inner.diff(filter, compare, limit)).await?
     }
 
     async fn summary(&self, filter: &Filter) -> Result<Summary, QueryError> {

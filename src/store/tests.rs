@@ -80,7 +80,7 @@ fn a_filter_means_the_same_on_rows_as_on_records() {
         all.insert(c.id, store.get(c.id).unwrap());
     }
     assert_eq!(store.status().evicted, 0);
-    let parameters: [(&str, &[&str]); 14] = [
+    let parameters: [(&str, &[&str]); 15] = [
         ("process", &["curl", "a\\,b,docker"]),
         ("pid", &["1,2", "7"]),
         ("uid", &["0", "1,2"]),
@@ -93,6 +93,7 @@ fn a_filter_means_the_same_on_rows_as_on_records() {
         ("direction", &["inbound"]),
         ("state", &["open", "closed,connecting"]),
         ("outcome", &["unsuccessful", "established,in_progress"]),
+        ("text", &["URL", "ümL,netfilter", "0.0.2", "::1", "fedc"]),
         ("since", &["2023-11-14T22:13:20Z", "2023-11-14T22:13:20.2Z"]),
         ("until", &["2023-11-14T22:13:20.3Z"]),
     ];

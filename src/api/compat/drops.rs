@@ -4,7 +4,6 @@ use axum::Json;
 use axum::extract::{Request, State};
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::{Value, json};
 
 use super::super::Api;
 use super::super::event::{address_family, destination, protocol_number};
@@ -18,7 +17,7 @@ use crate::store::{DropSelection, SelectedDrops};
 
 /// Drops in the form in which the original server showed its events. It showed each packet; these
 /// are packets of one flow that were dropped for one reason, with their `count`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
 pub(crate) struct DropEvent {
     id: DropId,
     r#type: &'static str,
@@ -102,10 +101,9 @@ pub(crate) async fn list(
 }
 
 /// The events of `/api/events`, and how many match.
-pub(super) async fn events(api: &Api, asked: &Asked) -> Result<(Value, u64), QueryError> {
+pub(super) async fn events(api: &Api, asked: &Asked) -> Result<(Vec<DropEvent>, u64), QueryError> {
     let selected = select(api, asked, asked.since, asked.until).await?;
-    let events: Vec<_> = selected.drops.iter().map(DropEvent::from).collect();
-    Ok((json!(events), selected.total))
+    Ok((selected.drops.iter().map(DropEvent::from).collect(), selected.total))
 }
 
 async fn select(

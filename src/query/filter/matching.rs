@@ -25,6 +25,49 @@ pub(super) fn matches(filter: &Filter, c: &Connection) -> bool {
         && filter.preexisting.is_none_or(|wanted| c.preexisting == wanted)
         && remote_matches(filter, c.remote.as_ref())
         && process_matches(filter, c.process.as_ref())
+        && Texts::of(filter).is_none_or(|texts| texts.are_in(c))
+}
+
+/// Parts of text that are looked for, in any letter case.
+#[derive(Debug)]
+pub(crate) struct Texts(Vec<String>);
+
+impl Texts {
+    /// `None` if the filter asks for none.
+    pub(crate) fn of(filter: &Filter) -> Option<Self> {
+        let texts = filter.text.iter().map(|text| text.to_lowercase());
+        (!filter.text.is_empty()).then(|| Texts(texts.collect()))
+    }
+
+    /// Whether one of them is in this text.
+    pub(crate) fn found_in(&self, text: &str) -> bool {
+        let lower = text.to_lowercase();
+        self.0.iter().any(|wanted| lower.contains(wanted.as_str()))
+    }
+
+    /// Whether one of them is in what the threads of a process share.
+    pub(crate) fn found_in_process(&self, info: &ProcessInfo) -> bool {
+        let container = info.container.as_deref();
+        let names = [Some(&*info.comm), info.exe.as_deref(), info.unit.as_deref()];
+        let more = [info.user.as_deref(), container.and_then(|c| c.name.as_deref())];
+        let id = container.map(|container| container.id.as_str());
+        names.into_iter().chain(more).chain([id]).flatten().any(|name| self.found_in(name))
+    }
+
+    fn are_in(&self, c: &Connection) -> bool {
+        let remote = c.remote.as_ref();
+        let texts = [
+            c.path.as_deref(),
+            c.error.as_deref(),
+            c.drop.as_ref().map(|drop| drop.reason.as_str()),
+            c.process.as_ref().map(|process| &*process.thread),
+            remote.and_then(|remote| remote.name.as_deref()),
+            remote.and_then(|remote| remote.service.as_deref()),
+        ];
+        texts.into_iter().flatten().any(|text| self.found_in(text))
+            || c.process.as_ref().is_some_and(|process| self.found_in_process(&process.info))
+            || remote.is_some_and(|remote| self.found_in(&remote.ip.to_string()))
+    }
 }
 
 fn remote_matches(filter: &Filter, remote: Option<&Remote>) -> bool {

@@ -43,6 +43,7 @@ impl Random {
             state: self.some(State::VARIANTS),
             outcome: self.some(Outcome::VARIANTS),
             unit: self.texts(),
+            text: self.texts(),
             preexisting: self.some(&[false, true]).pop(),
             since: self.some(&[at()]).pop(),
             until: self

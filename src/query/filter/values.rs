@@ -138,6 +138,11 @@ pub(super) fn canonical(network: IpNet) -> IpNet {
     network
 }
 
+/// A length of time such as `10s`.
+pub(in crate::query) fn parse_length(text: &str) -> Option<SignedDuration> {
+    age(text.trim()).flatten()
+}
+
 /// `None` if the text does not look like an age, `Some(None)` if the age is out of range.
 fn age(text: &str) -> Option<Option<SignedDuration>> {
     let unit_at = text.find(|c: char| !c.is_ascii_digit())?;

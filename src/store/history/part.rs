@@ -14,13 +14,30 @@ use super::schema::Column as C;
 use super::segment::{Segment, SegmentError};
 use crate::event::{Connection, ConnectionId, Direction, Outcome};
 use crate::query::Sort;
-use crate::query::filter::host_name_matches;
+use crate::query::filter::{Texts as Wanted, host_name_matches};
 use crate::store::archive::{Part, Rows};
 use crate::store::cursor::Rank;
 use crate::store::matcher::Selection;
 use crate::store::row::nanos;
 use crate::store::segment::{Range, Segment as MemorySegment};
 use crate::store::view::{Columns, View};
+
+/// Where a text is looked for, as in a record.
+const SEARCHED: [C; 13] = [
+    C::Path,
+    C::Error,
+    C::DropReason,
+    C::Thread,
+    C::RemoteName,
+    C::Service,
+    C::RemoteIp,
+    C::Process,
+    C::Exe,
+    C::Unit,
+    C::User,
+    C::ContainerId,
+    C::ContainerName,
+];
 
 /// Ids whose versions on disk are not the newest, though not hidden yet; with the last change of the
 /// last segment of which that holds. A later one may come at any time, and have the newest version.
@@ -147,6 +164,14 @@ impl DiskPart {
         }
         rows = self.shared(selection, rows)?;
         rows = self.enumerations(selection, rows)?;
+        if let Some(wanted) = Wanted::of(f) {
+            let test = |b: &RecordBatch| {
+                let look = |column: &C| Lookup::new(texts(b, *column), |t| wanted.found_in(t));
+                let any: Vec<Lookup> = SEARCHED.iter().map(look).collect();
+                move |row| any.iter().any(|lookup| lookup.holds(row))
+            };
+            rows = self.keep(rows, &SEARCHED, test)?;
+        }
         if !f.port.is_empty() {
             let test = |b: &RecordBatch| {
                 let direction = parsed::<Direction>(b, C::Direction);

@@ -265,7 +265,7 @@ fn filters_mean_the_same_on_disk_as_on_records() {
     drop(store);
     // Nothing is in memory.
     let store = place.open();
-    let parameters: [(&str, &[&str]); 15] = [
+    let parameters: [(&str, &[&str]); 17] = [
         ("process", &["curl", "a\\,b,docker"]),
         ("pid", &["1,2", "7"]),
         ("uid", &["0", "1,2"]),
@@ -279,6 +279,8 @@ fn filters_mean_the_same_on_disk_as_on_records() {
         ("direction", &["inbound"]),
         ("state", &["open", "closed,connecting"]),
         ("outcome", &["unsuccessful", "established,in_progress"]),
+        ("text", &["CURL", "10.0.0.1,econn", "a\\,b,.service"]),
+        ("preexisting", &["true", "false"]),
         ("since", &["2023-11-14T22:13:20Z", "2023-11-14T22:13:20.2Z"]),
         ("until", &["2023-11-14T22:13:20.3Z"]),
     ];
@@ -300,6 +302,47 @@ fn filters_mean_the_same_on_disk_as_on_records() {
         let newest = newest.map(|time| crate::store::row::wide(crate::store::row::nanos(time)));
         assert_eq!(store.newest(&selection), newest, "{pairs:?}");
     }
+}
+
+#[test]
+fn figures_are_the_same_from_disk_as_from_memory() {
+    use crate::analysis::Tally;
+    use crate::query::Window;
+    use crate::query::top::TopBy;
+    use strum::VariantArray;
+    let place = Place::new("figures");
+    let (memory, store) = (Store::new(64 << 20), place.open());
+    let mut random = Random(4);
+    for n in 0..2_000 {
+        let mut c = random.connection();
+        c.id.start_ns = n;
+        memory.apply(vec![c.clone()]);
+        store.apply(vec![c]);
+    }
+    drop(store);
+    settled(&place.open(), 1);
+    // Nothing is in memory.
+    let store = place.open();
+    for by in TopBy::VARIANTS {
+        let mut top = [&memory, &store].map(|store| store.top(&everything(), *by, 1_000));
+        // Of several names that are equally new, any may be shown.
+        top.iter_mut().flat_map(|top| &mut top.groups).for_each(|group| group.label = None);
+        let [expected, found] = top;
+        assert!(expected.total == 2_000 && !expected.groups.is_empty(), "{by}");
+        assert_eq!(found, expected, "{by}");
+    }
+    let at = |ms: i64| epoch() + jiff::SignedDuration::from_millis(ms);
+    let windows = [(0, 1_000), (1_000, 2_000)]
+        .map(|(since, until)| Window { since: at(since), until: at(until) });
+    let [expected, found] =
+        [&memory, &store].map(|store| store.diff(&everything(), windows, 1_000));
+    assert!(expected.totals != [0, 0]);
+    assert_eq!(found, expected);
+    let whole = Window { since: at(0), until: at(10_000) };
+    let [expected, found] = [&memory, &store].map(|store| store.series(&everything(), whole, 100));
+    assert_eq!(found, expected);
+    let findings = |store: &Store| Tally::of(store, &everything(), at(100_000)).findings();
+    assert_eq!(findings(&store), findings(&memory));
 }
 
 /// A journal of some flushes, and where each ends.
