@@ -206,7 +206,8 @@ async fn prometheus_scrapes_it() {
     let until = Instant::now() + Duration::from_secs(120);
     loop {
         let answer = common::get(port, &format!("/api/v1/query?query={query}")).await;
-        let found = answer.as_ref().is_some_and(|answer| {
+        // It answers 503 until it has read what it stored.
+        let found = answer.as_ref().filter(|answer| answer.status == 200).is_some_and(|answer| {
             let value = &answer.json()["data"]["result"][0];
             value["metric"]["protocol"] == "tcp" && value["value"][1] == "1"
         });
