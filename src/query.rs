@@ -247,6 +247,9 @@ pub struct HistoryStatus {
     pub room_bytes: u64,
     /// Changes that are not in a file yet.
     pub behind: u64,
+    /// Changes that were written to journals since the start.
+    #[serde(default)]
+    pub written: u64,
     /// Changes that a journal could not take. They are lost only if the server ends, or memory runs
     /// out, before they are in a segment.
     pub unwritten: u64,

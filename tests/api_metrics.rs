@@ -10,10 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::records::*;
-use common::{Server, server};
+use common::{Server, server, server_over};
 use jiff::Timestamp;
 use netspy::accounting::{Counters, Lost};
 use netspy::event::*;
+use netspy::server::Terms;
+use netspy::store::{HistoryOptions, Store};
 use strum::VariantArray;
 
 const OPEN: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -95,6 +97,40 @@ async fn the_figures_are_those_of_the_books_and_of_what_was_taken_in() {
     let plain = server.get("/metrics").await;
     assert_eq!(plain.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     server.stop().await;
+}
+
+#[tokio::test]
+async fn history_has_figures_where_it_is_kept() {
+    let of_history = |s: &BTreeMap<String, f64>| {
+        s.keys().filter(|name| name.starts_with("netspy_history_")).count()
+    };
+    let curl = info(7, "curl");
+    let memory = server(vec![refused(1, &curl)]).await;
+    assert_eq!(of_history(&samples(&scrape(&memory).await)), 0);
+    memory.stop().await;
+    let directory = std::env::temp_dir().join(format!("netspy-metrics-{}", std::process::id()));
+    let options =
+        HistoryOptions { directory: directory.clone(), limit_bytes: 1 << 30, max_age: None };
+    let store = Store::open(16 << 20, &options).unwrap();
+    let server = server_over(store, vec![refused(1, &curl), closed(2, &curl)], Terms::default());
+    let server = server.await;
+    // Writes what is on its way.
+    server.store.close();
+    let s = samples(&scrape(&server).await);
+    for (name, value) in [
+        ("netspy_history_up", 1.0),
+        ("netspy_history_written_total", 2.0),
+        ("netspy_history_unwritten_total", 0.0),
+        ("netspy_history_behind", 0.0),
+        ("netspy_history_limit_bytes", f64::from(1 << 30)),
+        ("netspy_store_records", 2.0),
+        ("netspy_store_oldest_timestamp_seconds", epoch().as_second() as f64),
+    ] {
+        assert_eq!(s.get(name), Some(&value), "{name} in {s:#?}");
+    }
+    assert!(s["netspy_history_bytes"] > 100.0 && of_history(&s) == 10, "{s:#?}");
+    server.stop().await;
+    let _ = std::fs::remove_dir_all(directory);
 }
 
 /// Whatever runs here, and whoever asks: no name of theirs becomes a label, and the number of series

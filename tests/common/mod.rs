@@ -83,9 +83,14 @@ pub async fn server(records: Vec<Connection>) -> Server {
 
 /// The same, on these terms.
 pub async fn server_on(records: Vec<Connection>, terms: Terms) -> Server {
+    server_over(Store::new(16 << 20), records, terms).await
+}
+
+/// The same, with this store.
+pub async fn server_over(store: Store, records: Vec<Connection>, terms: Terms) -> Server {
     static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let store = Arc::new(Store::new(16 << 20));
+    let store = Arc::new(store);
     let applied = store.apply(records);
     let counters =
         Counters { attempts: applied.attempts, delivered: applied.attempts, ..Counters::default() };

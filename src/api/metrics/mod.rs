@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use super::Api;
 use crate::accounting::Counters;
 use crate::capture::features::{FEATURES, NOT_OBSERVED};
-use crate::query::{CaptureHandle, StoreStatus};
+use crate::query::{CaptureHandle, HistoryStatus, StoreStatus};
 use crate::store::{HANDSHAKE_BOUNDS_US, Tallies};
 use text::{Form, Kind, Page};
 
@@ -116,4 +116,40 @@ fn store(page: &mut Page, store: &StoreStatus) {
     let help = "The most bytes that records may use.";
     page.single(Kind::Gauge, "netspy_store_limit_bytes", help, store.limit_bytes);
     page.single(Kind::Counter, "netspy_store_evicted", "Records that aged out.", store.evicted);
+    let help = "Start of the oldest record held, in seconds since 1970.";
+    page.family(Kind::Gauge, "netspy_store_oldest_timestamp_seconds", help);
+    if let Some(oldest) = store.oldest {
+        page.value(&[], oldest.as_second());
+    }
+    history(page, store.history.as_ref());
+}
+
+/// Without history the families are there, and have no samples.
+fn history(page: &mut Page, history: Option<&HistoryStatus>) {
+    let mut single = |kind, name, help: &str, value: fn(&HistoryStatus) -> u64| {
+        page.family(kind, name, help);
+        if let Some(history) = history {
+            page.value(&[], value(history));
+        }
+    };
+    let help = "Whether history is written to disk (1) or the disk refuses (0).";
+    single(Kind::Gauge, "netspy_history_up", help, |h| u64::from(h.stopped.is_none()));
+    let help = "Bytes of the files of history.";
+    single(Kind::Gauge, "netspy_history_bytes", help, |h| h.bytes);
+    let help = "The most bytes that the files of history may use.";
+    single(Kind::Gauge, "netspy_history_limit_bytes", help, |h| h.limit_bytes);
+    let help = "Bytes that the file system still has for history.";
+    single(Kind::Gauge, "netspy_history_room_bytes", help, |h| h.room_bytes);
+    let help = "Segments of history, of which each is a file.";
+    single(Kind::Gauge, "netspy_history_segments", help, |h| h.segments);
+    let help = "Records in segments of history.";
+    single(Kind::Gauge, "netspy_history_records", help, |h| h.records);
+    let help = "Changes of records that are not in a file yet.";
+    single(Kind::Gauge, "netspy_history_behind", help, |h| h.behind);
+    let help = "Changes of records that were written to journals.";
+    single(Kind::Counter, "netspy_history_written", help, |h| h.written);
+    let help = "Changes of records that a journal could not take.";
+    single(Kind::Counter, "netspy_history_unwritten", help, |h| h.unwritten);
+    let help = "Segments that can no longer be read.";
+    single(Kind::Gauge, "netspy_history_unreadable_segments", help, |h| h.unreadable);
 }

@@ -153,6 +153,7 @@ struct Shared {
     /// Up to which change the journals go.
     written: AtomicU64,
     latest: AtomicU64,
+    journaled: AtomicU64,
     unwritten: AtomicU64,
     evicted: AtomicU64,
     evictions: Mutex<Evictions>,
@@ -220,6 +221,7 @@ impl Shared {
             journal_bytes: AtomicU64::new(0),
             written: AtomicU64::new(last),
             latest: AtomicU64::new(last),
+            journaled: AtomicU64::new(0),
             unwritten: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
             evictions: Mutex::default(),
@@ -437,6 +439,7 @@ impl Archive for History {
             max_age_s: shared.options.max_age.map(|age| age.as_secs()),
             room_bytes: shared.directory.room().unwrap_or(0),
             behind: latest.saturating_sub(shared.written.load(Ordering::Relaxed)),
+            written: shared.journaled.load(Ordering::Relaxed),
             unwritten: shared.unwritten.load(Ordering::Relaxed),
             unreadable: segments.iter().filter(|segment| segment.is_unreadable()).count() as u64,
             stopped: self.stopped(),

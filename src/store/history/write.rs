@@ -116,6 +116,8 @@ impl Writer<'_> {
         if self.shared.is_failing() || self.append(encoder).is_err() {
             self.shared.unwritten.fetch_add(count, Ordering::Relaxed);
             self.shared.wants_group.store(true, Ordering::SeqCst);
+        } else {
+            self.shared.journaled.fetch_add(count, Ordering::Relaxed);
         }
         self.shared.written.store(self.last, Ordering::Relaxed);
     }
