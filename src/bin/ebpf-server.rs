@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use netspy::server::{self, ConfigError, Configuration, Options, ServerError, logging};
+use netspy::server::{
+    self, CheckReport, ConfigError, Configuration, Options, ServerError, logging,
+};
 
 /// Wrong options, wherever they stand.
 const USAGE: u8 = 2;
@@ -36,8 +38,11 @@ fn main() -> ExitCode {
 }
 
 fn check(options: &Options) -> Result<(), ServerError> {
-    let report = server::check(options)?;
+    let CheckReport { attach: report, history, .. } = server::check(options)?;
     let mut text = String::from("options: ok\n");
+    if let Some(history) = history {
+        text += &format!("history: {history}\n");
+    }
     let backend = report.backend.map_or_else(|| "replay".to_owned(), |b| b.to_string());
     text += &format!("backend: {backend}\n");
     for (name, feature) in &report.features {

@@ -16,6 +16,6 @@ pub use clients::Limits;
 pub use config::{ConfigError, Configuration};
 pub use options::Options;
 pub use reload::RELOADED;
-pub use run::{ServerError, check, run};
+pub use run::{CheckReport, ServerError, check, run};
 pub use serve::{Listeners, Terms, serve, serve_on};
 pub use tls::{Tls, TlsError};

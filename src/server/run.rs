@@ -25,7 +25,7 @@ use crate::server::options::Options;
 use crate::server::reload::Reloader;
 use crate::server::serve::{Listeners, Terms, serve_on};
 use crate::server::tls::{Tls, TlsError};
-use crate::store::{HistoryError, LocalSource, Store, store_drops};
+use crate::store::{HistoryError, HistoryReport, LocalSource, Store, store_drops};
 use crate::stream::{ConnectionStream, StreamHandle};
 
 /// Why the server could not run.
@@ -307,16 +307,38 @@ fn raise_file_limit() {
     }
 }
 
-/// What `--check` reports: what capture can see here, or what a recording holds.
-pub fn check(options: &Options) -> Result<AttachReport, ServerError> {
+/// What `--check` found.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct CheckReport {
+    /// What capture can see here, or what a recording holds.
+    pub attach: AttachReport,
+    /// What lies where history is to be kept.
+    pub history: Option<HistoryReport>,
+}
+
+/// What `--check` reports.
+pub fn check(options: &Options) -> Result<CheckReport, ServerError> {
     terms(options)?;
-    match &options.replay {
-        None => Ok(options.capture().start()?.capabilities()),
+    let history = match options.history() {
+        Some(history) => Some(history.check(runs_as(options))?),
+        None => None,
+    };
+    let attach = match &options.replay {
+        None => options.capture().start()?.capabilities(),
         Some(path) => {
             let store = Store::new(options.memory_limit);
-            Ok(replayed(path, &store)?.report())
+            replayed(path, &store)?.report()
         }
-    }
+    };
+    Ok(CheckReport { attach, history })
+}
+
+/// User and group once privileges are given up.
+fn runs_as(options: &Options) -> (u32, u32) {
+    use rustix::process::{getegid, geteuid};
+    let own = || (geteuid().as_raw(), getegid().as_raw());
+    options.user.map_or_else(own, |user| (user.uid, user.gid))
 }
 
 fn unix(options: &Options) -> Result<Option<(tokio::net::UnixListener, SocketFile)>, ServerError> {

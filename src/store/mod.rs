@@ -48,7 +48,7 @@ pub use figures::Differing;
 pub use follow::{Changes, Follower};
 pub use groups::Groups;
 #[cfg(feature = "history")]
-pub use history::{HistoryError, HistoryOptions};
+pub use history::{HistoryError, HistoryOptions, HistoryReport};
 pub use matcher::Selection;
 pub use scan::{Selected, Totals};
 pub use source::LocalSource;

@@ -51,7 +51,7 @@ impl Name {
     }
 }
 
-fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HistoryError {
+pub(super) fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HistoryError {
     let path = path.to_owned();
     move |source| HistoryError::Directory { what, path, source }
 }
@@ -101,19 +101,9 @@ impl Directory {
         self.path.join(format!("{number:012}.parquet.tmp"))
     }
 
-    /// The files that are of this program, by number; those of others are left alone.
+    /// The files that are of this program; see [`list`].
     pub(super) fn list(&self) -> io::Result<Vec<(Name, PathBuf)>> {
-        let mut files = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let name = name.to_str().and_then(Name::parse);
-            if let Some(name) = name.filter(|_| entry.file_type().is_ok_and(|t| t.is_file())) {
-                files.push((name, entry.path()));
-            }
-        }
-        files.sort_by(|(_, a), (_, b)| a.cmp(b));
-        Ok(files)
+        list(&self.path)
     }
 
     /// A new file. One that is there was begun by somebody who could not go on.
@@ -137,10 +127,30 @@ impl Directory {
 
     /// Bytes that may still be written.
     pub(super) fn room(&self) -> io::Result<u64> {
-        let fs = statvfs(&self.path)?;
-        let reserve = RESERVE.min(fs.f_blocks.saturating_mul(fs.f_frsize) / RESERVE_PART);
-        Ok(fs.f_bavail.saturating_mul(fs.f_frsize).saturating_sub(reserve))
+        room(&self.path)
     }
+}
+
+/// The files in a directory that are of this program, by number; those of others are left alone.
+pub(super) fn list(directory: &Path) -> io::Result<Vec<(Name, PathBuf)>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_str().and_then(Name::parse);
+        if let Some(name) = name.filter(|_| entry.file_type().is_ok_and(|t| t.is_file())) {
+            files.push((name, entry.path()));
+        }
+    }
+    files.sort_by(|(_, a), (_, b)| a.cmp(b));
+    Ok(files)
+}
+
+/// Bytes that may still be written to a directory.
+pub(super) fn room(directory: &Path) -> io::Result<u64> {
+    let fs = statvfs(directory)?;
+    let reserve = RESERVE.min(fs.f_blocks.saturating_mul(fs.f_frsize) / RESERVE_PART);
+    Ok(fs.f_bavail.saturating_mul(fs.f_frsize).saturating_sub(reserve))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! and the row before it is hidden.
 
 mod block;
+mod check;
 mod columns;
 mod decode;
 mod directory;
@@ -41,6 +42,7 @@ use crate::query::{HistoryStatus, Recovery};
 use crate::store::archive::{Archive, Group, Part};
 use crate::store::evictions::Evictions;
 use crate::store::segment::Segment as MemorySegment;
+pub use check::HistoryReport;
 use directory::Directory;
 pub(in crate::store) use fields::{Fields, RemoteFields};
 use part::{DiskPart, Superseded};
