@@ -4,10 +4,12 @@
 mod common;
 
 use common::records::*;
-use common::{Answer, server};
+use common::{Answer, server, server_over};
 use netspy::Connection;
 use netspy::event::{Direction, Outcome, Traffic};
 use netspy::query::{List, Status, Summary};
+use netspy::server::Terms;
+use netspy::store::{HistoryOptions, Store};
 
 fn list(answer: &Answer) -> List {
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -352,6 +354,35 @@ async fn a_window_that_was_not_watched_is_a_gap_and_ends_now_at_the_latest() {
     let watched = list(&server.get("/api/v1/connections?since=1h").await);
     assert!(watched.accounting.complete && watched.accounting.gaps.is_empty());
     server.stop().await;
+}
+
+#[tokio::test]
+async fn history_from_before_the_start_is_in_the_window_and_its_books_are_not() {
+    let directory = std::env::temp_dir().join(format!("netspy-v1-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let open = |name: &str| {
+        let directory = directory.join(name);
+        let options = HistoryOptions { directory, limit_bytes: 1 << 30, max_age: None };
+        Store::open(16 << 20, &options).unwrap()
+    };
+    let curl = info(7, "curl");
+    let new = server_over(open("new"), vec![refused(1, &curl)], Terms::default()).await;
+    let first = list(&new.get("/api/v1/connections").await);
+    assert_eq!((first.window.since, first.accounting.complete), (epoch(), true));
+    new.stop().await;
+    let before = micros(-60_000_000);
+    open("old").apply(vec![Connection { time: before, ..refused(2, &curl) }]);
+    let server = server_over(open("old"), vec![refused(3, &curl)], Terms::default()).await;
+    let all = list(&server.get("/api/v1/connections").await);
+    assert_eq!((all.total, all.window.since), (2, before));
+    let gap = &all.accounting.gaps[0];
+    assert_eq!((gap.since, gap.until, all.accounting.complete), (before, epoch(), false));
+    let since = list(&server.get("/api/v1/connections?since=2023-11-14T22:13:20Z").await);
+    assert_eq!((since.total, since.accounting.complete), (1, true));
+    let drops = server.get("/api/v1/drops").await.json();
+    assert_eq!(drops["window"]["since"], "2023-11-14T22:13:20.000000000Z");
+    server.stop().await;
+    let _ = std::fs::remove_dir_all(directory);
 }
 
 #[tokio::test]

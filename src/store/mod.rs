@@ -82,6 +82,8 @@ pub struct Store {
     tallies: Tallies,
     /// Where records outlive memory, if they do.
     archive: Option<Box<dyn Archive>>,
+    /// It had records when this process began.
+    holds_earlier: bool,
 }
 
 /// What only ingest touches.
@@ -131,8 +133,9 @@ impl Store {
     pub fn open(limit_bytes: u64, options: &HistoryOptions) -> Result<Self, HistoryError> {
         let (history, left) = history::History::open(options)?;
         let last = left.last().map_or(0, |(version, _)| *version).max(history.last());
-        let store = Store::with_archive(limit_bytes, Some(Box::new(history)), last);
+        let mut store = Store::with_archive(limit_bytes, Some(Box::new(history)), last);
         store.take_over(left);
+        store.holds_earlier = store.held() > 0;
         Ok(store)
     }
 
@@ -171,6 +174,7 @@ impl Store {
             drops: Mutex::new(Drops::new(drop_records)),
             tallies: Tallies::default(),
             archive,
+            holds_earlier: false,
         };
         store.add_segment(&mut lock(&store.writer));
         store
@@ -419,6 +423,11 @@ impl Store {
             oldest: self.oldest(),
             history: self.archive.as_ref().map(|archive| archive.status()),
         }
+    }
+
+    /// Whether some records are, or were, of a process before this one.
+    fn holds_earlier(&self) -> bool {
+        self.holds_earlier
     }
 
     /// Why history is not being written, if there is one and it is not.

@@ -133,6 +133,8 @@ impl Inner {
             true => self.replayed_books(since, until),
             false => {
                 let counters = self.sample();
+                // Who names no start asks for all that there is, also from before this capture.
+                let since = since.or_else(|| self.store.holds_earlier().then(|| self.begun()));
                 let ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
                 ledger.books(since, until, Timestamp::now(), &counters)
             }
@@ -194,11 +196,19 @@ impl Inner {
         // What is to come was not watched.
         let now = Timestamp::now();
         let until = until.unwrap_or(now).min(now);
-        let start = || match self.replayed {
-            true => self.store.oldest().unwrap_or_else(|| self.capture.since()),
-            false => self.capture.since(),
-        };
-        Window { since: since.unwrap_or_else(start).min(until), until }
+        Window { since: since.unwrap_or_else(|| self.begun()).min(until), until }
+    }
+
+    /// The start of what there is to ask about.
+    fn begun(&self) -> Timestamp {
+        let start = self.capture.since();
+        let oldest = || self.store.oldest().unwrap_or(start);
+        match self.replayed {
+            true => oldest(),
+            // Of a server that ran before this one.
+            false if self.store.holds_earlier() => oldest().min(start),
+            false => start,
+        }
     }
 
     /// Where nothing matches: the newest record that does but for the window.
@@ -316,8 +326,7 @@ impl Inner {
         let totals = self.store.totals(&selection);
         let window = self.window(since, until);
         // What capture did not watch is no part of the time that a rate is over.
-        let from =
-            if self.replayed { window.since } else { window.since.max(self.capture.since()) };
+        let from = if self.replayed { window.since } else { window.since.max(self.begun()) };
         let seconds = window.until.duration_since(from).as_secs_f64();
         let rate_per_second = if seconds > 0.0 { totals.attempts as f64 / seconds } else { 0.0 };
         let newest_outside_window = self.newest_if_none(totals.total, &selection);
@@ -370,6 +379,8 @@ impl Inner {
             _ => None,
         };
         let not_seen = self.drops_not_seen();
+        // Drops are kept in memory alone: there are none of before.
+        let watched = since.or_else(|| (!self.replayed).then(|| self.capture.since()));
         let mut accounting = self.drop_books(since, until);
         accounting.complete &= not_seen.is_none();
         Ok(DropList {
@@ -378,7 +389,7 @@ impl Inner {
             packets: selected.packets,
             by_reason: selected.by_reason,
             next_cursor: selected.next_cursor,
-            window: self.window(since, until),
+            window: self.window(watched, until),
             accounting,
             not_seen,
             newest_outside_window,
