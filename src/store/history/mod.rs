@@ -121,6 +121,18 @@ struct Groups {
     waiting: VecDeque<(u64, Group)>,
     /// No more come.
     closed: bool,
+    /// Up to which change memory has given up what is not in a segment by then.
+    given_up: u64,
+}
+
+impl Groups {
+    /// Takes out of a group what was given up, wherever the group was at that time.
+    fn without_given_up(&self, group: &mut Group) {
+        group.older.retain(|segment| segment.after >= self.given_up);
+        if group.last <= self.given_up {
+            group.segments.clear();
+        }
+    }
 }
 
 /// Why nothing is written.
@@ -349,22 +361,19 @@ impl Archive for History {
 
     fn give_up(&self, change: u64) -> bool {
         // Unless the process ends before the next segment is made, in which case the journals tell.
-        let give_up = |group: &mut Group| {
-            group.older.retain(|segment| segment.after >= change);
-            if group.last <= change {
-                group.segments.clear();
-            }
-        };
         let mut groups = lock(&self.shared.groups);
         if self.rotated() >= change {
             return false;
         }
-        groups.waiting.iter_mut().for_each(|(_, group)| give_up(group));
-        groups.waiting.retain(|(_, group)| !group.segments.is_empty());
-        drop(groups);
+        groups.given_up = groups.given_up.max(change);
+        let mut waiting = std::mem::take(&mut groups.waiting);
+        waiting.iter_mut().for_each(|(_, group)| groups.without_given_up(group));
+        waiting.retain(|(_, group)| !group.segments.is_empty());
+        groups.waiting = waiting;
+        // What is still on its way here comes by that, too; its memory need not wait for it.
         for item in &mut lock(&self.shared.queue).items {
             if let Item::Group(group) = item {
-                give_up(group);
+                groups.without_given_up(group);
             }
         }
         true

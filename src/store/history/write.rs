@@ -96,14 +96,17 @@ impl Writer<'_> {
     }
 
     /// Ends the journal of this group and hands the group on, to become a segment.
-    fn group(&mut self, group: crate::store::archive::Group) {
+    fn group(&mut self, mut group: crate::store::archive::Group) {
         self.flush();
         self.sync(true);
         self.journal = None;
+        let mut groups = lock(&self.shared.groups);
+        groups.without_given_up(&mut group);
         if !group.segments.is_empty() {
-            lock(&self.shared.groups).waiting.push_back((self.number, group));
+            groups.waiting.push_back((self.number, group));
             self.shared.rotated_news.notify_all();
         }
+        drop(groups);
         self.number += 1;
     }
 
