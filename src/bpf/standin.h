@@ -8,7 +8,7 @@
 
 #include "config.h"
 
-#define RUNS	  128
+#define RUNS	  512
 #define DESTROYED 15 /* beside enum tcp_state */
 #define ERRORED	  16
 

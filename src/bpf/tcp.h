@@ -68,7 +68,34 @@ static __always_inline bool in_shutdown(void)
 	return !HAS_HELPER(task_pt_regs) || current_syscall() == NR_shutdown;
 }
 
-/* Puts the entry of a sock in place. An older one is left from an earlier attempt on the sock. */
+/* The entry is of an earlier attempt on the sock, or of an earlier sock in the same place. */
+static __always_inline void superseded(struct netspy_conn *old, struct netspy_counters *n)
+{
+	switch (old->phase) {
+	case NETSPY_PHASE_UNSETTLED:
+		taken_back(old, n);
+		return;
+	case NETSPY_PHASE_PENDING:
+		/* The run at its end was skipped. */
+		settle(old, NETSPY_PHASE_FAILED, 0, NETSPY_EVIDENCE_OWNER_CLOSE);
+		break;
+	case NETSPY_PHASE_ENTERING:
+	case NETSPY_PHASE_OPEN:
+		/* Its end was not seen, and how it ended is not known any more. */
+		if (old->flags & NETSPY_F_FILTERED)
+			return;
+		COUNT(n, updates_lost);
+		if (old->flags & NETSPY_F_SHOWN || was_swept(old))
+			return;
+		old->phase = NETSPY_PHASE_OPEN;
+		break;
+	default:
+		return;
+	}
+	show(old, n, true);
+}
+
+/* Puts the entry of a sock in place. */
 static __always_inline int hold(__u64 key, struct netspy_conn *c, struct netspy_counters *n)
 {
 	struct netspy_conn *old;
@@ -79,13 +106,8 @@ static __always_inline int hold(__u64 key, struct netspy_conn *c, struct netspy_
 	if (err != -EEXIST)
 		return err;
 	old = bpf_map_lookup_elem(&conns, &key);
-	if (old && old->phase == NETSPY_PHASE_UNSETTLED) {
-		taken_back(old, n);
-	} else if (old && old->phase == NETSPY_PHASE_PENDING) {
-		/* The run at its end was skipped, and the sock is another by now. */
-		settle(old, NETSPY_PHASE_FAILED, 0, NETSPY_EVIDENCE_OWNER_CLOSE);
-		show(old, n, true);
-	}
+	if (old)
+		superseded(old, n);
 	return bpf_map_update_elem(&conns, &key, c, BPF_ANY);
 }
 
