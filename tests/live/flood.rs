@@ -233,8 +233,9 @@ fn flood_with(builder: Builder) -> Option<Accounting> {
 
     let third = &memory[memory.len() / 3];
     let last = memory.last().unwrap();
-    // Caches fill, of names and of processes: some megabytes, whatever the flood.
-    assert!(last.0 < third.0 + third.0 / 4 + (16 << 20), "resident: {memory:?}");
+    // Caches fill, of names, of processes, and of the latest attempts for the drops to come: some
+    // tens of megabytes, whatever the flood. A busy machine has not filled them at the third.
+    assert!(last.0 < third.0 + third.0 / 4 + (32 << 20), "resident: {memory:?}");
     assert!(last.1 < third.1 + third.1 / 10, "maps: {memory:?}");
     Some(at_end)
 }
