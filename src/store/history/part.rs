@@ -430,8 +430,24 @@ pub(super) fn find(segment: &Segment, id: ConnectionId) -> Result<Option<u32>, S
     Ok(find_all(segment, &HashSet::from([id]))?.first().map(|(_, row)| *row))
 }
 
+/// The rows of a segment with those of these ids that it may hold. One that cannot be read says so,
+/// and has none.
+pub(super) fn find_held(
+    segment: &Segment,
+    ids: impl Iterator<Item = ConnectionId>,
+) -> Vec<(ConnectionId, u32)> {
+    let held: HashSet<_> = ids.filter(|id| segment.may_hold(*id)).collect();
+    if held.is_empty() {
+        return Vec::new();
+    }
+    find_all(segment, &held).unwrap_or_else(|error| {
+        segment.complain(&error);
+        Vec::new()
+    })
+}
+
 /// The rows with these ids.
-pub(super) fn find_all(
+fn find_all(
     segment: &Segment,
     ids: &HashSet<ConnectionId>,
 ) -> Result<Vec<(ConnectionId, u32)>, SegmentError> {

@@ -1,13 +1,13 @@
 //! The start: what is there, what can be used of it, and what is cut or set aside.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::decode::Decoder;
 use super::directory::{Directory, Name};
-use super::part::find_all;
+use super::part::find_held;
 use super::segment::{self, Segment, SegmentError};
 use super::{HistoryError, Left, journal};
 use crate::event::{Connection, ConnectionId};
@@ -132,16 +132,9 @@ fn hide_earlier(segments: &[Arc<Segment>]) {
     for (place, segment) in segments.iter().enumerate() {
         let later = segments.get(place + 1..).unwrap_or_default();
         let patches = later.iter().flat_map(|later| &later.patches);
-        let here: HashSet<_> =
-            patches.map(|(id, _)| *id).filter(|id| segment.may_hold(*id)).collect();
-        if here.is_empty() {
-            continue;
-        }
-        match find_all(segment, &here) {
-            Ok(found) => {
-                segment.hide(found.into_iter().map(|(_, row)| row));
-            }
-            Err(error) => segment.complain(&error),
+        let found = find_held(segment, patches.map(|(id, _)| *id));
+        if !found.is_empty() {
+            segment.hide(found.into_iter().map(|(_, row)| row));
         }
     }
 }

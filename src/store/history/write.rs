@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::encode::Encoder;
 use super::fields::Fields;
 use super::journal::{self, Journal};
-use super::part::{find_all, superseded_in};
+use super::part::{find_held, superseded_in};
 use super::{FLUSH_CHANGES, FLUSH_EVERY, Item, RETRY_EVERY, Shared, lock};
 use crate::event::{Connection, ConnectionId};
 
@@ -205,15 +205,9 @@ impl Shared {
             return;
         }
         for segment in self.segments().iter() {
-            let here: HashSet<_> = superseded_in(&ids, segment).collect();
-            if here.is_empty() {
-                continue;
-            }
-            match find_all(segment, &here) {
-                Ok(found) => {
-                    segment.hide(found.into_iter().map(|(_, row)| row));
-                }
-                Err(error) => segment.complain(&error),
+            let found = find_held(segment, superseded_in(&ids, segment));
+            if !found.is_empty() {
+                segment.hide(found.into_iter().map(|(_, row)| row));
             }
         }
         self.superseded.remove(&ids);
@@ -226,16 +220,9 @@ impl Shared {
     ) -> HashMap<u64, Vec<(ConnectionId, u32)>> {
         let mut earlier = HashMap::new();
         for segment in self.segments().iter() {
-            let here: HashSet<_> = ids.iter().copied().filter(|id| segment.may_hold(*id)).collect();
-            if here.is_empty() {
-                continue;
-            }
-            match find_all(segment, &here) {
-                Ok(found) if found.is_empty() => {}
-                Ok(found) => {
-                    earlier.insert(segment.number, found);
-                }
-                Err(error) => segment.complain(&error),
+            let found = find_held(segment, ids.iter().copied());
+            if !found.is_empty() {
+                earlier.insert(segment.number, found);
             }
         }
         earlier
