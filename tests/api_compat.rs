@@ -80,6 +80,8 @@ async fn what_the_original_client_posts_is_understood() {
         (json!({"pid": 7, "duration_seconds": 300}), 3),
         (json!({"duration_seconds": 0}), 5),
         (json!({"pid": null, "process_name": "wget", "more": [1]}), 2),
+        // To JSON these are whole numbers.
+        (json!({"pid": 7.0, "duration_seconds": 3e2}), 3),
         (json!({}), 5),
     ] {
         let body = serde_json::to_vec(&body).unwrap();
@@ -256,6 +258,9 @@ async fn bad_input_is_an_error_in_the_words_that_the_original_client_shows() {
             (422, JSON, "{\"pid\":\"7\"}"),
             (422, JSON, "{\"pid\":-1}"),
             (422, JSON, "{\"pid\":1e99}"),
+            (422, JSON, "{\"pid\":4294967296.0}"),
+            (422, JSON, "{\"limit\":18446744073709551616.0}"),
+            (422, JSON, "{\"limit\":-0.5}"),
             (422, JSON, "{\"command\":7}"),
             (422, JSON, "{\"duration_seconds\":1.5}"),
             (415, "text/plain", "{}"),

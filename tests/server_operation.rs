@@ -4,21 +4,17 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::process::Output;
 
+use common::daemon::{Daemon, PATIENCE, command, recording};
 use common::records::*;
-use netspy::accounting::{Accounting, Counters};
-use netspy::record::{Header, Writer};
 use rustix::process::Signal;
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const TOKEN: &str = "0123456789abcdef-a-token";
 const OTHER_TOKEN: &str = "fedcba9876543210-another";
 
@@ -30,12 +26,7 @@ impl Directory {
             std::env::temp_dir().join(format!("netspy-operation-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         let directory = Directory(path);
-        let mut bytes = Vec::new();
-        let mut writer = Writer::new(&mut bytes, &Header::new("web-1", epoch())).unwrap();
-        writer.write(&[refused(1, &info(7, "curl"))]).unwrap();
-        let counters = Counters { attempts: 1, delivered: 1, ..Counters::default() };
-        let books = Accounting::between(&Counters::default(), &counters, epoch(), epoch());
-        writer.finish(&books).unwrap();
+        let bytes = recording(&[refused(1, &info(7, "curl"))]);
         std::fs::write(directory.path("recording.jsonl"), bytes).unwrap();
         directory
     }
@@ -78,83 +69,14 @@ impl Drop for Directory {
     }
 }
 
-fn command(program: &str) -> Command {
-    let mut command = Command::new(program);
-    for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| name.starts_with("NETSPY_")) {
-            command.env_remove(name);
-        }
-    }
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
+fn configured(config: &str) -> Daemon {
+    let mut command = command(env!("CARGO_BIN_EXE_ebpf-server"));
+    command.args(["--config", config, "--port", "0"]);
+    Daemon::start(command)
 }
 
-struct Server {
-    child: Child,
-    log: Receiver<String>,
-    /// The port.
-    port: String,
-}
-
-impl Server {
-    fn start(mut command: Command) -> Self {
-        let mut child = command.spawn().unwrap();
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
-        let (sender, log) = channel();
-        std::thread::spawn(move || lines.for_each(|line| drop(sender.send(line))));
-        let mut server = Server { child, log, port: String::new() };
-        let ready = server.says("ready: listening on ");
-        let (_, rest) = ready.split_once("://127.0.0.1:").expect("an address");
-        server.port = rest.chars().take_while(char::is_ascii_digit).collect();
-        server
-    }
-
-    fn configured(config: &str) -> Self {
-        let mut command = command(env!("CARGO_BIN_EXE_ebpf-server"));
-        command.args(["--config", config, "--port", "0"]);
-        Server::start(command)
-    }
-
-    /// Waits for a line with these words.
-    fn says(&self, words: &str) -> String {
-        loop {
-            let line = self.log.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no '{words}'"));
-            if line.contains(words) {
-                return line;
-            }
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).unwrap();
-    }
-
-    /// Reads everything again, and says so in these words.
-    fn reload(&self, says: &str) -> String {
-        self.signal(Signal::HUP);
-        self.says(says)
-    }
-
-    fn status(&self, header: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(format!("127.0.0.1:{}", self.port)).unwrap();
-        write!(stream, "GET /api/v1/connections HTTP/1.0\r\n{header}\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
-    }
-
-    fn stop(mut self) {
-        self.signal(Signal::TERM);
-        assert_eq!(self.child.wait().unwrap().code(), Some(0));
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn status(server: &Daemon, header: &str) -> (u16, String) {
+    server.get("/api/v1/connections", header)
 }
 
 fn bearer(token: &str) -> String {
@@ -216,16 +138,16 @@ fn sighup_reads_what_can_change_and_names_what_cannot() {
     let directory = Directory::new("reload");
     let token = directory.write("token", TOKEN);
     let config = directory.config(&format!("token-file = {token:?}\n"));
-    let server = Server::configured(&config);
-    assert_eq!(server.status(&bearer(TOKEN)).0, 200);
+    let server = configured(&config);
+    assert_eq!(status(&server, &bearer(TOKEN)).0, 200);
     // A new token, and a new limit.
     directory.write("token", OTHER_TOKEN);
     directory
         .config(&format!("token-file = {token:?}\nmax-connections = 100\nlog-level = \"debug\"\n"));
     let line = server.reload("reloaded");
     assert!(line.contains("log-level") && line.contains("max-connections"), "{line}");
-    assert_eq!(server.status(&bearer(TOKEN)).0, 401);
-    assert_eq!(server.status(&bearer(OTHER_TOKEN)).0, 200);
+    assert_eq!(status(&server, &bearer(TOKEN)).0, 401);
+    assert_eq!(status(&server, &bearer(OTHER_TOKEN)).0, 200);
     // What takes a restart is named, each time.
     directory.config(&format!("token-file = {token:?}\nmemory-limit = \"1GiB\"\n"));
     for _ in 0..2 {
@@ -242,7 +164,7 @@ fn sighup_reads_what_can_change_and_names_what_cannot() {
     directory.config("nonsense");
     let line = server.reload("stays as it was");
     assert!(line.contains("server.toml:3"), "{line}");
-    assert_eq!(server.status(&bearer(OTHER_TOKEN)).0, 200);
+    assert_eq!(status(&server, &bearer(OTHER_TOKEN)).0, 200);
     server.stop();
 }
 
@@ -251,17 +173,17 @@ fn without_the_token_there_is_no_answer_and_with_it_command_lines_are_shown() {
     let directory = Directory::new("token");
     let token = directory.write("token", TOKEN);
     let config = directory.config(&format!("token-file = {token:?}\n"));
-    let server = Server::configured(&config);
+    let server = configured(&config);
     for header in ["", &bearer(OTHER_TOKEN), "Authorization: Basic eDp5\r\n"] {
-        let (status, answer) = server.status(header);
+        let (status, answer) = status(&server, header);
         assert_eq!(status, 401, "{answer}");
         assert!(answer.to_lowercase().contains("www-authenticate: bearer"), "{answer}");
         assert!(answer.contains("application/problem+json") && !answer.contains("curl"));
     }
-    let (status, answer) = server.status(&bearer(TOKEN));
+    let (status, answer) = status(&server, &bearer(TOKEN));
     assert!(status == 200 && answer.contains("curl --secret"), "{answer}");
     // A token makes it plain that no page of another site asks.
-    let (status, _) = server.status(&format!("Host: web-1.example.com\r\n{}", bearer(TOKEN)));
+    let (status, _) = status(&server, &format!("Host: web-1.example.com\r\n{}", bearer(TOKEN)));
     assert_eq!(status, 200);
     let url = format!("http://127.0.0.1:{}", server.port);
     let output = netspy(&["list", "--server", &url]);
@@ -284,8 +206,8 @@ fn without_the_token_there_is_no_answer_and_with_it_command_lines_are_shown() {
 #[test]
 fn without_a_token_command_lines_are_withheld_and_every_address_is_loopback() {
     let directory = Directory::new("loopback");
-    let server = Server::configured(&directory.config(""));
-    let (status, answer) = server.status("");
+    let server = configured(&directory.config(""));
+    let (status, answer) = status(&server, "");
     assert!(status == 200 && answer.contains("curl") && !answer.contains("--secret"), "{answer}");
     server.stop();
     let output = command(env!("CARGO_BIN_EXE_ebpf-server"))
@@ -303,7 +225,7 @@ fn tls_is_spoken_with_who_knows_the_certificate_which_can_be_exchanged() {
     let (cert, key) = directory.certificate();
     let config = directory
         .config(&format!("token-file = {token:?}\ntls-cert = {cert:?}\ntls-key = {key:?}\n"));
-    let server = Server::configured(&config);
+    let server = configured(&config);
     let old = directory.write("old.pem", &std::fs::read_to_string(&cert).unwrap());
     let url = format!("https://localhost:{}", server.port);
     let asks = |certificate: &str| {
@@ -365,7 +287,7 @@ fn the_service_manager_is_told_everything() {
     let mut command = command(env!("CARGO_BIN_EXE_ebpf-server"));
     command.args(["--config", &directory.config(""), "--port", "0"]);
     command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000");
-    let server = Server::start(command);
+    let server = Daemon::start(command);
     assert!(hears("READY=1").contains("STATUS=listening on http://127.0.0.1:"));
     for _ in 0..3 {
         hears("WATCHDOG=1");

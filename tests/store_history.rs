@@ -10,6 +10,8 @@ use netspy::query::{Page, Sort};
 use netspy::store::{HistoryOptions, Selection, Store};
 use records::*;
 
+#[path = "common/python.rs"]
+mod python;
 #[path = "common/records.rs"]
 mod records;
 
@@ -114,28 +116,9 @@ fn files_of_every_version_are_read() {
     }
 }
 
-/// Python with DuckDB; `None`, and said, where it cannot be had.
-fn duckdb() -> Option<PathBuf> {
-    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("history-tools");
-    let python = venv.join("bin/python");
-    let runs = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
-    let has_it = |python: &Path| runs(Command::new(python).args(["-c", "import duckdb"]));
-    if has_it(&python) {
-        return Some(python);
-    }
-    let requirements = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/history-tools.txt");
-    let made = runs(Command::new("python3").args(["-m", "venv"]).arg(&venv))
-        && runs(Command::new(&python).args(["-m", "pip", "install", "-q", "-r", requirements]))
-        && has_it(&python);
-    if !made {
-        println!("skipped: DuckDB cannot be had from PyPI here");
-    }
-    made.then_some(python)
-}
-
 #[test]
 fn duckdb_reads_the_directory_as_documented() {
-    let Some(python) = duckdb() else { return };
+    let Some(tools) = python::environment("history-tools") else { return };
     let place = Place::new("duckdb");
     write(&place.0);
     let store = open(&place.0);
@@ -156,7 +139,7 @@ print(newest.select("id, process, outcome, state, bytes_sent").fetchall())
 print(duckdb.sql("SELECT count(*), count(*) FILTER (patch) FROM '{files}'").fetchall())
 "#
     );
-    let output = Command::new(python).args(["-c", &script]).output().unwrap();
+    let output = Command::new(tools.join("python")).args(["-c", &script]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let mut lines = text.lines();

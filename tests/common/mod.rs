@@ -1,6 +1,7 @@
 //! A server in this process, and a client that sees every byte.
 #![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod daemon;
 pub mod records;
 
 use std::collections::HashMap;

@@ -111,7 +111,7 @@ impl Asked {
         };
         let mut alias = String::new();
         for (name, value) in members.iter().filter(|(_, value)| !value.is_null()) {
-            let whole = value.as_u64();
+            let whole = whole(value);
             let text = value.as_str().map(str::to_owned);
             // In any letter case, as Go's decoder took them.
             match name.to_ascii_lowercase().as_str() {
@@ -133,6 +133,15 @@ impl Asked {
         }
         Ok(())
     }
+}
+
+/// A whole number, which may be written as `7.0`: to JSON that is the same.
+fn whole(value: &Value) -> Option<u64> {
+    const BEYOND: f64 = 18_446_744_073_709_551_616.0;
+    let of_float = |float: f64| {
+        (float.fract() == 0.0 && (0.0..BEYOND).contains(&float)).then_some(float as u64)
+    };
+    value.as_u64().or_else(|| of_float(value.as_f64()?))
 }
 
 /// A number of digits alone: no sign, no white space.

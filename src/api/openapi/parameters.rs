@@ -10,14 +10,27 @@ use crate::query::findings::Findings;
 use crate::query::top::{Top, TopBy};
 use crate::query::{Page, Sort};
 
-/// A value among others that are separated by commas: not white space alone, and neither comma nor
-/// backslash, which have to be escaped.
-const TEXT: &str = r"^[^,\\\s\x00-\x1f]([^,\\]*[^,\\\s\x00-\x1f])?$";
-/// RFC 3339, or an age.
-const TIME: &str = r"^([0-9]{1,6}(ms|s|m|h|d)|[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2}))$";
+/// A text among others that are separated by commas: not empty, not white space alone. A comma or a
+/// backslash that belongs to it has a backslash before it. White space is spelled out, since
+/// dialects differ in what `\s` is.
+const TEXT: &str = concat!(
+    r"^(?:[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*",
+    r"(?:[^,\\\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]|\\[\s\S])",
+    r"(?:[^,\\]|\\[\s\S])*)",
+    // As it is read, a comma begins another value.
+    r"(?:,[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*",
+    r"(?:[^,\\\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]|\\[\s\S])",
+    r"(?:[^,\\]|\\[\s\S])*)*$",
+);
+/// How long ago.
+const AGE: &str = "^[0-9]+(ms|s|m|h|d|w)$";
+/// A length of time, up to a year or so.
+const STEP: &str = r"^0*[1-9]([0-9]{0,9}ms|[0-9]{0,6}s|[0-9]{0,4}m|[0-9]{0,2}h|[0-9]?d|w)$";
+/// What the server makes, and nobody else can.
+const CURSOR: &str = "^[!-~]{1,128}$";
 
 fn texts() -> Value {
-    list(json!({"type": "string", "pattern": TEXT, "minLength": 1, "maxLength": 64}))
+    list(json!({"type": "string", "pattern": TEXT, "minLength": 1}))
 }
 
 fn numbers(most: u64) -> Value {
@@ -36,6 +49,13 @@ fn list(item: Value) -> Value {
 
 fn text(pattern: &str) -> Value {
     json!({"type": "string", "pattern": pattern})
+}
+
+fn time() -> Value {
+    json!({"anyOf": [
+        {"type": "string", "format": "date-time"},
+        {"type": "string", "pattern": AGE, "examples": ["15m"]},
+    ]})
 }
 
 /// Meaning and form of a parameter of `/api/v1`; `most` is the largest `limit`.
@@ -89,25 +109,23 @@ fn known(name: &str, path: &str) -> Option<(&'static str, Value)> {
             "Whether it existed before capture began.",
             json!({"type": "string", "enum": ["true", "false"]}),
         ),
-        "since" => ("Start of the window: RFC 3339, or an age such as `15m`.", text(TIME)),
-        "until" => ("End of the window: RFC 3339, or an age.", text(TIME)),
+        "since" => ("Start of the window: RFC 3339, or an age such as `15m`.", time()),
+        "until" => ("End of the window: RFC 3339, or an age.", time()),
         "compare_since" => (
             "Start of the window to compare with; unless given, it is as long as the other one.",
-            text(TIME),
+            time(),
         ),
-        "compare_until" => (
-            "End of the window to compare with; unless given, the start of the other one.",
-            text(TIME),
-        ),
+        "compare_until" => {
+            ("End of the window to compare with; unless given, the start of the other one.", time())
+        }
         "sort" => (
             "The order of the list.",
             json!({"type": "string", "enum": Sort::VARIANTS, "default": "newest"}),
         ),
         "limit" => ("At most so many.", json!({"type": "integer", "minimum": 1, "maximum": most})),
-        "cursor" => (
-            "Where an earlier answer to the same question ended: its `next_cursor`.",
-            json!({"type": "string", "minLength": 1, "maxLength": 128}),
-        ),
+        "cursor" => {
+            ("Where an earlier answer to the same question ended: its `next_cursor`.", text(CURSOR))
+        }
         "by" => (
             "What to group by.",
             json!({"type": "string", "enum": <TopBy as VariantNames>::VARIANTS}),
@@ -115,7 +133,7 @@ fn known(name: &str, path: &str) -> Option<(&'static str, Value)> {
         "step" => (
             "Length of a step, such as `10s`, `1m` or `1h`; unless given, one that makes about \
              sixty of them. More than 10,000 steps are refused.",
-            text(r"^[1-9][0-9]{0,5}(ms|s|m|h)$"),
+            text(STEP),
         ),
         "after" => (
             "Goes on after the change with this number, as `Last-Event-ID` does; 0 for all that \
@@ -170,6 +188,10 @@ pub(super) fn in_query(name: &str, required: bool, compatible: bool, path: &str)
         parameter.insert("style".to_owned(), json!("form"));
         parameter.insert("explode".to_owned(), json!(false));
     }
+    if compatible {
+        // `pid=` asks for all, as it did in the original.
+        parameter["allowEmptyValue"] = json!(true);
+    }
     parameter
 }
 
@@ -193,10 +215,11 @@ pub(super) fn last_event_id() -> Value {
     })
 }
 
-/// The JSON body of a POST.
+/// The JSON body of a POST, in which null is as good as nothing.
 pub(super) fn body(members: &[&str]) -> Value {
     let member = |name: &&str| {
         let (description, mut schema) = original(name).unwrap_or(("", json!({})));
+        schema["type"] = json!([schema["type"], "null"]);
         schema["description"] = json!(description);
         ((*name).to_owned(), schema)
     };

@@ -68,10 +68,10 @@ pub fn parse_time(parameter: &str, text: &str, now: Timestamp) -> Result<Timesta
         return Err(invalid(parameter, "is empty", TIMES));
     }
     if let Some(age) = age(text) {
-        let too_old = || invalid(parameter, &format!("'{}' is too long ago", clip(text)), TIMES);
-        let time = now.checked_sub(age.ok_or_else(too_old)?).map_err(|_| too_old())?;
-        // RFC 3339 has no years before 0, and whoever writes the time down has to find words.
-        return Ok(time.max(YEAR_ZERO));
+        let time = age.and_then(|age| now.checked_sub(age).ok());
+        // RFC 3339 has no years before 0, and whoever writes the time down has to find words. What
+        // is longer ago still means the same: from the beginning.
+        return Ok(time.unwrap_or(YEAR_ZERO).max(YEAR_ZERO));
     }
     // A `+` that was not percent-encoded arrives as a space.
     rfc_3339(text)
