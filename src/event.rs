@@ -23,8 +23,17 @@ pub(crate) mod time {
     use jiff::Timestamp;
     use serde::Serializer;
 
+    /// The start of the year 0: RFC 3339 has none before. What claims to be older (the start of a
+    /// window that was counted back, a record of a hostile file) is written as this.
+    pub(crate) const OLDEST: Timestamp = Timestamp::constant(-62_167_219_200, 0);
+
+    /// As it is written in answers and recordings.
+    pub(crate) fn shown(time: Timestamp) -> String {
+        format!("{:.9}", time.max(OLDEST))
+    }
+
     pub(crate) fn serialize<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(&format_args!("{time:.9}"))
+        to.collect_str(&format_args!("{:.9}", (*time).max(OLDEST)))
     }
 
     pub(crate) fn serialize_option<S: Serializer>(

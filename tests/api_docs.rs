@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use common::records::*;
 use common::{Answer, Server, server};
+use netspy::event::DropRecord;
 use netspy::query::{diff, drops, filter, findings, series, top};
 use serde_json::Value;
 
@@ -113,6 +114,13 @@ async fn the_document_has_the_parameters_that_the_server_reads() {
     server.stop().await;
 }
 
+/// Years have four digits there, and no sign.
+fn is_rfc_3339(text: &str) -> bool {
+    let is_year = |year: &str| year.bytes().all(|b| b.is_ascii_digit());
+    let year = text.split_once('-').is_some_and(|(year, _)| year.len() == 4 && is_year(year));
+    year && text.parse::<jiff::Timestamp>().is_ok()
+}
+
 /// Why the value has not the form that the schema says (types, members, words), if it has not.
 fn misfit(document: &Value, schema: &Value, value: &Value) -> Option<String> {
     if let Some(reference) = schema["$ref"].as_str() {
@@ -140,6 +148,12 @@ fn misfit(document: &Value, schema: &Value, value: &Value) -> Option<String> {
     if !(told.is_null() || told == kind || listed || (kind == "integer" && told == "number")) {
         return Some(format!("{value} is no {told}"));
     }
+    if schema["format"] == "date-time"
+        && let Some(text) = value.as_str()
+        && !is_rfc_3339(text)
+    {
+        return Some(format!("{text} is no time of RFC 3339"));
+    }
     match value {
         Value::Object(members) => {
             let known = schema["properties"].as_object();
@@ -165,7 +179,8 @@ async fn answers_have_the_form_that_the_document_says() {
     let mut random = Random(3);
     let wild = (0..100).map(|_| random.connection()).collect();
     let server = server(wild).await;
-    server.store.apply_drops((0..5).map(dropped).collect());
+    let hostile = DropRecord { time: jiff::Timestamp::MIN, ..dropped(9) };
+    server.store.apply_drops((0..5).map(dropped).chain([hostile]).collect());
     let document = server.get("/openapi.json").await.json();
     for target in [
         "/api/v1/connections?limit=100",
@@ -174,6 +189,9 @@ async fn answers_have_the_form_that_the_document_says() {
         "/api/v1/top?by=port",
         "/api/v1/series?since=2023-11-14T22:13:00Z&until=2023-11-14T22:14:00Z",
         "/api/v1/diff?since=2023-11-14T22:13:20Z&until=2023-11-14T22:14:00Z",
+        // What it is compared with, and the first step, would begin before the year 0.
+        "/api/v1/diff?since=0001-01-01T00:00:00Z",
+        "/api/v1/series?since=0000-01-01T00:00:00Z",
         "/api/v1/drops",
         "/api/v1/findings",
         "/api/v1/status",
@@ -197,6 +215,7 @@ async fn answers_have_the_form_that_the_document_says() {
     let schema = &document["components"]["schemas"]["Problem"];
     assert_eq!(misfit(&document, schema, &problem), None);
     assert!(misfit(&document, schema, &serde_json::json!({"title": 7})).is_some());
+    assert!(!is_rfc_3339("-000024-06-24T00:00:00Z") && is_rfc_3339("0000-06-24T00:00:00Z"));
     server.stop().await;
 }
 

@@ -2,9 +2,13 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
+#[path = "common/tools.rs"]
+mod tools;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,10 +16,12 @@ use std::time::{Duration, Instant};
 use common::records::*;
 use common::{Server, server, server_over};
 use jiff::Timestamp;
+use netspy::Connection;
 use netspy::accounting::{Counters, Lost};
 use netspy::event::*;
 use netspy::server::Terms;
 use netspy::store::{HistoryOptions, Store};
+use serde_json::{Value, json};
 use strum::VariantArray;
 
 const OPEN: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -173,20 +179,13 @@ async fn hostile_names_make_no_series() {
     server.stop().await;
 }
 
-fn has(program: &str) -> bool {
-    Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
-}
-
 #[tokio::test]
 async fn promtool_has_nothing_to_say() {
-    if !has("promtool") {
-        println!("skipped: there is no promtool (Debian has it in prometheus)");
-        return;
-    }
+    let Some(promtool) = tools::program("promtool") else { return };
     let server = server(vec![refused(1, &info(7, "curl"))]).await;
     server.store.apply_drops(vec![drops("NETFILTER_DROP", 5, 1)]);
     let page = server.get("/metrics").await.body;
-    let mut lint = Command::new("promtool")
+    let mut lint = Command::new(promtool)
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -202,7 +201,54 @@ async fn promtool_has_nothing_to_say() {
 
 struct Prometheus {
     child: Child,
-    directory: std::path::PathBuf,
+    directory: PathBuf,
+    address: SocketAddr,
+}
+
+impl Prometheus {
+    /// Has it scrape this server every second.
+    fn start(program: &Path, server: &Server) -> Self {
+        let directory =
+            std::env::temp_dir().join(format!("netspy-prometheus-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let config = format!(
+            "scrape_configs:\n- job_name: netspy\n  scrape_interval: 1s\n  scrape_timeout: 1s\n  \
+             static_configs:\n  - targets: ['{}']\n",
+            server.address
+        );
+        std::fs::write(directory.join("prometheus.yml"), config).unwrap();
+        // It cannot be given a listener: a port that was free a moment ago has to do.
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let child = Command::new(program)
+            .arg(format!("--config.file={}/prometheus.yml", directory.display()))
+            .arg(format!("--storage.tsdb.path={}/data", directory.display()))
+            .arg(format!("--web.listen-address={address}"))
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Prometheus { child, directory, address }
+    }
+
+    /// What it answers, as soon as that holds what is wanted.
+    async fn answers(&self, query: &str, holds: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+        let encoded: String = form_urlencoded::byte_serialize(query.as_bytes()).collect();
+        let until = Instant::now() + Duration::from_secs(120);
+        loop {
+            let answer = common::get(self.address, &format!("/api/v1/query?query={encoded}")).await;
+            // It answers 503 until it has read what it stored.
+            let answered = answer.as_ref().filter(|answer| answer.status == 200);
+            let result = answered.map(|answer| answer.json()["data"]["result"].clone());
+            if let Some(Value::Array(samples)) = result
+                && holds(&samples)
+            {
+                return samples;
+            }
+            assert!(Instant::now() < until, "{query}: {answer:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
 }
 
 impl Drop for Prometheus {
@@ -214,44 +260,41 @@ impl Drop for Prometheus {
 }
 
 #[tokio::test]
-async fn prometheus_scrapes_it() {
-    if !has("prometheus") {
-        println!("skipped: there is no prometheus (Debian has it)");
-        return;
-    }
-    let server = server(vec![refused(1, &info(7, "curl"))]).await;
-    let directory = std::env::temp_dir().join(format!("netspy-prometheus-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).unwrap();
-    let config = format!(
-        "scrape_configs:\n- job_name: netspy\n  scrape_interval: 1s\n  scrape_timeout: 1s\n  \
-         static_configs:\n  - targets: ['{}']\n",
-        server.address
-    );
-    std::fs::write(directory.join("prometheus.yml"), config).unwrap();
-    // It cannot be given a listener: a port that was free a moment ago has to do.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let child = Command::new("prometheus")
-        .arg(format!("--config.file={}/prometheus.yml", directory.display()))
-        .arg(format!("--storage.tsdb.path={}/data", directory.display()))
-        .arg(format!("--web.listen-address={port}"))
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let _prometheus = Prometheus { child, directory };
-    let query = "netspy_outcomes_total%7Boutcome%3D%22refused%22%7D";
-    let until = Instant::now() + Duration::from_secs(120);
-    loop {
-        let answer = common::get(port, &format!("/api/v1/query?query={query}")).await;
-        // It answers 503 until it has read what it stored.
-        let found = answer.as_ref().filter(|answer| answer.status == 200).is_some_and(|answer| {
-            let value = &answer.json()["data"]["result"][0];
-            value["metric"]["protocol"] == "tcp" && value["value"][1] == "1"
-        });
-        if found {
-            break;
+async fn prometheus_scrapes_it_and_every_panel_of_the_dashboard_has_something_to_show() {
+    let Some(program) = tools::program("prometheus") else { return };
+    let directory = std::env::temp_dir().join(format!("netspy-panels-{}", std::process::id()));
+    let options =
+        HistoryOptions { directory: directory.clone(), limit_bytes: 1 << 30, max_age: None };
+    let curl = info(7, "curl");
+    let accepted = Connection { direction: Direction::Inbound, ..closed(2, &curl) };
+    let store = Store::open(16 << 20, &options).unwrap();
+    let server =
+        server_over(store, vec![refused(1, &curl), accepted, closed(3, &curl)], Terms::default());
+    let server = server.await;
+    server.store.apply_drops(vec![drops("NETFILTER_DROP", 5, 1)]);
+    let prometheus = Prometheus::start(&program, &server);
+    let refused = "netspy_outcomes_total{outcome=\"refused\"}";
+    let found = prometheus.answers(refused, |samples| !samples.is_empty()).await;
+    assert_eq!((found.len(), &found[0]["metric"]["protocol"]), (1, &json!("tcp")));
+    assert_eq!(found[0]["value"][1], "1");
+
+    let dashboard = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/grafana/netspy.json");
+    let dashboard: Value =
+        serde_json::from_str(&std::fs::read_to_string(dashboard).unwrap()).unwrap();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().unwrap() {
+            let query = target["expr"].as_str().unwrap();
+            let query = query.replace("$__rate_interval", "1m").replace("$__range", "1m");
+            let query = query.replace("$instance", ".*");
+            let shown = prometheus.answers(&query, |samples| !samples.is_empty()).await;
+            // Each line has a name.
+            let legend = target["legendFormat"].as_str().unwrap();
+            for label in legend.split("{{").skip(1).map(|rest| rest.split("}}").next().unwrap()) {
+                let named = shown.iter().all(|sample| sample["metric"][label].is_string());
+                assert!(named, "{}: {label} is in none of {shown:?}", panel["title"]);
+            }
         }
-        assert!(Instant::now() < until, "{answer:?}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     server.stop().await;
+    let _ = std::fs::remove_dir_all(directory);
 }

@@ -3,6 +3,8 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
+#[path = "common/tools.rs"]
+mod tools;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -71,9 +73,8 @@ fn named(text: &str) -> BTreeSet<&str> {
     words.filter(|word| word.starts_with("netspy_") || word.starts_with("process_")).collect()
 }
 
-#[tokio::test]
-async fn every_metric_of_rules_and_dashboard_is_exposed() {
-    let exposed = exposed().await;
+/// What the panels of the dashboard ask for.
+fn dashboard() -> Vec<String> {
     let dashboard: serde_json::Value =
         serde_json::from_str(&file("packaging/grafana/netspy.json")).unwrap();
     let mut expressions = Vec::new();
@@ -83,7 +84,18 @@ async fn every_metric_of_rules_and_dashboard_is_exposed() {
         expressions
             .extend(targets.iter().map(|target| target["expr"].as_str().unwrap().to_owned()));
     }
-    let rules = file("packaging/prometheus/netspy.rules.yml");
+    expressions
+}
+
+#[tokio::test]
+async fn every_metric_of_rules_and_dashboard_is_exposed() {
+    let exposed = exposed().await;
+    let mut expressions = dashboard();
+    let shown: BTreeSet<_> = expressions.iter().flat_map(|expression| named(expression)).collect();
+    for name in exposed.iter().filter(|name| name.starts_with("netspy_history_")) {
+        assert!(shown.contains(name.as_str()), "no panel shows {name}");
+    }
+    let rules = file(RULES);
     // Comments of the rules may name anything.
     expressions.extend(rules.lines().filter(|l| !l.contains("summary:")).map(str::to_owned));
     let mut count = 0;
@@ -93,7 +105,7 @@ async fn every_metric_of_rules_and_dashboard_is_exposed() {
             count += 1;
         }
     }
-    assert!(count > 30, "{count}");
+    assert!(count > 50, "{count}");
     // What an operator can look up is all there is.
     let documentation = file("docs/operations.md");
     for name in exposed.iter().filter(|name| name.starts_with("netspy_")) {
@@ -101,17 +113,69 @@ async fn every_metric_of_rules_and_dashboard_is_exposed() {
         let name = ending.unwrap_or(name);
         assert!(documentation.contains(&format!("`{name}`")), "docs/operations.md lacks {name}");
     }
+    for alert in alerts(&rules) {
+        assert!(
+            documentation.contains(&format!("| {alert} |")),
+            "docs/operations.md lacks {alert}"
+        );
+    }
+}
+
+const RULES: &str = "packaging/prometheus/netspy.rules.yml";
+
+fn alerts(rules: &str) -> Vec<&str> {
+    let alerts: Vec<_> = rules.lines().filter_map(|l| l.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() > 8, "{alerts:?}");
+    alerts
 }
 
 #[test]
-fn promtool_takes_the_rules() {
-    if !has("promtool") {
-        println!("skipped: there is no promtool (Debian has it in prometheus)");
-        return;
+fn promtool_takes_the_rules_and_what_the_dashboard_asks() {
+    let Some(promtool) = tools::program("promtool") else { return };
+    let directory = Temporary::new("dashboard");
+    // Grafana puts its own values in place of these.
+    let asked = |expression: String| {
+        let values = [("$__rate_interval", "1m"), ("$__range", "6h"), ("$instance", ".*")];
+        values.into_iter().fold(expression, |text, (name, value)| text.replace(name, value))
+    };
+    let rules: Vec<_> = dashboard()
+        .into_iter()
+        .map(asked)
+        .enumerate()
+        .map(|(n, expr)| serde_json::json!({"record": format!("panel:{n}"), "expr": expr}))
+        .collect();
+    let rules = serde_json::json!({"groups": [{"name": "dashboard", "rules": rules}]});
+    let panels = directory.0.join("dashboard.json");
+    std::fs::write(&panels, rules.to_string()).unwrap();
+    for rules in [root().join(RULES), panels] {
+        let output = Command::new(&promtool).args(["check", "rules"]).arg(&rules).output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
     }
-    let rules = root().join("packaging/prometheus/netspy.rules.yml");
-    let output = Command::new("promtool").args(["check", "rules"]).arg(rules).output().unwrap();
+}
+
+/// As tests/fixtures/rules.test.yml says, which has both for each alert.
+#[test]
+fn each_alert_fires_when_it_is_to_and_only_then() {
+    let Some(promtool) = tools::program("promtool") else { return };
+    let directory = Temporary::new("rules");
+    let rules = file(RULES);
+    let cases = file("tests/fixtures/rules.test.yml");
+    let test = |name: &str, rules: &str| {
+        let (rules_path, cases_path) = (format!("{name}.yml"), format!("{name}.test.yml"));
+        std::fs::write(directory.0.join(&rules_path), rules).unwrap();
+        let cases = cases.replace(&format!("../../{RULES}"), &rules_path);
+        std::fs::write(directory.0.join(&cases_path), cases).unwrap();
+        let mut command = Command::new(&promtool);
+        command.args(["test", "rules"]).arg(directory.0.join(cases_path)).output().unwrap()
+    };
+    let output = test("netspy", &rules);
     assert!(output.status.success(), "{}", said(&output));
+    for alert in alerts(&rules) {
+        let quiet = format!("alertname: {alert}\n        exp_alerts: []\n");
+        assert!(cases.contains(&quiet), "no case in which {alert} does not fire");
+        let without = rules.replace(&format!("- alert: {alert}\n"), "- alert: Another\n");
+        assert!(!test(alert, &without).status.success(), "no case in which {alert} fires");
+    }
 }
 
 #[test]

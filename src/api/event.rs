@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::event::{Connection, ConnectionId, Family, Outcome, Protocol, SocketType};
+use crate::event::{Connection, ConnectionId, Family, Outcome, Protocol, SocketType, time};
 
 /// `EINPROGRESS`: what connect(2) returned where there is no outcome.
 const IN_PROGRESS: i32 = -115;
@@ -43,7 +43,7 @@ impl From<&Connection> for Event {
             r#type: "connection",
             pid: c.process.as_ref().map_or(0, |p| p.pid),
             command: c.process.as_ref().map_or_else(String::new, |p| p.comm.to_string()),
-            time: format!("{:.9}", c.time),
+            time: time::shown(c.time).to_string(),
             timestamp: c.id.start_ns,
             return_code: return_code(c),
             destination,

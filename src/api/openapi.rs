@@ -146,6 +146,9 @@ impl Operation {
             let reference = json!({"$ref": format!("#/components/responses/Problem{status}")});
             responses.entry(status.to_string()).or_insert(reference);
         }
+        // Refused before there is a request that could be answered with a document.
+        let too_large = "The head of the request is larger than about 64 KiB. There is no body.";
+        responses.insert("431".to_owned(), json!({ "description": too_large }));
         let mut described = json!({
             "operationId": self.id,
             "summary": self.summary,
@@ -181,12 +184,18 @@ impl Answer {
                 vec![("200", well), ("503", ill)]
             }
             Answer::Events(make) => {
-                // Named by the answer, since OpenAPI has no words for single events.
-                let _ = make(generator);
-                let words = "Events: `connection` with a Connection as its data and the number of \
-                             the change as its id; `skipped` with {\"changes\": N} where the \
-                             server no longer has what came between.";
-                let schema = json!({"type": "string"});
+                let words = "Events, of which the schema describes each: `connection`, whose id is \
+                             the number of the change, and `skipped` where the server no longer \
+                             has what came between. The data is JSON.";
+                let skipped = json!({
+                    "type": "object",
+                    "required": ["changes"],
+                    "properties": {"changes": {"type": "integer", "minimum": 0}},
+                });
+                let schema = json!({"oneOf": [
+                    event("connection", true, json!(make(generator))),
+                    event("skipped", false, skipped),
+                ]});
                 vec![("200", response(words, "text/event-stream", schema))]
             }
             Answer::Text(kinds) => {
@@ -196,6 +205,24 @@ impl Answer {
             }
         }
     }
+}
+
+/// The fields of an event, as a client reads them.
+fn event(name: &str, has_id: bool, data: Value) -> Value {
+    let mut required = vec!["event", "data"];
+    let mut properties = json!({
+        "event": {"type": "string", "const": name},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": data,
+        },
+    });
+    if has_id {
+        required.push("id");
+        properties["id"] = json!({"type": "string", "pattern": "^[0-9]+$"});
+    }
+    json!({"type": "object", "required": required, "properties": properties})
 }
 
 /// A text with a tag that changes whenever the text does.

@@ -10,7 +10,7 @@ use super::super::event::{address_family, destination, protocol_number};
 use super::super::problem::Problem;
 use super::request::Asked;
 use super::{ByPid, Count, ago, by_pid, query_time};
-use crate::event::{DropId, DropRecord};
+use crate::event::{DropId, DropRecord, time};
 use crate::query::drops::DropFilter;
 use crate::query::{Page, QueryError};
 use crate::store::{DropSelection, SelectedDrops};
@@ -51,7 +51,7 @@ impl From<&DropRecord> for DropEvent {
             r#type: "packet_drop",
             pid: d.process.as_ref().map_or(0, |p| p.pid),
             command: d.process.as_ref().map_or_else(String::new, |p| p.comm.to_string()),
-            time: format!("{:.9}", d.time),
+            time: time::shown(d.time).to_string(),
             timestamp: d.id.first_ns,
             drop_reason: d.reason.to_string(),
             drop_reason_code: d.reason_code,

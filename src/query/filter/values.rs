@@ -7,12 +7,10 @@ use jiff::civil::DateTime;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{clip, invalid};
+use crate::event::time::OLDEST;
 use crate::query::QueryError;
 
 const TIMES: &str = "RFC 3339 such as 2026-01-31T09:30:00Z, or an age such as 30s, 15m, 2h, 1d";
-
-/// The start of the year 0.
-const YEAR_ZERO: Timestamp = Timestamp::constant(-62_167_219_200, 0);
 
 /// Cuts a list at its commas. Values lose white space at their edges, unless a backslash keeps it.
 pub(super) fn split(list: &str) -> Vec<String> {
@@ -69,9 +67,9 @@ pub fn parse_time(parameter: &str, text: &str, now: Timestamp) -> Result<Timesta
     }
     if let Some(age) = age(text) {
         let time = age.and_then(|age| now.checked_sub(age).ok());
-        // RFC 3339 has no years before 0, and whoever writes the time down has to find words. What
-        // is longer ago still means the same: from the beginning.
-        return Ok(time.unwrap_or(YEAR_ZERO).max(YEAR_ZERO));
+        // Whoever writes the time down has to find words. What is longer ago still means the same:
+        // from the beginning.
+        return Ok(time.unwrap_or(OLDEST).max(OLDEST));
     }
     // A `+` that was not percent-encoded arrives as a space.
     rfc_3339(text)
