@@ -279,3 +279,18 @@ async fn answers_are_compressed_for_those_who_take_it_and_streams_are_not() {
     assert_eq!(event.data["id"], refused(1_000, &curl).id.to_string());
     server.stop().await;
 }
+
+#[tokio::test]
+async fn who_takes_an_answer_in_no_form_is_told_so_and_shown_nothing() {
+    let server = server(vec![refused(1, &info(7, "curl"))]).await;
+    for none in ["identity;q=0", "gzip;q=0, *;q=0"] {
+        let header = format!("Accept-Encoding: {none}\r\n");
+        let answer = with(&server, "/api/v1/connections", &header).await;
+        assert_eq!(answer.status, 406, "{none}");
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+        assert_eq!(answer.json()["parameter"], "Accept-Encoding");
+        let wrong = with(&server, "/api/v1/connections?limit=0", &header).await;
+        assert_eq!((wrong.status, &wrong.json()["parameter"]), (400, &"limit".into()));
+    }
+    server.stop().await;
+}

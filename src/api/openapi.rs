@@ -53,8 +53,14 @@ pub(super) fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
 }
 
 /// What any request may be answered with: where the server wants a token, no token; where it wants
-/// none, a Host header that is not this host's.
-const ALWAYS: [u16; 2] = [401, 403];
+/// none, a Host header that is not this host's; no encoding that the client takes.
+const ALWAYS: [u16; 3] = [401, 403, 406];
+
+/// The same, before there is a request that could be answered with a document.
+const WITHOUT_BODY: [(&str, &str); 2] = [
+    ("414", "The target is longer than 64 KiB. There is no body."),
+    ("431", "The head of the request is larger than about 64 KiB. There is no body."),
+];
 
 /// The document for these operations, by path.
 pub(super) fn document<'a>(operations: impl Iterator<Item = (&'a str, &'a Operation)>) -> Value {
@@ -146,9 +152,9 @@ impl Operation {
             let reference = json!({"$ref": format!("#/components/responses/Problem{status}")});
             responses.entry(status.to_string()).or_insert(reference);
         }
-        // Refused before there is a request that could be answered with a document.
-        let too_large = "The head of the request is larger than about 64 KiB. There is no body.";
-        responses.insert("431".to_owned(), json!({ "description": too_large }));
+        for (status, words) in WITHOUT_BODY {
+            responses.insert(status.to_owned(), json!({ "description": words }));
+        }
         let mut described = json!({
             "operationId": self.id,
             "summary": self.summary,

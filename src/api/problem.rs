@@ -119,6 +119,14 @@ pub(super) fn explain(mut response: Response, path: &str) -> Response {
     let status = response.status();
     let problem = match response.extensions_mut().remove::<Problem>() {
         Some(problem) => problem,
+        // The layer that compresses leaves the answer in there, though the client wants it in no
+        // form that there is.
+        None if status == StatusCode::NOT_ACCEPTABLE => Problem::parameter(
+            status,
+            "Accept-Encoding",
+            "leaves no encoding that there is",
+            "gzip, or identity, which is no encoding at all",
+        ),
         // Errors of the framework come without a document of ours.
         None if is_unexplained(&response) => Problem::of_status(status, path),
         None => return response,
