@@ -75,7 +75,7 @@ fn configured(config: &str) -> Daemon {
     Daemon::start(command)
 }
 
-fn status(server: &Daemon, header: &str) -> (u16, String) {
+fn ask(server: &Daemon, header: &str) -> (u16, String) {
     server.get("/api/v1/connections", header)
 }
 
@@ -139,15 +139,15 @@ fn sighup_reads_what_can_change_and_names_what_cannot() {
     let token = directory.write("token", TOKEN);
     let config = directory.config(&format!("token-file = {token:?}\n"));
     let server = configured(&config);
-    assert_eq!(status(&server, &bearer(TOKEN)).0, 200);
+    assert_eq!(ask(&server, &bearer(TOKEN)).0, 200);
     // A new token, and a new limit.
     directory.write("token", OTHER_TOKEN);
     directory
         .config(&format!("token-file = {token:?}\nmax-connections = 100\nlog-level = \"debug\"\n"));
     let line = server.reload("reloaded");
     assert!(line.contains("log-level") && line.contains("max-connections"), "{line}");
-    assert_eq!(status(&server, &bearer(TOKEN)).0, 401);
-    assert_eq!(status(&server, &bearer(OTHER_TOKEN)).0, 200);
+    assert_eq!(ask(&server, &bearer(TOKEN)).0, 401);
+    assert_eq!(ask(&server, &bearer(OTHER_TOKEN)).0, 200);
     // What takes a restart is named, each time.
     directory.config(&format!("token-file = {token:?}\nmemory-limit = \"1GiB\"\n"));
     for _ in 0..2 {
@@ -164,7 +164,7 @@ fn sighup_reads_what_can_change_and_names_what_cannot() {
     directory.config("nonsense");
     let line = server.reload("stays as it was");
     assert!(line.contains("server.toml:3"), "{line}");
-    assert_eq!(status(&server, &bearer(OTHER_TOKEN)).0, 200);
+    assert_eq!(ask(&server, &bearer(OTHER_TOKEN)).0, 200);
     server.stop();
 }
 
@@ -175,15 +175,15 @@ fn without_the_token_there_is_no_answer_and_with_it_command_lines_are_shown() {
     let config = directory.config(&format!("token-file = {token:?}\n"));
     let server = configured(&config);
     for header in ["", &bearer(OTHER_TOKEN), "Authorization: Basic eDp5\r\n"] {
-        let (status, answer) = status(&server, header);
+        let (status, answer) = ask(&server, header);
         assert_eq!(status, 401, "{answer}");
         assert!(answer.to_lowercase().contains("www-authenticate: bearer"), "{answer}");
         assert!(answer.contains("application/problem+json") && !answer.contains("curl"));
     }
-    let (status, answer) = status(&server, &bearer(TOKEN));
+    let (status, answer) = ask(&server, &bearer(TOKEN));
     assert!(status == 200 && answer.contains("curl --secret"), "{answer}");
     // A token makes it plain that no page of another site asks.
-    let (status, _) = status(&server, &format!("Host: web-1.example.com\r\n{}", bearer(TOKEN)));
+    let (status, _) = ask(&server, &format!("Host: web-1.example.com\r\n{}", bearer(TOKEN)));
     assert_eq!(status, 200);
     let url = format!("http://127.0.0.1:{}", server.port);
     let output = netspy(&["list", "--server", &url]);
@@ -207,7 +207,7 @@ fn without_the_token_there_is_no_answer_and_with_it_command_lines_are_shown() {
 fn without_a_token_command_lines_are_withheld_and_every_address_is_loopback() {
     let directory = Directory::new("loopback");
     let server = configured(&directory.config(""));
-    let (status, answer) = status(&server, "");
+    let (status, answer) = ask(&server, "");
     assert!(status == 200 && answer.contains("curl") && !answer.contains("--secret"), "{answer}");
     server.stop();
     let output = command(env!("CARGO_BIN_EXE_ebpf-server"))
