@@ -109,7 +109,7 @@ impl Asked {
             let problem = "the value is not of the right type, or out of range";
             Problem::parameter(StatusCode::UNPROCESSABLE_ENTITY, name, problem, accepted)
         };
-        let mut alias = String::new();
+        let (mut command, mut alias) = (None, None);
         for (name, value) in members.iter().filter(|(_, value)| !value.is_null()) {
             let whole = whole(value);
             let text = value.as_str().map(str::to_owned);
@@ -119,8 +119,8 @@ impl Asked {
                     let pid = whole.and_then(|pid| pid.try_into().ok());
                     self.pid = pid.ok_or_else(|| wrong(name, NUMBER))?;
                 }
-                "command" => self.command = text.ok_or_else(|| wrong(name, NAME))?,
-                "process_name" => alias = text.ok_or_else(|| wrong(name, NAME))?,
+                "command" => command = Some(text.ok_or_else(|| wrong(name, NAME))?),
+                "process_name" => alias = Some(text.ok_or_else(|| wrong(name, NAME))?),
                 "duration_seconds" => {
                     self.duration = whole.ok_or_else(|| wrong(name, SECONDS))?;
                 }
@@ -128,8 +128,10 @@ impl Asked {
                 _ => {}
             }
         }
-        if self.command.is_empty() {
-            self.command = alias;
+        // The alias of the body comes before the name of the query string.
+        let named = [&command, &alias].into_iter().flatten().find(|name| !name.is_empty()).cloned();
+        if let Some(name) = named.or(command) {
+            self.command = name;
         }
         Ok(())
     }
