@@ -206,7 +206,8 @@ impl Random {
     fn time(&mut self) -> Timestamp {
         match self.next(20) {
             0 => Timestamp::MAX,
-            1 => Timestamp::MIN,
+            // What is older is written as this.
+            1 => "0000-01-01T00:00:00Z".parse().unwrap(),
             _ => micros(self.next(1_000_000) as i64 - 500_000),
         }
     }
