@@ -231,11 +231,19 @@ fn flood_with(builder: Builder) -> Option<Accounting> {
     assert_eq!((at_end.lost.undecodable, at_end.lost.slow_consumer), (0, 0), "{at_end:?}");
     assert!(read.load(Ordering::Relaxed) >= at_end.delivered, "{at_end:?}");
 
-    let third = &memory[memory.len() / 3];
-    let last = memory.last().unwrap();
-    // Caches fill, of names, of processes, and of the latest attempts for the drops to come: some
-    // tens of megabytes, whatever the flood. A busy machine has not filled them at the third.
-    assert!(last.0 < third.0 + third.0 / 4 + (32 << 20), "resident: {memory:?}");
-    assert!(last.1 < third.1 + third.1 / 10, "maps: {memory:?}");
+    no_growth(&memory);
     Some(at_end)
+}
+
+/// Of this process and of the maps, once a second. Caches of names, of processes and of the latest
+/// attempts are filled by a flood, to a size that the flood does not choose.
+fn no_growth(memory: &[(u64, u64)]) {
+    let last = memory.last().unwrap();
+    assert!(last.0 < 128 << 20, "resident: {memory:?}");
+    let third = &memory[memory.len() / 3];
+    assert!(last.1 < third.1 + third.1 / 10, "maps: {memory:?}");
+    // By then a busy machine has filled them, too.
+    if let Some(full) = memory.get(30) {
+        assert!(last.0 < full.0 + full.0 / 10 + (4 << 20), "resident: {memory:?}");
+    }
 }
