@@ -134,6 +134,12 @@ struct trace_event_raw_sys_exit {
 	char __data[0];
 };
 
+struct hlist_node;
+
+struct hlist_head {
+	struct hlist_node *first;
+};
+
 struct in6_addr {
 	union {
 		__u8 u6_addr8[16];

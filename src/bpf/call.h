@@ -344,28 +344,43 @@ static __always_inline __u64 take_start(__u64 key)
 }
 
 /* The socket of an open file; NULL if it is none. */
-static __always_inline struct sock *sock_of_file(struct file *file)
+static __always_inline struct sock *sock_of(bool direct, struct file *file)
 {
-	struct socket *socket;
+	struct inode *inode = READ(direct, file, f_inode);
+	void *data;
 
 	/* Only a socket has one in private_data (S_IFMT, S_IFSOCK). */
-	if ((BPF_CORE_READ(file, f_inode, i_mode) & 0170000) != 0140000)
+	if ((READ(direct, inode, i_mode) & 0170000) != 0140000)
 		return NULL;
-	socket = BPF_CORE_READ(file, private_data);
-	return BPF_CORE_READ(socket, sk);
+	data = READ(direct, file, private_data);
+	if (direct)
+		return CAST(struct socket, data)->sk;
+	return READ(false, (struct socket *)data, sk);
+}
+
+static __always_inline struct sock *sock_of_file(struct file *file)
+{
+	return sock_of(false, file);
+}
+
+/* Where the table of open files has this one; NULL if it does not go so far. */
+static __always_inline struct file **slot_in(bool direct, struct task_struct *task, int fd)
+{
+	struct files_struct *files = READ(direct, task, files);
+	struct fdtable *fdt = READ(direct, files, fdt);
+
+	if (fd < 0 || (__u32)fd >= READ(direct, fdt, max_fds))
+		return NULL;
+	return READ(direct, fdt, fd) + fd;
 }
 
 static __always_inline struct sock *sock_in(bool direct, struct task_struct *task, int fd)
 {
-	struct files_struct *files = READ(direct, task, files);
-	struct fdtable *fdt = READ(direct, files, fdt);
-	struct file **slot, *file = NULL;
+	struct file **slot = slot_in(direct, task, fd), *file = NULL;
 
-	if (fd < 0 || (__u32)fd >= READ(direct, fdt, max_fds))
-		return NULL;
-	slot = READ(direct, fdt, fd) + fd;
-	bpf_probe_read_kernel(&file, sizeof(file), slot);
-	return file ? sock_of_file(file) : NULL;
+	if (slot)
+		bpf_probe_read_kernel(&file, sizeof(file), slot);
+	return file ? sock_of(false, file) : NULL;
 }
 
 /* The sock behind a file descriptor of the current task; NULL if it is no socket. */
@@ -374,6 +389,19 @@ static __always_inline struct sock *sock_of_fd(int fd)
 	if (HAS_HELPER(get_current_task_btf))
 		return sock_in(true, bpf_get_current_task_btf(), fd);
 	return sock_in(false, (struct task_struct *)bpf_get_current_task(), fd);
+}
+
+/* The same with its type, where the kernel can cast. */
+static __always_inline struct sock *typed_sock_of_fd(int fd)
+{
+	struct file **slot = slot_in(true, bpf_get_current_task_btf(), fd);
+	void *file;
+
+	if (!slot)
+		return NULL;
+	/* Any structure that begins with a pointer would do. */
+	file = CAST(struct hlist_head, slot)->first;
+	return file ? sock_of(true, CAST(struct file, file)) : NULL;
 }
 
 /* A call of io_uring that it will make again when the socket is ready: it asks not to wait, though
