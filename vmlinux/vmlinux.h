@@ -185,9 +185,17 @@ struct sock_common {
 
 struct socket;
 
+struct sk_buff;
+
+struct sk_buff_head {
+	struct sk_buff *prev; /* the latest */
+	__u32 qlen;
+};
+
 struct sock {
 	struct sock_common __sk_common;
 	int sk_err;
+	struct sk_buff_head sk_error_queue;
 	struct socket *sk_socket;
 	u16 sk_protocol;
 	u16 sk_type;
@@ -331,6 +339,17 @@ struct sk_buff {
 	unsigned char *head;
 	unsigned char *data;
 	long unsigned int _skb_refdst;
+	char cb[48];
+};
+
+struct sock_extended_err {
+	__u32 ee_errno;
+	__u8 ee_origin;
+};
+
+/* What `cb` is of an skb in a socket's error queue. */
+struct sock_exterr_skb {
+	struct sock_extended_err ee;
 };
 
 struct seq_file;
