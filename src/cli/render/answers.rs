@@ -89,8 +89,8 @@ impl Printer<'_> {
             Output::Table => {
                 let (since, until) = (count.window.since, count.window.until);
                 let (since, until) = (self.clock.short(since), self.clock.short(until));
-                let total = units::count(count.total);
-                writeln!(self.out, "{total} connections, {since} to {until}")?;
+                let total = units::counted(count.total, "connection", "connections");
+                writeln!(self.out, "{total}, {since} to {until}")?;
             }
             Output::Json => return write_json(self.out, count, true),
             Output::Jsonl => return write_json(self.out, count, false),
@@ -122,13 +122,13 @@ impl Printer<'_> {
     }
 
     fn summary_table(&mut self, s: &Summary) -> io::Result<()> {
-        let total = units::count(s.total);
+        let total = self.screen.paint(&units::count(s.total), TITLE);
         writeln!(
             self.out,
-            "{} connections of {} processes to {} remote addresses",
-            self.screen.paint(&total, TITLE),
-            units::count(s.processes),
-            units::count(s.remotes),
+            "{total} {} of {} to {}",
+            if s.total == 1 { "connection" } else { "connections" },
+            units::counted(s.processes, "process", "processes"),
+            units::counted(s.remotes, "remote address", "remote addresses"),
         )?;
         let (since, until) = (self.clock.short(s.window.since), self.clock.short(s.window.until));
         writeln!(self.out, "{since} to {until}, {:.2} attempts per second", s.rate_per_second)?;

@@ -41,7 +41,8 @@ impl Printer<'_> {
     fn diff_table(&mut self, diff: &Diff) -> io::Result<()> {
         let mut side = |name: &str, total: u64, window: &crate::query::Window| {
             let (since, until) = (self.clock.short(window.since), self.clock.short(window.until));
-            writeln!(self.out, "{name:<7} {since} to {until}: {} attempts", units::count(total))
+            let total = units::counted(total, "attempt", "attempts");
+            writeln!(self.out, "{name:<7} {since} to {until}: {total}")
         };
         side("Before", diff.compared_with.total, &diff.compared_with.window)?;
         side("Now", diff.total, &diff.window)?;

@@ -66,11 +66,8 @@ impl Printer<'_> {
         writeln!(self.out, "{severity} {kind}: {}", subject(&finding.subject))?;
         self.lines(&finding.why)?;
         let e = &finding.evidence;
-        let figures: Vec<_> = e
-            .figures
-            .iter()
-            .map(|(name, n)| format!("{} {}", name.replace('_', " "), units::count(*n)))
-            .collect();
+        let figures: Vec<_> =
+            e.figures.iter().map(|(name, n)| format!("{name} {}", units::count(*n))).collect();
         let (first, last) = (self.clock.short(e.first), self.clock.short(e.last));
         self.lines(&format!("{}; {first} to {last}", figures.join(", ")))?;
         if !e.records.is_empty() {

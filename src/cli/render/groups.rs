@@ -17,10 +17,9 @@ use crate::query::top::{Group, Key, Top};
 
 /// What gives way on a narrow terminal.
 const GROUP_STEPS: Steps = &[(3, 30), (0, 30), (3, 12), (4, 8), (3, 0), (0, 12), (4, 0)];
-/// The bar, and then the outcomes.
-const POINT_STEPS: Steps = &[(4, 10), (3, 20), (4, 0), (3, 0)];
-/// Columns of the longest bar.
-const BAR: usize = 40;
+const POINT_STEPS: Steps = &[(3, 20), (4, 0), (3, 0)];
+/// Columns of the longest bar, of a screen.
+const BAR_PART: usize = 4;
 
 impl Printer<'_> {
     /// The groups with the most records.
@@ -57,10 +56,9 @@ impl Printer<'_> {
             table::write(self.out, &self.screen, &titles, &rows, GROUP_STEPS)?;
         }
         let n = units::count;
-        let mut parts = vec![format!("{} connections", n(top.total))];
+        let mut parts = vec![units::counted(top.total, "connection", "connections")];
         match top.distinct {
-            Some(1) => parts.push("1 group".to_owned()),
-            Some(groups) => parts.push(format!("{} groups", n(groups))),
+            Some(groups) => parts.push(units::counted(groups, "group", "groups")),
             None => parts.push("more groups than can be held apart".to_owned()),
         }
         if top.others > 0 {
@@ -117,7 +115,8 @@ impl Printer<'_> {
         let titles = ["TIME", "COUNT", "UNSUCCESSFUL", "OUTCOMES", ""];
         table::write(self.out, &self.screen, &titles, &rows, POINT_STEPS)?;
         let step = units::duration(series.step_ms.saturating_mul(1_000));
-        let total = format!("{} attempts in steps of {step}", units::count(series.total));
+        let total = units::counted(series.total, "attempt", "attempts");
+        let total = format!("{total} in steps of {step}");
         writeln!(self.out, "{}", self.screen.paint(&total, DIM))?;
         self.incomplete(&series.accounting)
     }
@@ -129,7 +128,11 @@ impl Printer<'_> {
             unsuccessful(point.unsuccessful),
             Cell::plain(outcomes(&point.by_outcome)),
             // A bar tells nothing to a program.
-            Cell::plain(self.screen.width.map_or_else(String::new, |_| bar(point.count, most))),
+            Cell::plain(
+                self.screen
+                    .width
+                    .map_or_else(String::new, |w| bar(point.count, most, w / BAR_PART)),
+            ),
         ]
     }
 }
@@ -164,10 +167,10 @@ fn outcome_fields(by_outcome: &BTreeMap<Outcome, u64>) -> String {
     Outcome::VARIANTS.iter().map(count).collect::<Vec<_>>().join(",")
 }
 
-/// As long as `n` is of `most`, in eighths of a column; what is not nothing is seen.
-fn bar(n: u64, most: u64) -> String {
+/// As much of so many columns as `n` is of `most`, to an eighth; what is not nothing is seen.
+fn bar(n: u64, most: u64, columns: usize) -> String {
     const PARTS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
-    let eighths = u128::from(n) * (BAR as u128 * 8) / u128::from(most.max(1));
+    let eighths = u128::from(n) * (columns as u128 * 8) / u128::from(most.max(1));
     let eighths = usize::try_from(eighths).unwrap_or(0).max(usize::from(n > 0));
     "█".repeat(eighths / 8) + PARTS[eighths % 8]
 }
@@ -178,11 +181,11 @@ mod tests {
 
     #[test]
     fn a_bar_is_as_long_as_its_figure_and_never_vanishes() {
-        assert_eq!(bar(0, 10), "");
-        assert_eq!(bar(1, 1_000_000), "▏");
-        assert_eq!(bar(10, 10), "█".repeat(40));
-        assert_eq!(bar(1, 2), "█".repeat(20));
-        assert_eq!(bar(u64::MAX, u64::MAX), "█".repeat(40));
+        assert_eq!(bar(0, 10, 40), "");
+        assert_eq!(bar(1, 1_000_000, 40), "▏");
+        assert_eq!(bar(10, 10, 40), "█".repeat(40));
+        assert_eq!(bar(1, 2, 40), "█".repeat(20));
+        assert_eq!(bar(u64::MAX, u64::MAX, 25), "█".repeat(25));
     }
 
     #[test]
