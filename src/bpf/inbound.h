@@ -51,6 +51,8 @@ static __always_inline void on_accept(bool direct, struct sock *sk)
 	read_identity(&c);
 	c.netns = read_netns(direct, sk);
 	read_addresses(&c, direct, sk, READ(direct, sk, __sk_common.skc_family));
+	/* One that was reset before has given its port back. */
+	read_local_tcp(&c, direct, sk, tp);
 
 	COUNT(n, attempts);
 	if (is_filtered(&c)) {
