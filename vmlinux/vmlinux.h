@@ -233,6 +233,7 @@ struct tcp_sock {
 	u64 bytes_retrans;
 	u32 srtt_us;
 	u32 total_retrans;
+	u32 packets_out;
 	bool is_mptcp;
 };
 

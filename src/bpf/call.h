@@ -197,8 +197,9 @@ static __always_inline bool tcp_return_is_known(__u64 key, __s32 ret, struct net
 	if (c->flags & NETSPY_F_RETURNED)
 		return is_of_network(ret);
 	c->flags |= NETSPY_F_RETURNED;
-	/* ECONNABORTED: the error was fetched by SO_ERROR before. */
-	return error == -ret || ret == -ECONNABORTED;
+	/* ECONNABORTED, EPIPE: the error was fetched before, by SO_ERROR or by another thread that
+	 * has not come here yet. */
+	return error == -ret || ret == -ECONNABORTED || ret == -EPIPE;
 }
 
 /* connect() on a TCP sock returned 0: the state hooks tell, unless it was to AF_UNSPEC, which takes
@@ -291,10 +292,17 @@ static __always_inline void on_connect_return(bool direct, enum address_space sp
 	/* One that fails leaves the peer that there was. */
 	if (cfg_hold && family != AF_UNIX && !call->ret && !end_peer_before(direct, call, n))
 		return;
-	readable = read_sockaddr(&sa, space, call->addr, call->len);
-	/* AF_UNSPEC takes the peer away. */
-	if (readable && call->len >= 2 && sa.family == AF_UNSPEC)
-		return;
+	if (!call->ret && family != AF_UNIX && may_be_datagram(READ(direct, sk, sk_type))) {
+		/* AF_UNSPEC takes the peer away, and what a filter of system calls answers in the
+		 * kernel's place gives none (SECCOMP_RET_ERRNO). */
+		if (READ(direct, sk, __sk_common.skc_state) != TCP_ESTABLISHED)
+			return;
+		readable = true;
+	} else {
+		readable = read_sockaddr(&sa, space, call->addr, call->len);
+		if (readable && call->len >= 2 && sa.family == AF_UNSPEC)
+			return;
+	}
 	finished_attempt(direct, space, call, family, protocol, &sa, readable, n);
 }
 

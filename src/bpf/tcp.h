@@ -259,7 +259,9 @@ static __always_inline void tcp_failed(bool direct, struct sock *sk, __u64 key,
 		       told ? NETSPY_EVIDENCE_SK_ERROR : NETSPY_EVIDENCE_OWNER_CLOSE);
 		show(c, n, true);
 		bpf_map_delete_elem(&conns, &key);
-	} else if (in_shutdown()) {
+	} else if (in_shutdown() || READ(direct, tp, packets_out)) {
+		/* Or by io_uring: what was sent ends without an error when it is taken back only.
+		 */
 		settle(c, NETSPY_PHASE_FAILED, 0, NETSPY_EVIDENCE_OWNER_CLOSE);
 		show(c, n, true);
 	} else {

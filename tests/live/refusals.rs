@@ -290,3 +290,27 @@ fn a_failure_that_no_connect_returns_is_not_laid_to_the_owner() {
     }
     assert_eq!(failure(connected), (Outcome::Failed, Some(99), Some("EADDRNOTAVAIL")));
 }
+
+#[test]
+fn threads_that_wait_in_connect_on_one_socket_are_one_attempt() {
+    let Some(watch) = shared() else { return };
+    for n in 0..5 {
+        let remote = v4([192, 0, 2, 60], 8000 + n);
+        let errors = std::thread::spawn(move || {
+            own_network();
+            ip("route add 192.0.2.0/24 dev lo");
+            let fd = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+            rustix::net::sockopt::set_tcp_user_timeout(&fd, 300).unwrap();
+            std::thread::scope(|scope| {
+                let call = || rustix::net::connect(&fd, &remote).unwrap_err();
+                let calls = [scope.spawn(call), scope.spawn(call)];
+                calls.map(|call| call.join().unwrap())
+            })
+        });
+        let errors = errors.join().unwrap();
+        assert!(errors.contains(&rustix::io::Errno::TIMEDOUT), "{errors:?}");
+        let c = watch.outcome(remote);
+        assert_eq!(c.outcome, Outcome::TimedOut, "{errors:?}: {c:#?}");
+        watch.only(remote);
+    }
+}
