@@ -93,8 +93,8 @@ impl Need {
                 None => format!("kernel {release} has no tracepoint {name}"),
             },
             Need::SyscallEvents => "events/syscalls is not in the tracing file system; mount it \
-                with 'mount -t tracefs tracefs /sys/kernel/tracing'; if it is mounted, the kernel \
-                lacks CONFIG_FTRACE_SYSCALLS"
+                with 'mount -t tracefs tracefs /sys/kernel/tracing'; if it is mounted, this user may \
+                not read it, or the kernel lacks CONFIG_FTRACE_SYSCALLS"
                 .into(),
             Need::Kprobes => "the kernel lacks CONFIG_KPROBE_EVENTS".into(),
             Need::TaskPtRegs => "Linux 5.15 brings bpf_task_pt_regs()".into(),

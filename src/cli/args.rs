@@ -21,7 +21,7 @@ Examples:
 
 Where does it look? --server, else the server's socket /run/netspy/api.sock, else a server on
 127.0.0.1:8080 (root believes only one that root runs), else it captures in its own process,
-which needs root or CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE.
+which needs root or CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_RESOURCE.
 
 Exit codes:
   0  done; for all that list, count or compare: something was found
