@@ -199,6 +199,9 @@ static __always_inline bool tcp_return_is_known(__u64 key, __s32 ret, struct net
 	c->flags |= NETSPY_F_RETURNED;
 	/* ECONNABORTED, EPIPE: the error was fetched before, by SO_ERROR or by another thread that
 	 * has not come here yet. */
+	if (c->evidence == NETSPY_EVIDENCE_OWNER_CLOSE)
+		/* Another thread took it back, by shutdown() or connect() to AF_UNSPEC. */
+		return is_of_network(ret);
 	return error == -ret || ret == -ECONNABORTED || ret == -EPIPE;
 }
 
@@ -210,9 +213,11 @@ static __always_inline void tcp_returned_0(__u64 key, struct netspy_counters *n)
 
 	if (!c || c->phase == NETSPY_PHASE_PENDING || c->phase == NETSPY_PHASE_OPEN)
 		return;
+	/* Stays: another thread may still be in its connect(). */
 	if (c->phase == NETSPY_PHASE_UNSETTLED)
 		taken_back(c, n);
-	bpf_map_delete_elem(&conns, &key);
+	else if (c->evidence != NETSPY_EVIDENCE_OWNER_CLOSE)
+		bpf_map_delete_elem(&conns, &key);
 }
 
 /* connect() on a datagram sock returned 0: ends the peer that there was. Returns whether the call

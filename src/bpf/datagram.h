@@ -145,6 +145,8 @@ static __always_inline bool hold_peer(__u64 key, struct netspy_conn *c, struct n
 	c->flags |= counts_of(c);
 	if (bpf_map_update_elem(&conns, &key, c, BPF_NOEXIST)) {
 		c->flags &= ~(NETSPY_F_COUNTED | NETSPY_F_BYTES);
+		/* Nothing that comes later will be told of it. */
+		COUNT(n, updates_lost);
 		return false;
 	}
 	COUNT(n, waiting);

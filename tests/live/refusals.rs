@@ -1,5 +1,7 @@
 //! Attempts that fail, each for another reason, and what is no attempt.
 
+use std::os::fd::OwnedFd;
+
 use netspy::event::{Connection, Evidence, Outcome, State};
 use rustix::net::{AddressFamily, SocketType};
 
@@ -311,6 +313,35 @@ fn threads_that_wait_in_connect_on_one_socket_are_one_attempt() {
         assert!(errors.contains(&rustix::io::Errno::TIMEDOUT), "{errors:?}");
         let c = watch.outcome(remote);
         assert_eq!(c.outcome, Outcome::TimedOut, "{errors:?}: {c:#?}");
+        watch.only(remote);
+    }
+}
+
+#[test]
+fn a_connect_that_another_thread_takes_back_is_one_attempt() {
+    let Some(watch) = shared() else { return };
+    let ways: [fn(&OwnedFd); 2] = [
+        |fd| rustix::net::shutdown(fd, rustix::net::Shutdown::Both).unwrap(),
+        |fd| rustix::net::connect_unspec(fd).unwrap(),
+    ];
+    for (n, take_back) in ways.into_iter().enumerate() {
+        let remote = v4([192, 0, 2, 61], 8000 + n as u16);
+        let (send, receive) = std::sync::mpsc::channel();
+        let owner = std::thread::spawn(move || {
+            own_network();
+            ip("route add 192.0.2.0/24 dev lo");
+            let fd = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+            let fd = std::sync::Arc::new(fd);
+            send.send(std::sync::Arc::clone(&fd)).unwrap();
+            rustix::net::connect(&*fd, &remote).unwrap_err()
+        });
+        let fd = receive.recv().unwrap();
+        let waiting = watch.wait("the attempt while it waits", |c| goes_to(c, remote));
+        take_back(&fd);
+        let error = owner.join().unwrap();
+        let c = watch.outcome(remote);
+        assert_eq!((c.id, failure(&c)), (waiting.id, (Outcome::Aborted, None, None)), "{error}");
+        watch.settle();
         watch.only(remote);
     }
 }
