@@ -213,16 +213,10 @@ static __always_inline int on_sendmsg(struct sock *sk, struct msghdr *msg, __s32
 	} else if (cfg_stash) {
 		struct netspy_send send = {.sock = (__u64)sk};
 
-		if (leave_send(&send)) {
+		if (leave_send(&send))
 			to = send.to;
-		} else if (msg->msg_name) {
-			/* More of a datagram that is being gathered, as in on_send_length(). */
-			if (ret < 0)
-				return 0;
-			read_dest_of_caller(sk, &to);
-			if (to.unknown)
-				return 0;
-		}
+		else if (msg->msg_name)
+			return 0;
 		if (kind == UDP_OF_IPV6 && is_left_to_ipv4(true, sk, to.family, &to))
 			return 0;
 	} else if (!read_dest(true, sk, msg, &to, kind)) {

@@ -461,10 +461,17 @@ fn a_datagram_that_is_gathered_counts_with_all_its_parts() {
     }
     drop(socket);
     let all = watch.records(|c| goes_to(c, to));
-    if has(&watch, "datagrams_without_connect") && is_exact(&watch) {
-        assert_eq!(all.len(), 1, "{all:#?}");
-        assert_eq!(sent(&all[0]), (Some(3), Some(12)));
+    if !has(&watch, "datagrams_without_connect") || !is_exact(&watch) {
+        return;
     }
+    assert_eq!(all.len(), 1, "{all:#?}");
+    let report = watch.handle.capabilities();
+    let hook = report.features["datagrams_without_connect"].hook.clone().unwrap();
+    if hook.contains("cgroup/") && hook.contains("fexit/") {
+        println!("skipped: where the kernel is locked down, nothing tells where further parts go");
+        return;
+    }
+    assert_eq!(sent(&all[0]), (Some(3), Some(12)));
 }
 
 #[test]
