@@ -341,6 +341,8 @@ fn a_connect_that_another_thread_takes_back_is_one_attempt() {
         let waiting = watch.wait("the attempt while it waits", |c| goes_to(c, remote));
         if let Err(error) = take_back(&fd) {
             assert_eq!(error, rustix::io::Errno::BUSY);
+            // While it waits, it has what a probe of the return needs, of which there is little.
+            let _ = owner.join();
             println!("skipped: this kernel takes nothing from a thread that waits");
             return;
         }
