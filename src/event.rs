@@ -20,6 +20,8 @@ pub use dropped::{DropId, DropRecord};
 
 /// Times in JSON: always nine digits after the point, so that they sort as text.
 pub(crate) mod time {
+    use std::fmt;
+
     use jiff::Timestamp;
     use serde::Serializer;
 
@@ -28,12 +30,16 @@ pub(crate) mod time {
     pub(crate) const OLDEST: Timestamp = Timestamp::constant(-62_167_219_200, 0);
 
     /// As it is written in answers and recordings.
-    pub(crate) fn shown(time: Timestamp) -> String {
-        format!("{:.9}", time.max(OLDEST))
+    pub(crate) struct Shown(pub Timestamp);
+
+    impl fmt::Display for Shown {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "{:.9}", self.0.max(OLDEST))
+        }
     }
 
     pub(crate) fn serialize<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(&format_args!("{:.9}", (*time).max(OLDEST)))
+        to.collect_str(&Shown(*time))
     }
 
     pub(crate) fn serialize_option<S: Serializer>(

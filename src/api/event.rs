@@ -43,7 +43,7 @@ impl From<&Connection> for Event {
             r#type: "connection",
             pid: c.process.as_ref().map_or(0, |p| p.pid),
             command: c.process.as_ref().map_or_else(String::new, |p| p.comm.to_string()),
-            time: time::shown(c.time).to_string(),
+            time: time::Shown(c.time).to_string(),
             timestamp: c.id.start_ns,
             return_code: return_code(c),
             destination,

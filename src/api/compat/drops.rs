@@ -51,7 +51,7 @@ impl From<&DropRecord> for DropEvent {
             r#type: "packet_drop",
             pid: d.process.as_ref().map_or(0, |p| p.pid),
             command: d.process.as_ref().map_or_else(String::new, |p| p.comm.to_string()),
-            time: time::shown(d.time).to_string(),
+            time: time::Shown(d.time).to_string(),
             timestamp: d.id.first_ns,
             drop_reason: d.reason.to_string(),
             drop_reason_code: d.reason_code,
