@@ -17,6 +17,8 @@ mod decode;
 mod directory;
 mod encode;
 mod fields;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 mod journal;
 mod keep;
 mod part;
@@ -24,6 +26,7 @@ mod recovery;
 mod rotate;
 mod schema;
 mod segment;
+mod sync;
 mod write;
 
 #[cfg(test)]
@@ -47,6 +50,7 @@ use directory::Directory;
 pub(in crate::store) use fields::{Fields, RemoteFields};
 use part::{DiskPart, Superseded};
 use segment::Segment;
+use sync::Unsynced;
 
 /// Changes that make a record batch of a journal.
 const FLUSH_CHANGES: usize = 5_000;
@@ -57,8 +61,13 @@ const QUEUE_CHANGES: usize = FLUSH_CHANGES;
 /// For how long somebody who brings changes, or needs memory, waits for the disk. Tests count every
 /// record, and may run where others keep the disk busy.
 const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 60 } else { 1 });
+/// What has not been written for so long is told.
+const STALLED: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 /// How often it is tried again where the disk refused.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
+
+/// Changes are numbered on from a clock that counts microseconds: numbers beyond this are none.
+const MAX_CHANGE: u64 = u64::MAX / 2;
 
 /// Where history lies, and how much of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +121,8 @@ enum Item {
 struct Queue {
     items: VecDeque<Item>,
     changes: usize,
+    /// When the oldest of the changes came.
+    since: Option<Instant>,
     closed: bool,
 }
 
@@ -153,6 +164,11 @@ struct Shared {
     groups: Mutex<Groups>,
     /// A group has come, or has become a segment.
     rotated_news: Condvar,
+    /// When the oldest of what is being written came.
+    writing_since: Mutex<Option<Instant>>,
+    unsynced: Mutex<Unsynced>,
+    /// There is something to sync.
+    unsynced_news: Condvar,
     /// By number, which is the order of their changes.
     segments: RwLock<Arc<Vec<Arc<Segment>>>>,
     /// By boot: the latest start in the segments.
@@ -205,6 +221,7 @@ impl History {
         let threads = vec![
             spawn("netspy-journal", write::run)?,
             spawn("netspy-segments", |shared, _| rotate::run(shared))?,
+            spawn("netspy-sync", |shared, _| sync::run(shared))?,
         ];
         Ok((History { shared, threads: Mutex::new(threads) }, found.left))
     }
@@ -225,6 +242,9 @@ impl Shared {
             moved: Condvar::new(),
             groups: Mutex::default(),
             rotated_news: Condvar::new(),
+            writing_since: Mutex::default(),
+            unsynced: Mutex::default(),
+            unsynced_news: Condvar::new(),
             segments: RwLock::default(),
             starts: RwLock::default(),
             superseded: Arc::default(),
@@ -294,6 +314,15 @@ impl Shared {
         self.failing.store(false, Ordering::SeqCst);
     }
 
+    /// Says so where nothing has been written for long, though nothing was refused.
+    fn stalled(&self) -> Option<String> {
+        let writing = *lock(&self.writing_since);
+        let since = writing.or_else(|| lock(&self.queue).since)?.elapsed();
+        let path = self.directory.path().display();
+        (since >= STALLED)
+            .then(|| format!("{path}: the disk has taken nothing for {} s", since.as_secs()))
+    }
+
     fn is_failing(&self) -> bool {
         self.failing.load(Ordering::SeqCst)
     }
@@ -322,6 +351,7 @@ impl Archive for History {
         }
         let was_below = queue.changes < FLUSH_CHANGES;
         queue.changes += count;
+        queue.since.get_or_insert_with(Instant::now);
         queue.items.push_back(Item::Changes(first, Arc::clone(changes)));
         if was_below && queue.changes >= FLUSH_CHANGES {
             shared.moved.notify_all();
@@ -459,7 +489,26 @@ impl Archive for History {
     }
 
     fn stopped(&self) -> Option<String> {
-        lock(&self.shared.trouble).why.clone()
+        let refused = lock(&self.shared.trouble).why.clone();
+        refused.or_else(|| self.shared.stalled())
+    }
+
+    fn trouble(&self) -> Option<String> {
+        if let Some(why) = self.stopped() {
+            return Some(format!("history is not written: {why}"));
+        }
+        let segments = self.shared.segments();
+        let unreadable = segments.iter().filter(|segment| segment.is_unreadable()).count();
+        if unreadable > 0 {
+            return Some(format!("history lacks {unreadable} segments that cannot be read"));
+        }
+        let recovery = lock(&self.shared.recovery);
+        let first = recovery.set_aside.first()?;
+        let more = match recovery.set_aside.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        Some(format!("history lacks what the start found damaged and set aside: {first}{more}"))
     }
 
     fn close(&self) {

@@ -22,6 +22,7 @@ use parquet::file::reader::{ChunkReader, Length};
 use parquet::schema::types::ColumnPath;
 use serde::{Deserialize, Serialize};
 
+use super::MAX_CHANGE;
 use super::encode::Names;
 use super::schema::{Column, VERSION, VERSION_KEY, schema};
 use crate::event::ConnectionId;
@@ -56,6 +57,21 @@ pub(super) struct Facts {
     #[serde(default)]
     pub(super) other_names: Option<Vec<Box<str>>>,
 }
+
+impl Facts {
+    /// Whether a segment can be so; each of these is relied on.
+    fn make_sense(&self) -> bool {
+        self.after < self.last
+            && self.last <= MAX_CHANGE
+            && (1..=MAX_ROWS).contains(&self.rows)
+            && self.patches <= self.rows
+            && self.first_time <= self.last_time
+    }
+}
+
+/// Rows that a segment has at most: far more than is ever written. A page of a few bytes may hold any
+/// number of rows, which memory would have to hold.
+const MAX_ROWS: u32 = 1 << 24;
 
 /// Names that are noted; more are too many to be of use.
 const MAX_NAMES: usize = 256;
@@ -250,6 +266,9 @@ impl Segment {
         }
         let facts = value(FACTS_KEY).and_then(|facts| serde_json::from_str::<Facts>(facts).ok());
         let facts = facts.ok_or(SegmentError::Foreign("it does not say what is in it"))?;
+        if !facts.make_sense() {
+            return Err(SegmentError::Foreign("what it says of itself makes no sense"));
+        }
         if i64::from(facts.rows) != metadata.metadata().file_metadata().num_rows() {
             return Err(SegmentError::Foreign("it does not have the rows that it says"));
         }
@@ -275,6 +294,11 @@ impl Segment {
         let rows = (0..self.facts.rows).filter(|row| flags.get(*row as usize) == Some(true));
         let rows: Vec<u32> = rows.collect();
         Ok(self.ids(&Rows::List(rows.clone()))?.into_iter().zip(rows).collect())
+    }
+
+    /// The checksum of the file, as it stands in its name.
+    pub(super) fn crc(&self) -> Option<&str> {
+        self.path.file_stem()?.to_str()?.split_once('-').map(|(_, crc)| crc)
     }
 
     pub(super) fn times(&self) -> Range<i64> {
