@@ -136,7 +136,7 @@ pub(super) fn read(bytes: &[u8]) -> Contents {
     let found = find(bytes);
     let mut contents = Contents { torn: found.torn, corrupt: found.corrupt, ..Contents::default() };
     let own = head().unwrap_or_default();
-    // What a damaged file says of its columns is not believed: most likely they are those of today.
+    // What is not known to be as it was written is not believed: most likely the columns are these.
     let head = if found.head > 0 { bytes.get(..found.head).unwrap_or_default() } else { &own };
     for flush in found.flushes {
         match batch(head, bytes.get(flush).unwrap_or_default()) {
@@ -150,7 +150,7 @@ pub(super) fn read(bytes: &[u8]) -> Contents {
 /// Where the flushes lie whose checksums are right.
 #[derive(Debug, Default)]
 pub(super) struct Flushes {
-    /// Where the schema ends, or 0 where it is not as it was written.
+    /// Where the schema ends, or 0 where it is not known to be as it was written.
     head: usize,
     pub(super) flushes: Vec<Range<usize>>,
     pub(super) torn: u64,
@@ -160,18 +160,18 @@ pub(super) struct Flushes {
 pub(super) fn find(bytes: &[u8]) -> Flushes {
     let mut found = Flushes::default();
     let mut at = 0;
-    match Message::read(bytes, 0).filter(|message| message.is_schema) {
-        // A schema without a checksum is of before there were any.
-        Some(head) if head.is_whole(bytes) != Some(false) => {
-            (found.head, at) = (head.end, head.end);
+    let head = Message::read(bytes, 0).filter(|message| message.is_schema);
+    if let Some(head) = &head {
+        at = head.end;
+        match head.is_whole(bytes) {
+            Some(true) => found.head = head.end,
+            Some(false) => found.corrupt = 1,
+            // Of before schemas had checksums.
+            None => {}
         }
-        Some(head) => (found.corrupt, at) = (1, head.end),
-        None if is_cut_head(bytes) => {
-            found.torn = bytes.len() as u64;
-            return found;
-        }
-        // There may be flushes after it.
-        None => {}
+    } else if is_cut_head(bytes) {
+        found.torn = bytes.len() as u64;
+        return found;
     }
     let mut search = Search::new(bytes);
     while at < bytes.len() {
@@ -201,7 +201,7 @@ pub(super) fn find(bytes: &[u8]) -> Flushes {
             }
         }
     }
-    if found.head == 0 && found.flushes.is_empty() && !bytes.is_empty() {
+    if head.is_none() && found.flushes.is_empty() {
         // It is no journal, or nothing is left of it.
         (found.torn, found.corrupt) = (0, 1);
     }

@@ -27,6 +27,7 @@ mod rotate;
 mod schema;
 mod segment;
 mod sync;
+mod trouble;
 mod write;
 
 #[cfg(test)]
@@ -51,6 +52,7 @@ pub(in crate::store) use fields::{Fields, RemoteFields};
 use part::{DiskPart, Superseded};
 use segment::Segment;
 use sync::Unsynced;
+use trouble::Trouble;
 
 /// Changes that make a record batch of a journal.
 const FLUSH_CHANGES: usize = 5_000;
@@ -61,8 +63,6 @@ const QUEUE_CHANGES: usize = FLUSH_CHANGES;
 /// For how long somebody who brings changes, or needs memory, waits for the disk. Tests count every
 /// record, and may run where others keep the disk busy.
 const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 60 } else { 1 });
-/// What has not been written for so long is told.
-const STALLED: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 /// How often it is tried again where the disk refused.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 
@@ -144,13 +144,6 @@ impl Groups {
             group.segments.clear();
         }
     }
-}
-
-/// Why nothing is written.
-#[derive(Debug, Default)]
-struct Trouble {
-    why: Option<String>,
-    since: Option<Instant>,
 }
 
 /// What the threads and those who ask share.
@@ -287,44 +280,6 @@ impl Shared {
                 None => starts.push((*boot, *max)),
             }
         }
-    }
-
-    /// Notes that the disk refuses, and says so once.
-    fn fail(&self, what: &str, path: &Path, error: &dyn std::fmt::Display) {
-        let why = format!("{what} {}: {error}", path.display());
-        let mut trouble = lock(&self.trouble);
-        if trouble.why.is_none() {
-            tracing::error!("history stops here, capture goes on: {why}");
-            trouble.since = Some(Instant::now());
-        }
-        trouble.why = Some(why);
-        self.failing.store(true, Ordering::SeqCst);
-        // Nobody waits for a disk that refuses.
-        self.moved.notify_all();
-        self.rotated_news.notify_all();
-    }
-
-    /// Notes that the disk takes again what is written.
-    fn works(&self) {
-        let mut trouble = lock(&self.trouble);
-        if trouble.why.take().is_some() {
-            let stopped = trouble.since.take().map_or(0, |since| since.elapsed().as_secs());
-            tracing::info!("history goes on, after {stopped} s");
-        }
-        self.failing.store(false, Ordering::SeqCst);
-    }
-
-    /// Says so where nothing has been written for long, though nothing was refused.
-    fn stalled(&self) -> Option<String> {
-        let writing = *lock(&self.writing_since);
-        let since = writing.or_else(|| lock(&self.queue).since)?.elapsed();
-        let path = self.directory.path().display();
-        (since >= STALLED)
-            .then(|| format!("{path}: the disk has taken nothing for {} s", since.as_secs()))
-    }
-
-    fn is_failing(&self) -> bool {
-        self.failing.load(Ordering::SeqCst)
     }
 }
 
@@ -489,26 +444,11 @@ impl Archive for History {
     }
 
     fn stopped(&self) -> Option<String> {
-        let refused = lock(&self.shared.trouble).why.clone();
-        refused.or_else(|| self.shared.stalled())
+        self.shared.stopped()
     }
 
     fn trouble(&self) -> Option<String> {
-        if let Some(why) = self.stopped() {
-            return Some(format!("history is not written: {why}"));
-        }
-        let segments = self.shared.segments();
-        let unreadable = segments.iter().filter(|segment| segment.is_unreadable()).count();
-        if unreadable > 0 {
-            return Some(format!("history lacks {unreadable} segments that cannot be read"));
-        }
-        let recovery = lock(&self.shared.recovery);
-        let first = recovery.set_aside.first()?;
-        let more = match recovery.set_aside.len() - 1 {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        Some(format!("history lacks what the start found damaged and set aside: {first}{more}"))
+        self.shared.trouble_of_all()
     }
 
     fn close(&self) {
