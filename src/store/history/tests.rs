@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::path::Path;
 
 use super::*;
 use crate::query::{Filter, Page, Sort};
@@ -283,8 +284,8 @@ fn filters_mean_the_same_on_disk_as_on_records() {
         ("outcome", &["unsuccessful", "established,in_progress"]),
         ("text", &["CURL", "10.0.0.1,econn", "a\\,b,.service"]),
         ("preexisting", &["true", "false"]),
-        ("since", &["2023-11-14T22:13:20Z", "2023-11-14T22:13:20.2Z"]),
-        ("until", &["2023-11-14T22:13:20.3Z"]),
+        ("since", &["2023-11-14T22:13:20Z", "2023-11-14T22:13:20.2Z", "1011-11-14T00:00:00Z"]),
+        ("until", &["2023-11-14T22:13:20.3Z", "2300-01-01T00:00:00Z"]),
     ];
     for round in 0..120 {
         let mut pairs = Vec::new();
