@@ -1,7 +1,6 @@
 //! Any bytes at all as files of history: what is fuzzed, and replayed in the unit tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -72,7 +71,7 @@ pub fn journal_recovery(data: &[u8]) {
     store.apply(vec![new.clone()]);
     drop(store);
     let store = place.open();
-    let again = everything(&store);
+    let again = list(&store);
     assert!(again.contains(&new), "the new record is missing");
     if !is(SEGMENT) {
         // What came of a journal is in a segment now, as it was.
@@ -81,8 +80,8 @@ pub fn journal_recovery(data: &[u8]) {
     }
 }
 
-/// All that a store says it has, asked for in every way.
-fn everything(store: &Store) -> Vec<Connection> {
+/// All that a store lists.
+fn list(store: &Store) -> Vec<Connection> {
     let all = Selection::default();
     let (mut found, mut cursor) = (Vec::new(), None);
     // A forged file may have any number of rows.
@@ -95,17 +94,21 @@ fn everything(store: &Store) -> Vec<Connection> {
             break;
         }
     }
-    for c in found.iter().take(50) {
+    found
+}
+
+/// The same, asked for in every other way, too.
+fn everything(store: &Store) -> Vec<Connection> {
+    let found = list(store);
+    for c in found.iter().take(10) {
         let text = serde_json::to_string(c).unwrap();
         assert_eq!(&serde_json::from_str::<Connection>(&text).unwrap(), c);
         store.get(c.id);
     }
-    store.count(&all);
+    let all = Selection::default();
     store.totals(&all);
     store.newest(&all);
-    for by in [TopBy::Process, TopBy::HostName, TopBy::Container, TopBy::DropReason] {
-        store.top(&all, by, 10);
-    }
+    store.top(&all, TopBy::Container, 10);
     let mut closes = 0;
     store.for_each(&all, Columns::ALL, &mut |view| closes += u64::from(view.close().is_some()));
     let filter = crate::query::filter::parse([
@@ -280,6 +283,8 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     /// The others are as good as what this holds true.

@@ -17,6 +17,7 @@ use arrow_ipc::root_as_message;
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::ArrowError;
 
+use super::guard::guarded;
 use super::schema::{Column, schema};
 
 const CONTINUATION: [u8; 4] = [0xff; 4];
@@ -280,7 +281,8 @@ impl<'a> Search<'a> {
 
 fn batch(head: &[u8], flush: &[u8]) -> Option<RecordBatch> {
     let parts = [head, flush].concat();
-    StreamReader::try_new(io::Cursor::new(parts), None).ok()?.next()?.ok()
+    let read = || Ok(StreamReader::try_new(io::Cursor::new(parts), None)?.next().transpose()?);
+    guarded(read).ok()?
 }
 
 /// A journal that is being written.

@@ -19,6 +19,7 @@ mod encode;
 mod fields;
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzzing;
+mod guard;
 mod journal;
 mod keep;
 mod part;
@@ -35,7 +36,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::MAX_CHANGE;
 use super::encode::Names;
+use super::guard::guarded;
 use super::schema::{Column, VERSION, VERSION_KEY, schema};
 use crate::event::ConnectionId;
 use crate::store::archive::Rows;
@@ -253,7 +254,7 @@ impl Segment {
     pub(super) fn open(number: u64, path: &Path) -> Result<Self, SegmentError> {
         let places = places(path)?;
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
-        let metadata = ArrowReaderMetadata::load(&places, options)?;
+        let metadata = guarded(|| Ok(ArrowReaderMetadata::load(&places, options)?))?;
         let pairs = metadata.metadata().file_metadata().key_value_metadata();
         let value = |key: &str| {
             let pair = pairs.and_then(|pairs| pairs.iter().find(|pair| pair.key == key));
@@ -320,6 +321,10 @@ impl Segment {
         columns: &[Column],
         rows: &Rows,
     ) -> Result<RecordBatch, SegmentError> {
+        guarded(|| self.read_columns(columns, rows))
+    }
+
+    fn read_columns(&self, columns: &[Column], rows: &Rows) -> Result<RecordBatch, SegmentError> {
         let descriptor = self.metadata.parquet_schema();
         let wanted = |place: &usize| {
             let name = descriptor.root_schema().get_fields().get(*place).map(|field| field.name());

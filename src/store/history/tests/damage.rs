@@ -395,7 +395,7 @@ fn files_that_may_not_be_read_are_set_aside() {
     let (path, rows) = &segments[0];
     let journal = place.files(".arrow").remove(0);
     for path in [path, &journal] {
-        fs::set_permissions(path, Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(path, Permissions::from_mode(0o000)).unwrap();
     }
     let aside = [path, &journal].map(|path| format!("{}.corrupt", name(path)));
     let mut aside = aside.each_ref().map(String::as_str);
