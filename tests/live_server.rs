@@ -22,7 +22,11 @@ struct Server {
 
 impl Server {
     fn start(arguments: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ebpf-server"));
+        Server::start_by(Command::new(env!("CARGO_BIN_EXE_ebpf-server")), arguments)
+    }
+
+    /// The same by a command that becomes the server.
+    fn start_by(mut command: Command, arguments: &[&str]) -> Self {
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(|name| name.starts_with("NETSPY_")) {
                 command.env_remove(name);
@@ -229,4 +233,45 @@ fn check_says_what_can_be_seen_and_leaves_nothing_behind() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert!(text.contains("options: ok") && text.contains("\nconnect: ok, "), "{text}");
+}
+
+/// As in a container that has control groups of its own: those of others are out of reach.
+#[test]
+fn sockets_whose_end_is_out_of_reach_take_no_room() {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mount = mounts.lines().find(|line| line.contains(" - cgroup2 "));
+    let Some(mount) = mount.and_then(|line| line.split(' ').nth(4)) else {
+        println!("skipped: no cgroup v2 hierarchy is mounted");
+        return;
+    };
+    let group = format!("{mount}/netspy-reach-{}", std::process::id());
+    if let Err(why) = std::fs::create_dir(&group) {
+        println!("skipped: there can be no control group here: {why}");
+        return;
+    }
+    let mut command = Command::new("sh");
+    let script = "echo $$ > \"$0/cgroup.procs\" && exec unshare --cgroup --mount sh -ec \
+                  'umount \"$0\"; mount -t cgroup2 none \"$0\"; exec \"$@\"' \"$@\"";
+    command.args(["-c", script, &group, mount, env!("CARGO_BIN_EXE_ebpf-server")]);
+    let server = Server::start_by(command, &["--no-preexisting", "--max-sockets", "500"]);
+    for _ in 0..2_000 {
+        UdpSocket::bind("127.0.0.1:0").unwrap().connect("127.0.0.1:9").unwrap();
+    }
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for _ in 0..100 {
+        TcpStream::connect(closed).unwrap_err();
+    }
+    let target = format!("/api/v1/summary?port={}&protocol=tcp", closed.port());
+    let until = Instant::now() + PATIENCE;
+    let summary = loop {
+        let summary = server.get(&target);
+        if summary["by_outcome"]["refused"] == 100 || Instant::now() > until {
+            break summary;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(summary["by_outcome"]["refused"], 100, "{summary:#}");
+    assert_eq!(summary["accounting"]["lost"]["map_full"], 0, "{summary:#}");
+    server.stop();
+    std::fs::remove_dir(&group).unwrap();
 }

@@ -36,6 +36,7 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_CGROUP_ARRAY = 8,
 	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_LPM_TRIE = 11,
 	BPF_MAP_TYPE_RINGBUF = 27,
@@ -134,6 +135,12 @@ struct trace_event_raw_sys_exit {
 	char __data[0];
 };
 
+struct hlist_node;
+
+struct hlist_head {
+	struct hlist_node *first;
+};
+
 struct in6_addr {
 	union {
 		__u8 u6_addr8[16];
@@ -179,9 +186,17 @@ struct sock_common {
 
 struct socket;
 
+struct sk_buff;
+
+struct sk_buff_head {
+	struct sk_buff *prev; /* the latest */
+	__u32 qlen;
+};
+
 struct sock {
 	struct sock_common __sk_common;
 	int sk_err;
+	struct sk_buff_head sk_error_queue;
 	struct socket *sk_socket;
 	u16 sk_protocol;
 	u16 sk_type;
@@ -219,6 +234,7 @@ struct tcp_sock {
 	u64 bytes_retrans;
 	u32 srtt_us;
 	u32 total_retrans;
+	u32 packets_out;
 	bool is_mptcp;
 };
 
@@ -325,6 +341,17 @@ struct sk_buff {
 	unsigned char *head;
 	unsigned char *data;
 	long unsigned int _skb_refdst;
+	char cb[48];
+};
+
+struct sock_extended_err {
+	__u32 ee_errno;
+	__u8 ee_origin;
+};
+
+/* What `cb` is of an skb in a socket's error queue. */
+struct sock_exterr_skb {
+	struct sock_extended_err ee;
 };
 
 struct seq_file;

@@ -175,7 +175,9 @@ impl Flow {
             outcome if outcome.is_unsuccessful() => {
                 self.failed.add(time, id);
                 *self.by_outcome.entry(outcome).or_default() += 1;
-                if let Some((reason, packets)) = seen.dropped {
+                // That nothing listens is all that this reason says, and what refused means.
+                let told = |reason| outcome == Outcome::Refused && reason == "NO_SOCKET";
+                if let Some((reason, packets)) = seen.dropped.filter(|(reason, _)| !told(*reason)) {
                     return self.add_drop(time, id, reason, packets);
                 }
             }

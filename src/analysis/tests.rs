@@ -76,6 +76,14 @@ fn drops_count_where_the_attempt_failed() {
 }
 
 #[test]
+fn a_drop_that_says_no_more_than_the_outcome_is_no_finding() {
+    let drop = |reason, outcome| Seen { dropped: Some((reason, 1)), ..seen(1, outcome) };
+    assert_eq!(kinds([drop("NO_SOCKET", Outcome::Refused)]), []);
+    assert_eq!(kinds([drop("NETFILTER_DROP", Outcome::Refused)]), [Kind::DropReason]);
+    assert_eq!(kinds([drop("NO_SOCKET", Outcome::TimedOut)]), [Kind::DropReason]);
+}
+
+#[test]
 fn many_ports_or_many_remotes_are_a_scan_where_most_fail() {
     let ports = |n: u64, outcome| {
         (0..n).map(move |n| Seen { port: Some(n as u16 + 1000), ..seen(n, outcome) })

@@ -197,8 +197,12 @@ static __always_inline bool tcp_return_is_known(__u64 key, __s32 ret, struct net
 	if (c->flags & NETSPY_F_RETURNED)
 		return is_of_network(ret);
 	c->flags |= NETSPY_F_RETURNED;
-	/* ECONNABORTED: the error was fetched by SO_ERROR before. */
-	return error == -ret || ret == -ECONNABORTED;
+	/* ECONNABORTED, EPIPE: the error was fetched before, by SO_ERROR or by another thread that
+	 * has not come here yet. */
+	if (c->evidence == NETSPY_EVIDENCE_OWNER_CLOSE)
+		/* Another thread took it back, by shutdown() or connect() to AF_UNSPEC. */
+		return is_of_network(ret);
+	return error == -ret || ret == -ECONNABORTED || ret == -EPIPE;
 }
 
 /* connect() on a TCP sock returned 0: the state hooks tell, unless it was to AF_UNSPEC, which takes
@@ -209,9 +213,11 @@ static __always_inline void tcp_returned_0(__u64 key, struct netspy_counters *n)
 
 	if (!c || c->phase == NETSPY_PHASE_PENDING || c->phase == NETSPY_PHASE_OPEN)
 		return;
+	/* Stays: another thread may still be in its connect(). */
 	if (c->phase == NETSPY_PHASE_UNSETTLED)
 		taken_back(c, n);
-	bpf_map_delete_elem(&conns, &key);
+	else if (c->evidence != NETSPY_EVIDENCE_OWNER_CLOSE)
+		bpf_map_delete_elem(&conns, &key);
 }
 
 /* connect() on a datagram sock returned 0: ends the peer that there was. Returns whether the call
@@ -291,10 +297,17 @@ static __always_inline void on_connect_return(bool direct, enum address_space sp
 	/* One that fails leaves the peer that there was. */
 	if (cfg_hold && family != AF_UNIX && !call->ret && !end_peer_before(direct, call, n))
 		return;
-	readable = read_sockaddr(&sa, space, call->addr, call->len);
-	/* AF_UNSPEC takes the peer away. */
-	if (readable && call->len >= 2 && sa.family == AF_UNSPEC)
-		return;
+	if (!call->ret && family != AF_UNIX && may_be_datagram(READ(direct, sk, sk_type))) {
+		/* AF_UNSPEC takes the peer away, and what a filter of system calls answers in the
+		 * kernel's place gives none (SECCOMP_RET_ERRNO). */
+		if (READ(direct, sk, __sk_common.skc_state) != TCP_ESTABLISHED)
+			return;
+		readable = true;
+	} else {
+		readable = read_sockaddr(&sa, space, call->addr, call->len);
+		if (readable && call->len >= 2 && sa.family == AF_UNSPEC)
+			return;
+	}
 	finished_attempt(direct, space, call, family, protocol, &sa, readable, n);
 }
 
@@ -344,28 +357,43 @@ static __always_inline __u64 take_start(__u64 key)
 }
 
 /* The socket of an open file; NULL if it is none. */
-static __always_inline struct sock *sock_of_file(struct file *file)
+static __always_inline struct sock *sock_of(bool direct, struct file *file)
 {
-	struct socket *socket;
+	struct inode *inode = READ(direct, file, f_inode);
+	void *data;
 
 	/* Only a socket has one in private_data (S_IFMT, S_IFSOCK). */
-	if ((BPF_CORE_READ(file, f_inode, i_mode) & 0170000) != 0140000)
+	if ((READ(direct, inode, i_mode) & 0170000) != 0140000)
 		return NULL;
-	socket = BPF_CORE_READ(file, private_data);
-	return BPF_CORE_READ(socket, sk);
+	data = READ(direct, file, private_data);
+	if (direct)
+		return CAST(struct socket, data)->sk;
+	return READ(false, (struct socket *)data, sk);
+}
+
+static __always_inline struct sock *sock_of_file(struct file *file)
+{
+	return sock_of(false, file);
+}
+
+/* Where the table of open files has this one; NULL if it does not go so far. */
+static __always_inline struct file **slot_in(bool direct, struct task_struct *task, int fd)
+{
+	struct files_struct *files = READ(direct, task, files);
+	struct fdtable *fdt = READ(direct, files, fdt);
+
+	if (fd < 0 || (__u32)fd >= READ(direct, fdt, max_fds))
+		return NULL;
+	return READ(direct, fdt, fd) + fd;
 }
 
 static __always_inline struct sock *sock_in(bool direct, struct task_struct *task, int fd)
 {
-	struct files_struct *files = READ(direct, task, files);
-	struct fdtable *fdt = READ(direct, files, fdt);
-	struct file **slot, *file = NULL;
+	struct file **slot = slot_in(direct, task, fd), *file = NULL;
 
-	if (fd < 0 || (__u32)fd >= READ(direct, fdt, max_fds))
-		return NULL;
-	slot = READ(direct, fdt, fd) + fd;
-	bpf_probe_read_kernel(&file, sizeof(file), slot);
-	return file ? sock_of_file(file) : NULL;
+	if (slot)
+		bpf_probe_read_kernel(&file, sizeof(file), slot);
+	return file ? sock_of(false, file) : NULL;
 }
 
 /* The sock behind a file descriptor of the current task; NULL if it is no socket. */
@@ -374,6 +402,19 @@ static __always_inline struct sock *sock_of_fd(int fd)
 	if (HAS_HELPER(get_current_task_btf))
 		return sock_in(true, bpf_get_current_task_btf(), fd);
 	return sock_in(false, (struct task_struct *)bpf_get_current_task(), fd);
+}
+
+/* The same with its type, where the kernel can cast. */
+static __always_inline struct sock *typed_sock_of_fd(int fd)
+{
+	struct file **slot = slot_in(true, bpf_get_current_task_btf(), fd);
+	void *file;
+
+	if (!slot)
+		return NULL;
+	/* Any structure that begins with a pointer would do. */
+	file = CAST(struct hlist_head, slot)->first;
+	return file ? sock_of(true, CAST(struct file, file)) : NULL;
 }
 
 /* A call of io_uring that it will make again when the socket is ready: it asks not to wait, though

@@ -13,7 +13,14 @@ static __always_inline void begin_called(struct bpf_sock_addr *ctx, __u64 key, b
 					 struct netspy_counters *n)
 {
 	struct netspy_conn c = {.kind = NETSPY_KIND_CONN, .phase = NETSPY_PHASE_CALLED};
+	struct netspy_conn *old = bpf_map_lookup_elem(&conns, &key);
 	struct sock *sk = (struct sock *)key;
+
+	/* What the sock did before. */
+	if (old && is_datagram(old))
+		end_peer(key, NETSPY_END_DISCONNECT, n);
+	else if (old)
+		superseded(old, n);
 
 	c.start_ns = bpf_ktime_get_boot_ns();
 	/* When it ended is not seen. */

@@ -51,6 +51,7 @@
 const volatile bool cfg_calls = false;	     /* an entry hook keeps `calls` */
 const volatile bool cfg_locked_down = false; /* no helper may read kernel memory */
 const volatile bool cfg_hold = false;	     /* `conns` may hold datagram socks */
+const volatile bool cfg_reach = false;	     /* but only of tasks in the cgroup of `reach` */
 const volatile bool cfg_sent = false;	     /* all that UDP sends to a peer is seen */
 const volatile bool cfg_icmp_raw = false;    /* and what ICMP and raw sockets send */
 const volatile bool cfg_flows = false;	     /* UDP without a peer is seen when the send returns, */
@@ -91,6 +92,14 @@ struct {
 	__type(key, __u64);
 	__type(value, struct netspy_conn);
 } conns SEC(".maps");
+
+/* The cgroup beyond which the close of a socket is not seen. */
+struct {
+	__uint(type, BPF_MAP_TYPE_CGROUP_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} reach SEC(".maps");
 
 /* Socks that found no room in `conns`, so that their connect() returning an error is not taken
  * for a further attempt. */

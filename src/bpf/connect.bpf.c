@@ -231,12 +231,15 @@ static __always_inline int on_syscall_return(int fd, const void *addr, __u32 len
 	/* move_addr_to_kernel() refuses a longer address before the socket is asked. */
 	if (is_no_outcome(ret) || len > 128)
 		return 0;
-	done.sk = sock_of_fd(fd);
+	done.sk = CAN_CAST ? typed_sock_of_fd(fd) : sock_of_fd(fd);
 	if (!done.sk)
 		return 0;
 	if (!start_ns)
 		done.start_ns = take_start((__u64)done.sk);
-	on_connect_return(false, OF_CALLER, &done);
+	if (CAN_CAST)
+		on_connect_return(true, OF_CALLER, &done);
+	else
+		on_connect_return(false, OF_CALLER, &done);
 	return 0;
 }
 
@@ -263,9 +266,9 @@ static __always_inline int on_exit_by_registers(__s32 ret)
 	if (!HAS_HELPER(task_pt_regs))
 		return 0;
 	regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
-	return on_syscall_return((int)PT_REGS_PARM1_CORE_SYSCALL(regs),
-				 (const void *)PT_REGS_PARM2_CORE_SYSCALL(regs),
-				 (__u32)PT_REGS_PARM3_CORE_SYSCALL(regs), 0, ret);
+	return on_syscall_return((int)PT_REGS_PARM1_SYSCALL(regs),
+				 (const void *)PT_REGS_PARM2_SYSCALL(regs),
+				 (__u32)PT_REGS_PARM3_SYSCALL(regs), 0, ret);
 }
 
 SEC("tracepoint/syscalls/sys_exit_connect")

@@ -137,14 +137,23 @@ static __always_inline __u16 counts_of(const struct netspy_conn *c)
 	return (has_no_ports(c) ? cfg_icmp_raw : cfg_sent) ? NETSPY_F_COUNTED | NETSPY_F_BYTES : 0;
 }
 
+/* Whether the close of a socket that the current task makes is seen: what is held of it would stay
+ * for ever otherwise. */
+static __always_inline bool is_in_reach(void)
+{
+	return !cfg_reach || bpf_current_task_under_cgroup(&reach, 0) == 1;
+}
+
 /* Keeps the record of a peer that the sock was just given; false if it must be shown now. */
 static __always_inline bool hold_peer(__u64 key, struct netspy_conn *c, struct netspy_counters *n)
 {
-	if (!cfg_hold || !is_datagram(c))
+	if (!cfg_hold || !is_datagram(c) || !is_in_reach())
 		return false;
 	c->flags |= counts_of(c);
 	if (bpf_map_update_elem(&conns, &key, c, BPF_NOEXIST)) {
 		c->flags &= ~(NETSPY_F_COUNTED | NETSPY_F_BYTES);
+		/* Nothing that comes later will be told of it. */
+		COUNT(n, updates_lost);
 		return false;
 	}
 	COUNT(n, waiting);

@@ -39,8 +39,6 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
  * costs the verifier two thousand instructions. */
 #define EXTENSIONS 2
 
-extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
-
 /* Options; constants to the verifier. */
 const volatile __u32 cfg_headers = NETSPY_HEADERS_PROBE;
 const volatile bool cfg_rx_sk = false; /* the fourth argument is there (Linux 6.11) */
@@ -161,13 +159,12 @@ static __always_inline bool load(__u32 *to, __u64 from, const int words)
 	if (cfg_headers == NETSPY_HEADERS_CAST) {
 		struct in6_addr *at;
 
-		if (!bpf_ksym_exists(bpf_rdonly_cast))
+		if (!CAN_CAST)
 			return false;
 			/* Any structure whose members are words would do. */
 #pragma unroll
 		for (int i = 0; i < words; i++) {
-			at = bpf_rdonly_cast((void *)(from + i * 4),
-					     bpf_core_type_id_kernel(struct in6_addr));
+			at = CAST(struct in6_addr, from + i * 4);
 			to[i] = at->in6_u.u6_addr32[0];
 		}
 		return true;
@@ -404,10 +401,10 @@ static __always_inline __u32 netns_of_route(bool direct, struct sk_buff *skb)
 
 	if (!dst)
 		return 0;
-	if (cfg_headers == NETSPY_HEADERS_CAST && bpf_ksym_exists(bpf_rdonly_cast)) {
+	if (cfg_headers == NETSPY_HEADERS_CAST && CAN_CAST) {
 		__u32 netns;
 
-		route = bpf_rdonly_cast((void *)dst, bpf_core_type_id_kernel(struct dst_entry));
+		route = CAST(struct dst_entry, dst);
 		netns = netns_of_device(true, route->dev);
 		APART(3);
 		return netns;

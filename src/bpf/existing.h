@@ -187,7 +187,7 @@ static __always_inline int existing_socket(bool direct, struct seq_file *seq,
 	type = READ(direct, sk, sk_type);
 	if (may_be_datagram(type)) {
 		/* Else it would be shown as open for ever. */
-		if (cfg_hold)
+		if (cfg_hold && !cfg_reach)
 			existing_datagram(direct, seq, task, sk);
 		return 0;
 	}

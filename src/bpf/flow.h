@@ -274,7 +274,7 @@ static __always_inline bool prepare_flow(bool direct, struct sock *sk,
 	__u32 tid = bpf_get_current_pid_tgid();
 
 	/* What the kernel sends by itself has no process, and its socket no close. */
-	if (READ_BIT(direct, sk, sk_kern_sock))
+	if (READ_BIT(direct, sk, sk_kern_sock) || !is_in_reach())
 		return false;
 	b.protocol = READ(direct, sk, sk_protocol);
 	b.sock_type = READ(direct, sk, sk_type);

@@ -51,6 +51,8 @@ static __always_inline void on_accept(bool direct, struct sock *sk)
 	read_identity(&c);
 	c.netns = read_netns(direct, sk);
 	read_addresses(&c, direct, sk, READ(direct, sk, __sk_common.skc_family));
+	/* One that was reset before has given its port back. */
+	read_local_tcp(&c, direct, sk, tp);
 
 	COUNT(n, attempts);
 	if (is_filtered(&c)) {
@@ -98,27 +100,33 @@ static __always_inline int on_accept_socket(bool direct, struct sock *sk)
 }
 
 /* Whether the search for what existed before has found the sock behind this one meanwhile. */
-static __always_inline bool is_found_already(struct sock *sk)
+static __always_inline bool is_found_already(bool direct, struct sock *sk)
 {
 	struct netspy_conn *held;
 	__u64 key = (__u64)sk;
 
-	if (READ(false, sk, sk_protocol) == IPPROTO_MPTCP)
+	if (READ(direct, sk, sk_protocol) == IPPROTO_MPTCP)
 		key = (__u64)first_subflow(sk);
 	held = bpf_map_lookup_elem(&conns, &key);
 	return held && held->flags & NETSPY_F_PREEXISTING &&
-	       held->remote_port == bpf_ntohs(READ(false, sk, __sk_common.skc_dport));
+	       held->remote_port == bpf_ntohs(READ(direct, sk, __sk_common.skc_dport));
+}
+
+static __always_inline int on_accepted(bool direct, struct sock *sk)
+{
+	/* Its file was open for others to see before this. */
+	if (!sk || (found_existing && is_found_already(direct, sk)))
+		return 0;
+	return on_accept_socket(direct, sk);
 }
 
 /* accept() returns this file descriptor, or an error. */
 static __always_inline int on_accept_fd(long fd)
 {
-	struct sock *sk = fd < 0 ? NULL : sock_of_fd(fd);
-
-	/* Its file was open for others to see before this. */
-	if (!sk || (found_existing && is_found_already(sk)))
+	if (fd < 0)
 		return 0;
-	return on_accept_socket(false, sk);
+	return CAN_CAST ? on_accepted(true, typed_sock_of_fd(fd))
+			: on_accepted(false, sock_of_fd(fd));
 }
 
 #endif

@@ -51,10 +51,21 @@ static __always_inline void copy_in6(__u8 *to, bool direct, struct in6_addr *fro
 	word[3] = READ(direct, from, in6_u.u6_addr32[3]);
 }
 
+/* Linux 6.2: gives any number a type, so that members of what lies there are plain loads, too. What
+ * is no such thing reads as zeros, as with the helper. */
+extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
+
+#define CAN_CAST bpf_ksym_exists(bpf_rdonly_cast)
+#define CAST(type, value)                                                                          \
+	((type *)bpf_rdonly_cast((const void *)(value), bpf_core_type_id_kernel(type)))
+
 /* A TCP sock as such; never NULL without `direct`. */
 static __always_inline struct tcp_sock *tcp_of(bool direct, struct sock *sk)
 {
-	return direct ? bpf_skc_to_tcp_sock(sk) : (struct tcp_sock *)sk;
+	if (!direct)
+		return (struct tcp_sock *)sk;
+	/* The helper takes no sock that was cast. */
+	return CAN_CAST ? CAST(struct tcp_sock, sk) : bpf_skc_to_tcp_sock(sk);
 }
 
 #endif

@@ -89,10 +89,26 @@ static __always_inline bool is_remote(const struct netspy_conn *c, const struct 
 	       (addr[1] == to->addr[1] && addr[2] == to->addr[2] && addr[3] == to->addr[3]);
 }
 
+/* 0.0.0.0 and :: are this host (ip_route_output_key_hash_rcu(), ip6_dst_lookup_tail()). */
+static __always_inline void resolve_any(bool direct, struct sock *sk, struct netspy_dest *to)
+{
+	__be32 own;
+
+	if (to->unknown || to->addr[0])
+		return;
+	if (to->family == AF_INET) {
+		own = READ(direct, sk, __sk_common.skc_rcv_saddr);
+		to->addr[0] = own ? own : bpf_htonl(0x7f000001);
+	} else if (to->family == AF_INET6 && !to->addr[1] && !to->addr[2] && !to->addr[3]) {
+		to->addr[3] = bpf_htonl(1);
+	}
+}
+
 /* A send returned. `to->family` is 0 if it named no destination, which then is the peer. */
 static __always_inline void on_send_return(bool direct, bool typed, struct sock *sk,
-					   const struct netspy_dest *to, __s32 ret, bool flows)
+					   struct netspy_dest *to, __s32 ret, bool flows)
 {
+	resolve_any(direct, sk, to);
 	/* That of every protocol that has a peer (__ip4_datagram_connect() in net/ipv4/datagram.c).
 	 */
 	if (READ(direct, sk, __sk_common.skc_state) == TCP_ESTABLISHED) {
@@ -160,7 +176,6 @@ static __always_inline void read_dest_of_caller(struct sock *sk, struct netspy_d
 	}
 	if (!name || !read_sockaddr(&sa, OF_CALLER, name, len) || !set_dest(to, &sa, len, family))
 		return;
-	to->port = 0;
 	to->unknown = 0;
 }
 
@@ -194,6 +209,7 @@ static __always_inline int on_sendmsg(struct sock *sk, struct msghdr *msg, __s32
 	if (kind == ICMP_OR_RAW && cfg_locked_down) {
 		if (msg->msg_name)
 			read_dest_of_caller(sk, &to);
+		to.port = 0;
 	} else if (cfg_stash) {
 		struct netspy_send send = {.sock = (__u64)sk};
 
@@ -248,6 +264,7 @@ static __always_inline int on_send_length(struct sock *sk, __s32 ret)
 		if (!cfg_length_icmp)
 			return 0;
 		read_dest_of_caller(sk, &to);
+		to.port = 0;
 		/* Most likely there is no other than the peer. */
 		if (to.unknown && sk->__sk_common.skc_state == TCP_ESTABLISHED)
 			to.family = 0;
@@ -257,6 +274,13 @@ static __always_inline int on_send_length(struct sock *sk, __s32 ret)
 			to = send.to;
 		if (!cfg_length_udp)
 			return 0;
+		/* More of a datagram that is being gathered (MSG_MORE, UDP_CORK) passes by the
+		 * cgroup programs. */
+		if (!to.family && ret >= 0 && sk->__sk_common.skc_state != TCP_ESTABLISHED) {
+			read_dest_of_caller(sk, &to);
+			if (to.unknown)
+				return 0;
+		}
 	}
 	on_send_return(true, true, sk, &to, ret, flows);
 	return 0;
@@ -269,7 +293,9 @@ static __always_inline int on_cgroup_send(struct bpf_sock_addr *ctx, __u16 famil
 	struct netspy_dest to = {.family = family};
 	struct bpf_sock *sk = ctx->sk;
 
-	if (!sk)
+	/* What names a destination names a port. A send to the peer comes here where it has control
+	 * data, as those of QUIC have. */
+	if (!sk || !ctx->user_port)
 		return 1;
 	if (family == AF_INET) {
 		to.addr[0] = ctx->user_ip4;

@@ -9,6 +9,9 @@
 #define RCV_SEND_SHUTDOWN 3 /* SHUTDOWN_MASK of net/sock.h */
 /* tcp_syn_retries at its default gives up after 127 s (ip-sysctl.rst). */
 #define LONGEST_CONNECT_NS (200ULL * 1000 * 1000 * 1000)
+/* include/uapi/linux/errqueue.h */
+#define SO_EE_ORIGIN_ICMP  2
+#define SO_EE_ORIGIN_ICMP6 3
 #define SOCK_DONE_BIT	   1 /* enum sock_flags: set by tcp_fin() alone */
 
 static __always_inline void settle(struct netspy_conn *c, __u8 phase, __s32 error, __u8 evidence)
@@ -208,6 +211,27 @@ static __always_inline void tcp_established(bool direct, struct sock *sk, struct
 	show(c, n, false);
 }
 
+/* The error of an ICMP message that came while the sock was locked, as within connect() itself
+ * where a firewall of this host answers: the sock goes on trying, but its owner is told, since
+ * Linux 6.0 by poll(), too (ip_icmp_error() in tcp_v4_err()). 0 if there was none, or it cannot be
+ * read. */
+static __always_inline __s32 told_by_icmp(bool direct, struct sock *sk)
+{
+	struct sock_exterr_skb *report;
+	struct sk_buff *skb;
+	__u8 origin;
+
+	if (cfg_locked_down || !bpf_core_type_exists(struct sock_exterr_skb) ||
+	    !READ(direct, sk, sk_error_queue.qlen))
+		return 0;
+	skb = READ(direct, sk, sk_error_queue.prev);
+	report = (struct sock_exterr_skb *)&skb->cb;
+	origin = READ(false, report, ee.ee_origin);
+	if (origin != SO_EE_ORIGIN_ICMP && origin != SO_EE_ORIGIN_ICMP6)
+		return 0;
+	return READ(false, report, ee.ee_errno);
+}
+
 static __always_inline void tcp_failed(bool direct, struct sock *sk, __u64 key,
 				       struct netspy_conn *c, struct netspy_counters *n)
 {
@@ -229,10 +253,15 @@ static __always_inline void tcp_failed(bool direct, struct sock *sk, __u64 key,
 		settle(c, NETSPY_PHASE_UNSETTLED, 0, NETSPY_EVIDENCE_NONE);
 	} else if (READ(direct, sk, sk_shutdown) == RCV_SEND_SHUTDOWN) {
 		/* tcp_close() shuts both ways before it changes the state. */
-		settle(c, NETSPY_PHASE_FAILED, 0, NETSPY_EVIDENCE_OWNER_CLOSE);
+		__s32 told = told_by_icmp(direct, sk);
+
+		settle(c, NETSPY_PHASE_FAILED, told,
+		       told ? NETSPY_EVIDENCE_SK_ERROR : NETSPY_EVIDENCE_OWNER_CLOSE);
 		show(c, n, true);
 		bpf_map_delete_elem(&conns, &key);
-	} else if (in_shutdown()) {
+	} else if (in_shutdown() || READ(direct, tp, packets_out)) {
+		/* Or by io_uring: what was sent ends without an error when it is taken back only.
+		 */
 		settle(c, NETSPY_PHASE_FAILED, 0, NETSPY_EVIDENCE_OWNER_CLOSE);
 		show(c, n, true);
 	} else {

@@ -1,5 +1,9 @@
 //! The options of the programs: constants and sizes before they are loaded, filters after.
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
 use ipnet::IpNet;
 use libbpf_rs::{MapCore, MapFlags, MapImpl, Mut};
 
@@ -26,6 +30,8 @@ pub(super) struct Modes {
     pub standin_of_calls: bool,
     /// The close of datagram sockets is seen, and a sweep shows those that stay open.
     pub hold: bool,
+    /// But only of sockets of processes in the control group that is mounted.
+    pub reach: bool,
     /// What is seen of datagrams that leave.
     pub sends: Sends,
     /// A program that user space runs has more to tell than it returns.
@@ -97,6 +103,7 @@ pub(super) fn configure(
     rodata.cfg_stay_in_tracepoint = modes.stay_in_tracepoint;
     rodata.cfg_standin_of_calls = modes.standin_of_calls;
     rodata.cfg_hold = modes.hold;
+    rodata.cfg_reach = modes.reach;
     let sends = modes.sends;
     rodata.cfg_sent = sends.peers;
     rodata.cfg_flows = sends.flows;
@@ -155,6 +162,18 @@ pub(super) fn fill_filters(skel: &ConnectSkel<'_>, options: &Builder) -> Result<
         }
     }
     Ok(())
+}
+
+/// Names the control group beyond which the close of sockets is not seen.
+pub(super) fn set_reach(skel: &ConnectSkel<'_>, cgroup: &Path) -> Result<(), CaptureError> {
+    let failed = |source| CaptureError::Io {
+        what: format!("cannot name the control group {} to the programs", cgroup.display()),
+        source,
+    };
+    let directory = File::open(cgroup).map_err(failed)?;
+    let fd = directory.as_raw_fd().to_ne_bytes();
+    let set = skel.maps.reach.update(&0_u32.to_ne_bytes(), &fd, MapFlags::ANY);
+    set.map_err(|e| failed(io_error(&e)))
 }
 
 fn insert(map: &MapImpl<'_, Mut>, key: &[u8]) -> Result<(), CaptureError> {

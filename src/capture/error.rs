@@ -9,7 +9,9 @@ pub enum CaptureError {
     /// The process may not load BPF programs.
     #[error(
         "no privilege to load BPF programs: {missing}; run as root (sudo), or give the program \
-         CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE (setcap cap_bpf,cap_perfmon,cap_sys_resource+ep)"
+         CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_RESOURCE \
+         (setcap cap_bpf,cap_perfmon,cap_net_admin,cap_sys_resource+ep) and leave to read \
+         /sys/kernel/tracing"
     )]
     NoPrivilege {
         /// What was refused.

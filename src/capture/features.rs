@@ -93,8 +93,8 @@ impl Need {
                 None => format!("kernel {release} has no tracepoint {name}"),
             },
             Need::SyscallEvents => "events/syscalls is not in the tracing file system; mount it \
-                with 'mount -t tracefs tracefs /sys/kernel/tracing'; if it is mounted, the kernel \
-                lacks CONFIG_FTRACE_SYSCALLS"
+                with 'mount -t tracefs tracefs /sys/kernel/tracing'; if it is mounted, this user may \
+                not read it, or the kernel lacks CONFIG_FTRACE_SYSCALLS"
                 .into(),
             Need::Kprobes => "the kernel lacks CONFIG_KPROBE_EVENTS".into(),
             Need::TaskPtRegs => "Linux 5.15 brings bpf_task_pt_regs()".into(),
@@ -195,8 +195,8 @@ const PINGV6: Need = Need::Function("ping_v6_sendmsg");
 const RAW: Need = Need::Function("raw_sendmsg");
 const RAWV6: Need = Need::Function("rawv6_sendmsg");
 const REMOTE_OF_CALLER: Option<&str> = Some(
-    "the destination is read from the caller's memory: it is null for io_uring and for several \
-     messages in one call",
+    "the destination is read from the caller's memory: it is null for io_uring, for programs of 32 \
+     bits and for several messages in one call",
 );
 const NO_PORT_YET: Option<&str> = Some("the local port of an attempt is known only at its outcome");
 /// What is sent is counted until then.
@@ -561,8 +561,9 @@ pub const FEATURES: &[FeatureHooks] = &[
                 needs: &[Need::ProbeRead, Need::TaskPtRegs, Need::Cgroup2],
                 note: Some(
                     "how connect() by io_uring and by 32-bit programs ended is told by TCP's \
-                     states, or by the state of the socket: then a failure is without its error \
-                     number; UNIX sockets are not seen",
+                     states, or by the state in which the socket is found: then a failure is \
+                     without its error number, and a datagram socket that has no peer any more is \
+                     taken to have failed; UNIX sockets are not seen",
                 ),
             },
         ],

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{ErrorKind, Link, OpenObject, PrintLevel, ProgramMut};
 
-use super::configure::{Modes, Sends, configure, fill_filters};
+use super::configure::{Modes, Sends, configure, fill_filters, set_reach};
 use super::error::CaptureError;
 use super::features::{Hook, NOT_OBSERVED};
 use super::plan::{AttachPlan, Planned, drop_dependents, nothing_serves};
@@ -80,18 +80,19 @@ impl AttachPlan {
 
     /// Whether a feature has a hook now.
     fn serves(&self, feature: &str) -> bool {
-        self.features.iter().any(|p| p.feature.name == feature && p.chosen().is_some())
+        self.hook(feature).is_some()
+    }
+
+    fn hook(&self, feature: &str) -> Option<&'static Hook> {
+        self.features.iter().find(|p| p.feature.name == feature).and_then(Planned::chosen)
     }
 
     /// What the chosen hooks tell of datagrams that leave.
     fn sends(&self) -> Sends {
-        let hook = |feature: &str| {
-            let planned = self.features.iter().find(|p| p.feature.name == feature);
-            planned.and_then(Planned::chosen).map_or(&[][..], |hook| hook.programs)
-        };
-        let peers = hook("datagram_sent");
-        let flows = hook("datagrams_without_connect");
-        let icmp_raw = hook("icmp_raw");
+        let programs = |feature| self.hook(feature).map_or(&[][..], |hook| hook.programs);
+        let peers = programs("datagram_sent");
+        let flows = programs("datagrams_without_connect");
+        let icmp_raw = programs("icmp_raw");
         let by_length = |programs: &[&str]| programs.contains(&"send_length");
         let of_cgroup = |program: &&str| program.starts_with("send_cgroup");
         // A cgroup program alone knows the destination, but not what becomes of the send.
@@ -106,6 +107,13 @@ impl AttachPlan {
             length_udp: by_length(peers) || by_length(flows),
             length_icmp: by_length(icmp_raw),
         }
+    }
+
+    /// The control group beyond which the close of datagram sockets is not seen, where there is one.
+    fn reach<'a>(&self, support: &'a KernelSupport) -> Option<&'a Path> {
+        let closes = self.hook("datagram_close")?;
+        let is_bounded = closes.name.contains("cgroup/") && !support.cgroup2_is_root;
+        support.cgroup2.as_deref().filter(|_| is_bounded)
     }
 
     fn chosen(&self) -> impl Iterator<Item = &'static Hook> {
@@ -205,6 +213,7 @@ pub(crate) fn load<'obj>(
     let log = VerifierLog::collect();
     let mut open = ConnectSkelBuilder::default().open(storage).map_err(|e| refused(&e, &log))?;
     let calls = ["connect_fentry", "connect_kprobe", "enter_connect"];
+    let reach = plan.reach(support);
     let modes = Modes {
         calls: calls.into_iter().any(|program| plan.wants(program)),
         locked_down: !support.probe_read,
@@ -213,6 +222,7 @@ pub(crate) fn load<'obj>(
         stay_in_tracepoint: support.stays_in_tracepoint(),
         standin_of_calls: plan.wants("exit_connect_standin"),
         hold: plan.serves("datagram_close"),
+        reach: reach.is_some(),
         sends: plan.sends(),
         answers: plan.wants("traffic_walk"),
     };
@@ -227,6 +237,9 @@ pub(crate) fn load<'obj>(
     })?;
     drop(log);
     fill_filters(&skel, options)?;
+    if let Some(cgroup) = reach {
+        set_reach(&skel, cgroup)?;
+    }
     attach(skel, plan, support)
 }
 

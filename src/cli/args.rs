@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::filters::{DropPage, Page, What, WhatDrops, When};
+use super::questions;
 use super::render::Output;
 
 const EXAMPLES: &str = "\
@@ -13,16 +14,18 @@ Examples:
   netspy watch --process curl --outcome unsuccessful
   netspy list --since 15m --port 443 --output json
   netspy summary --since 1h --unit nginx.service
+  netspy top --by remote --since 1h
+  netspy diff --since 15m
   netspy --tool get_network_summary --process curl --duration 120
   netspy                                       the interactive shell
 
 Where does it look? --server, else the server's socket /run/netspy/api.sock, else a server on
 127.0.0.1:8080 (root believes only one that root runs), else it captures in its own process,
-which needs root or CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE.
+which needs root or CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_RESOURCE.
 
 Exit codes:
-  0  done; for list, show, drops and replay: something was found
-  1  nothing matches (list, show, drops, replay)
+  0  done; for all that list, count or compare: something was found
+  1  nothing matches; diff: nothing differs; findings: nothing stands out
   2  wrong usage, or a file that cannot be read or written
   3  no answer from the server
   4  no server here, and no privilege to capture";
@@ -137,6 +140,16 @@ pub enum Command {
     Show(Show),
     /// Totals by outcome, protocol and direction
     Summary(Summary),
+    /// How many connections match
+    Count(questions::Count),
+    /// The processes, remotes, ports, ... with the most connections
+    Top(questions::Top),
+    /// Attempts over time
+    Series(questions::Series),
+    /// What is new, gone and changed since a time before
+    Diff(questions::Diff),
+    /// What stands out: failures, scans, storms, ...
+    Findings(questions::Findings),
     /// Packets that the kernel dropped, and why
     Drops(Drops),
     /// Health, what is observed by which hooks, and the books

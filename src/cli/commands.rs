@@ -35,7 +35,8 @@ pub async fn gather(origin: &Origin, seconds: Option<u32>) -> Result<Option<Time
     Ok(Some(end))
 }
 
-async fn gather_into(filter: &mut Filter, when: &When, origin: &Origin) -> Result<(), Failure> {
+/// The same for the window of a filter.
+pub async fn gather_into(filter: &mut Filter, when: &When, origin: &Origin) -> Result<(), Failure> {
     gather_window(&mut filter.since, &mut filter.until, when, origin).await
 }
 

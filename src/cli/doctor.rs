@@ -69,8 +69,8 @@ fn facts(support: &KernelSupport) -> Vec<Fact> {
             privileged,
             "sufficient".into(),
             &format!(
-                "{} missing: run as root, or give the program CAP_BPF, CAP_PERFMON and \
-                 CAP_SYS_RESOURCE",
+                "{} missing: run as root, or give the program CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN \
+                 and CAP_SYS_RESOURCE",
                 support.missing_capabilities.join(" and ")
             ),
         ),
@@ -90,8 +90,8 @@ fn facts(support: &KernelSupport) -> Vec<Fact> {
             "tracing files",
             support.syscall_events,
             "events/syscalls is there".into(),
-            "no events/syscalls: mount -t tracefs tracefs /sys/kernel/tracing; if it is mounted, \
-             the kernel lacks CONFIG_FTRACE_SYSCALLS",
+            "no events/syscalls: mount -t tracefs tracefs /sys/kernel/tracing; if it is mounted, this \
+             user may not read it, or the kernel lacks CONFIG_FTRACE_SYSCALLS",
         ),
         Fact {
             name: "cgroup v2",

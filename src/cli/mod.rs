@@ -13,6 +13,7 @@ mod filters;
 mod legacy;
 mod locate;
 mod own;
+mod questions;
 mod recording;
 pub mod render;
 mod shell;
@@ -26,11 +27,12 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches};
 use tracing_subscriber::filter::LevelFilter;
 
-use self::args::{Cli, Command, Question};
+use self::args::{Cli, Command};
 use self::failure::Failure;
 use self::filters::{Narrow, Page, What, When};
 use self::legacy::{Tool, drops};
 use self::locate::{Capture, Named, locate};
+use self::questions::Question;
 use self::render::answers::Printer;
 use self::render::screen::Screen;
 use self::render::units::Clock;
@@ -137,7 +139,7 @@ fn dispatch(cli: Cli) -> Result<(), Stop> {
 
 async fn ask_tool(
     tool: Tool,
-    question: &Question,
+    question: &args::Question,
     server: Named<'_>,
     printer: &mut Printer<'_>,
 ) -> Result<(), Failure> {
@@ -172,6 +174,11 @@ async fn run_command(
         Command::List(args) => commands::list(args, &origin, printer).await,
         Command::Show(args) => commands::show(args, &origin, printer).await,
         Command::Summary(args) => commands::summary(args, &origin, printer).await,
+        Command::Count(args) => Question::Count(args).ask(&origin, printer).await,
+        Command::Top(args) => Question::Top(args).ask(&origin, printer).await,
+        Command::Series(args) => Question::Series(args).ask(&origin, printer).await,
+        Command::Diff(args) => Question::Diff(args).ask(&origin, printer).await,
+        Command::Findings(args) => Question::Findings(args).ask(&origin, printer).await,
         Command::Drops(args) => commands::drops(args, &origin, printer).await,
         Command::Status(args) => commands::status(args, &origin, printer).await,
         Command::Record(args) => recording::record(args, &origin).await,
@@ -197,6 +204,11 @@ fn check(command: &Command) -> Result<Capture, Failure> {
             args.what.read(&args.when, &all)?;
             Ok(allowed(&args.what))
         }
+        Command::Count(args) => Question::Count(args).check(),
+        Command::Top(args) => Question::Top(args).check(),
+        Command::Series(args) => Question::Series(args).check(),
+        Command::Diff(args) => Question::Diff(args).check(),
+        Command::Findings(args) => Question::Findings(args).check(),
         Command::Record(args) => {
             args.what.read(&any_time, &all)?;
             Ok(allowed(&args.what))

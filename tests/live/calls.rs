@@ -195,6 +195,48 @@ fn datagram_sockets_by_io_uring_are_seen_as_far_as_the_report_says() {
 }
 
 /// What an attempt that never sent a packet must look like.
+#[test]
+fn a_datagram_socket_that_io_uring_connects_again_has_both_attempts() {
+    let Some(watch) = shared() else { return };
+    let Some(ring) = ring() else { return };
+    if promise(&watch.handle) == Promise::TcpStates {
+        println!("skipped: the report says that these are not seen");
+        return;
+    }
+    let remotes = [v4([127, 0, 0, 43], 4000), v4([127, 0, 0, 44], 4000)];
+    let fd = socket(remotes[0], SocketType::DGRAM);
+    for remote in remotes {
+        ring.connect(&fd, remote, 0).unwrap();
+    }
+    drop(fd);
+    for remote in remotes {
+        let c = watch.outcome(remote);
+        assert_eq!((c.outcome, c.protocol), (Outcome::Associated, Protocol::Udp));
+        watch.only(remote);
+    }
+}
+
+#[test]
+fn an_attempt_that_io_uring_takes_back_is_aborted() {
+    let Some(watch) = shared() else { return };
+    let Some(ring) = ring() else { return };
+    drop(ring);
+    let remote = v4([192, 0, 2, 41], 80);
+    let attempt = std::thread::spawn(move || {
+        own_network();
+        ip("route add 192.0.2.0/24 dev lo");
+        let ring = Ring::new().unwrap();
+        let fd = socket(remote, SocketType::STREAM);
+        ring.begin_connect(&fd, remote);
+        let _ = ring.shutdown(&fd);
+        fd
+    });
+    let _fd = attempt.join().unwrap();
+    let c = watch.outcome(remote);
+    assert_eq!((c.outcome, c.errno), (Outcome::Aborted, None), "{c:#?}");
+    watch.only(remote);
+}
+
 fn assert_no_route(promise: Promise, all: &[Connection]) {
     match promise {
         Promise::Everything => {

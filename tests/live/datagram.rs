@@ -157,6 +157,7 @@ fn where_there_is_no_room_a_datagram_socket_is_shown_at_once() {
         remotes.iter().map(|remote| connect(AddressFamily::INET, kind, *remote).0).collect();
     drop(sockets);
     let handle = watch.handle.clone();
+    let held = has(&watch, "datagram_close");
     let all = watch.stop();
     for remote in remotes {
         let last = all.iter().rfind(|c| goes_to(c, remote)).unwrap();
@@ -164,6 +165,8 @@ fn where_there_is_no_room_a_datagram_socket_is_shown_at_once() {
     }
     let books = handle.accounting();
     assert!(books.balances() && books.lost.total() == 0 && books.pending == 0, "{books:?}");
+    // Their ends are not seen.
+    assert_eq!(books.updates_lost > 0 && !books.complete, held, "{books:?}");
 }
 
 #[test]

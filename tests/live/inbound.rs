@@ -184,6 +184,8 @@ fn what_was_reset_before_it_was_accepted_is_shown_as_closed() {
     let all = watch.records(|c| comes_from(c, from));
     assert_eq!(all.len(), 1, "{all:#?}");
     assert_eq!((all[0].state, all[0].outcome), (State::Closed, Outcome::Established));
+    let local = all[0].local.unwrap();
+    assert_eq!(SocketAddr::new(local.ip, local.port), listener.local_addr().unwrap());
     let close = all[0].close.unwrap();
     assert_eq!((close.reason, close.bytes_received), (CloseReason::Reset, Some(7)));
 }

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::process::Command;
+use std::sync::mpsc;
 use std::time::Instant;
 
 use libbpf_rs::libbpf_sys;
@@ -349,4 +351,93 @@ fn taking_away_a_peer_that_there_is_not_is_no_attempt() {
     let strangers =
         watch.records(|c| c.process.as_ref().is_some_and(|p| p.pid != std::process::id()));
     assert!(after - before <= 1 + strangers.len() as u64, "{before} -> {after}");
+}
+
+/// A network behind a router that has no way to 10.66.0.0/24 and 2001:db8:66::/64, in a namespace of
+/// its own; `Err` where there can be none. The router goes with what is returned.
+fn network_behind_a_router() -> Result<mpsc::Sender<()>, String> {
+    own_network();
+    let (ready, is_ready) = mpsc::channel();
+    let (end, ended) = mpsc::channel::<()>();
+    let (go, goes) = mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        own_network();
+        ready.send(rustix::thread::gettid()).unwrap();
+        if goes.recv().is_err() {
+            return;
+        }
+        for line in [
+            "link set dev far up",
+            "addr add 10.55.0.2/24 dev far",
+            "-6 addr add 2001:db8:55::2/64 dev far nodad",
+            "neigh add 10.55.0.1 lladdr 02:00:00:00:00:01 dev far",
+            "-6 neigh add 2001:db8:55::1 lladdr 02:00:00:00:00:01 dev far",
+            "route add unreachable 10.66.0.0/24",
+            "-6 route add unreachable 2001:db8:66::/64",
+        ] {
+            ip(line);
+        }
+        for name in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+            std::fs::write(format!("/proc/sys/net/{name}"), "1").unwrap();
+        }
+        ready.send(rustix::thread::gettid()).unwrap();
+        let _ = ended.recv();
+    });
+    let router = is_ready.recv().unwrap().as_raw_nonzero();
+    let link = "link add name near address 02:00:00:00:00:01 type veth peer name far address \
+                02:00:00:00:00:02";
+    let made = Command::new("ip").args(link.split_whitespace()).output();
+    match made {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(error) => return Err(error.to_string()),
+    }
+    for line in [
+        format!("link set dev far netns {router}"),
+        "link set dev near up".to_owned(),
+        "addr add 10.55.0.1/24 dev near".to_owned(),
+        "-6 addr add 2001:db8:55::1/64 dev near nodad".to_owned(),
+        "neigh add 10.55.0.2 lladdr 02:00:00:00:00:02 dev near".to_owned(),
+        "-6 neigh add 2001:db8:55::2 lladdr 02:00:00:00:00:02 dev near".to_owned(),
+    ] {
+        ip(&line);
+    }
+    go.send(()).unwrap();
+    is_ready.recv().unwrap();
+    ip("route add 10.66.0.0/24 via 10.55.0.2 dev near onlink");
+    ip("-6 route add 2001:db8:66::/64 via 2001:db8:55::2 dev near onlink");
+    Ok(end)
+}
+
+/// The router's answer comes while the SYN is being sent, and the socket locked: the kernel goes on
+/// trying, but poll() and SO_ERROR tell the owner.
+#[test]
+fn an_error_that_only_the_owner_was_told_is_the_outcome() {
+    let Some(watch) = shared() else { return };
+    let remotes = [v4([10, 66, 0, 1], 443), v6("2001:db8:66::1", 443)];
+    let told = std::thread::spawn(move || {
+        let _router = network_behind_a_router()?;
+        let told = remotes.map(|remote| {
+            let (fd, result) = connect_nonblocking(remote);
+            assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EINPROGRESS), "{remote}");
+            writable(&fd);
+            let error = rustix::net::sockopt::socket_error(&fd).unwrap().unwrap_err();
+            error.raw_os_error()
+        });
+        Ok::<_, String>(told)
+    });
+    let told = match told.join().unwrap() {
+        Ok(told) => told,
+        Err(why) => {
+            println!("skipped: there can be no router: {why}");
+            return;
+        }
+    };
+    for (remote, errno) in remotes.into_iter().zip(told) {
+        let all = watch.records(|c| goes_to(c, remote) && c.outcome != Outcome::InProgress);
+        assert_eq!(all.len(), 1, "{all:#?}");
+        let c = &all[0];
+        assert_eq!((c.outcome, c.errno), (Outcome::Unreachable, Some(errno)), "{c:#?}");
+        assert_eq!((c.evidence, c.state), (Some(Evidence::SkError), State::Closed));
+    }
 }

@@ -1,5 +1,7 @@
 //! Attempts that fail, each for another reason, and what is no attempt.
 
+use std::os::fd::OwnedFd;
+
 use netspy::event::{Connection, Evidence, Outcome, State};
 use rustix::net::{AddressFamily, SocketType};
 
@@ -289,4 +291,65 @@ fn a_failure_that_no_connect_returns_is_not_laid_to_the_owner() {
         assert_eq!(sent.evidence, Some(Evidence::TcpState));
     }
     assert_eq!(failure(connected), (Outcome::Failed, Some(99), Some("EADDRNOTAVAIL")));
+}
+
+#[test]
+fn threads_that_wait_in_connect_on_one_socket_are_one_attempt() {
+    let Some(watch) = shared() else { return };
+    for n in 0..5 {
+        let remote = v4([192, 0, 2, 60], 8000 + n);
+        let errors = std::thread::spawn(move || {
+            own_network();
+            ip("route add 192.0.2.0/24 dev lo");
+            let fd = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+            rustix::net::sockopt::set_tcp_user_timeout(&fd, 300).unwrap();
+            std::thread::scope(|scope| {
+                let call = || rustix::net::connect(&fd, &remote).unwrap_err();
+                let calls = [scope.spawn(call), scope.spawn(call)];
+                calls.map(|call| call.join().unwrap())
+            })
+        });
+        let errors = errors.join().unwrap();
+        assert!(errors.contains(&rustix::io::Errno::TIMEDOUT), "{errors:?}");
+        let c = watch.outcome(remote);
+        assert_eq!(c.outcome, Outcome::TimedOut, "{errors:?}: {c:#?}");
+        watch.only(remote);
+    }
+}
+
+#[test]
+fn a_connect_that_another_thread_takes_back_is_one_attempt() {
+    let Some(watch) = shared() else { return };
+    let ways: [fn(&OwnedFd) -> rustix::io::Result<()>; 2] = [
+        |fd| rustix::net::shutdown(fd, rustix::net::Shutdown::Both),
+        |fd| rustix::net::connect_unspec(fd),
+    ];
+    for (n, take_back) in ways.into_iter().enumerate() {
+        let remote = v4([192, 0, 2, 61], 8000 + n as u16);
+        let (send, receive) = std::sync::mpsc::channel();
+        let owner = std::thread::spawn(move || {
+            own_network();
+            ip("route add 192.0.2.0/24 dev lo");
+            let fd = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+            // Should nobody be able to take it back, it ends by itself.
+            set_syn_retries(&fd, 1);
+            let fd = std::sync::Arc::new(fd);
+            send.send(std::sync::Arc::clone(&fd)).unwrap();
+            rustix::net::connect(&*fd, &remote).unwrap_err()
+        });
+        let fd = receive.recv().unwrap();
+        let waiting = watch.wait("the attempt while it waits", |c| goes_to(c, remote));
+        if let Err(error) = take_back(&fd) {
+            assert_eq!(error, rustix::io::Errno::BUSY);
+            // While it waits, it has what a probe of the return needs, of which there is little.
+            let _ = owner.join();
+            println!("skipped: this kernel takes nothing from a thread that waits");
+            return;
+        }
+        let error = owner.join().unwrap();
+        let c = watch.outcome(remote);
+        assert_eq!((c.id, failure(&c)), (waiting.id, (Outcome::Aborted, None, None)), "{error}");
+        watch.settle();
+        watch.only(remote);
+    }
 }

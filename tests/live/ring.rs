@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 const OP_SENDMSG: u8 = 9;
+const OP_SHUTDOWN: u8 = 34;
 const OP_CONNECT: u8 = 16;
 const OP_SEND: u8 = 26;
 /// Hands the operation to a worker at once.
@@ -119,6 +120,26 @@ impl Ring {
     pub fn connect(&self, socket: &impl AsFd, remote: SocketAddr, flags: u8) -> io::Result<()> {
         let address = sockaddr(remote);
         self.submit(socket, &address, flags);
+        self.enter(1, 1);
+        self.result()
+    }
+
+    /// Begins a connect() that the ring goes on with by itself.
+    pub fn begin_connect(&self, socket: &impl AsFd, remote: SocketAddr) {
+        let address = sockaddr(remote);
+        self.submit(socket, &address, 0);
+        // The address is copied when it is submitted.
+        self.enter(1, 0);
+    }
+
+    /// shutdown() of both ways by the ring; returns the result of whatever is complete first.
+    pub fn shutdown(&self, socket: &impl AsFd) -> io::Result<()> {
+        self.put(Submission {
+            opcode: OP_SHUTDOWN,
+            fd: socket.as_fd().as_raw_fd(),
+            rest: [libc::SHUT_RDWR as u64, 0, 0, 0, 0],
+            ..Submission::default()
+        });
         self.enter(1, 1);
         self.result()
     }

@@ -397,3 +397,99 @@ fn what_finds_no_room_and_what_is_filtered_counts_once() {
     assert_eq!((books.delivered, books.lost.map_full), (1, 1), "{books:?}");
     assert!(books.balances() && books.pending == 0 && !books.complete, "{books:?}");
 }
+
+/// sendmsg() without a destination, with one integer of control data.
+fn send_with_control(socket: &UdpSocket, level: libc::c_int, kind: libc::c_int) {
+    let mut part = libc::iovec { iov_base: c"four".as_ptr().cast_mut().cast(), iov_len: 4 };
+    let mut control = [0_u64; 4];
+    // SAFETY: msghdr is plain data, for which zeros are valid.
+    #[allow(unsafe_code)]
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    // SAFETY: the lengths are those of one integer, for which `control` has room; everything that
+    // is pointed to lives through the call.
+    #[allow(unsafe_code)]
+    let sent = unsafe {
+        message.msg_controllen = libc::CMSG_SPACE(4) as _;
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        (*header).cmsg_level = level;
+        (*header).cmsg_type = kind;
+        (*header).cmsg_len = libc::CMSG_LEN(4) as _;
+        libc::CMSG_DATA(header).cast::<libc::c_int>().write_unaligned(64);
+        libc::sendmsg(socket.as_raw_fd(), &raw const message, 0)
+    };
+    assert_eq!(sent, 4, "{}", std::io::Error::last_os_error());
+}
+
+/// As QUIC sends.
+#[test]
+fn control_data_makes_no_other_destination() {
+    let Some(watch) = shared() else { return };
+    let cases = [
+        (v4([127, 0, 0, 57], 4030), "0.0.0.0:0", libc::IPPROTO_IP, libc::IP_TTL),
+        ("[::1]:4030".parse().unwrap(), "[::]:0", libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT),
+    ];
+    for (peer, any, level, kind) in cases {
+        let _receiver = UdpSocket::bind(peer).unwrap();
+        let socket = UdpSocket::bind(any).unwrap();
+        socket.connect(peer).unwrap();
+        let local = socket.local_addr().unwrap();
+        send_with_control(&socket, level, kind);
+        drop(socket);
+        watch.settle();
+        let all = watch.records(|c| {
+            c.protocol == Protocol::Udp && c.local.is_some_and(|l| l.port == local.port())
+        });
+        assert_eq!(all.len(), 1, "{all:#?}");
+        assert!(goes_to(&all[0], peer), "{all:#?}");
+        if has(&watch, "datagram_sent") {
+            assert_eq!((all[0].outcome, sent(&all[0])), (Outcome::Sent, (Some(1), Some(4))));
+        }
+    }
+}
+
+#[test]
+fn a_datagram_that_is_gathered_counts_with_all_its_parts() {
+    let Some(watch) = shared() else { return };
+    let to = v4([127, 0, 0, 58], 4031);
+    let socket = any();
+    let _receiver = UdpSocket::bind(to).unwrap();
+    for flags in [SendFlags::MORE, SendFlags::MORE, SendFlags::empty()] {
+        rustix::net::sendto(&socket, b"four", flags, &to).unwrap();
+    }
+    drop(socket);
+    let all = watch.records(|c| goes_to(c, to));
+    if !has(&watch, "datagrams_without_connect") || !is_exact(&watch) {
+        return;
+    }
+    assert_eq!(all.len(), 1, "{all:#?}");
+    let report = watch.handle.capabilities();
+    let hook = report.features["datagrams_without_connect"].hook.clone().unwrap();
+    if hook.contains("cgroup/") && hook.contains("fexit/") {
+        println!("skipped: where the kernel is locked down, nothing tells where further parts go");
+        return;
+    }
+    assert_eq!(sent(&all[0]), (Some(3), Some(12)));
+}
+
+#[test]
+fn what_is_sent_to_no_address_goes_to_this_host() {
+    let Some(watch) = shared() else { return };
+    for (from, to, used) in [
+        ("0.0.0.0:0", "0.0.0.0:4032", "127.0.0.1:4032"),
+        ("127.0.0.59:0", "0.0.0.0:4033", "127.0.0.59:4033"),
+        ("[::]:0", "[::]:4034", "[::1]:4034"),
+    ] {
+        let used: SocketAddr = used.parse().unwrap();
+        let _receiver = UdpSocket::bind(used).unwrap();
+        let socket = UdpSocket::bind(from).unwrap();
+        socket.send_to(b"four", to).unwrap();
+        drop(socket);
+        if has(&watch, "datagrams_without_connect") {
+            let all = watch.records(|c| goes_to(c, used));
+            assert_eq!(all.len(), 1, "{to}: {all:#?}");
+        }
+    }
+}

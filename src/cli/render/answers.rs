@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::{self, Write};
 
+use jiff::Timestamp;
+
 use super::screen::{BAD, DIM, GOOD, ODD, Screen, TITLE};
 use super::table;
 use super::text::{self, clean, csv_field};
@@ -12,7 +14,7 @@ use super::{Output, record, write_json};
 use crate::accounting::{Accounting, Gap};
 use crate::capture::report::{Feature, ProgramReport};
 use crate::event::Connection;
-use crate::query::{List, Status, Summary};
+use crate::query::{Count, List, Status, Summary};
 
 /// A place for answers, and how they look there.
 pub struct Printer<'a> {
@@ -49,11 +51,7 @@ impl Printer<'_> {
 
     fn list_table(&mut self, list: &List) -> io::Result<()> {
         if list.connections.is_empty() {
-            writeln!(self.out, "No connections match.")?;
-            if let Some(time) = list.newest_outside_window {
-                let time = self.clock.full(time);
-                writeln!(self.out, "The newest match outside the time asked for began {time}.")?;
-            }
+            self.nothing(list.newest_outside_window)?;
         } else {
             let (clock, screen) = (&self.clock, &self.screen);
             let rows: Vec<_> =
@@ -70,6 +68,35 @@ impl Printer<'_> {
             }
         }
         self.incomplete(&list.accounting)
+    }
+
+    /// That nothing matches, and where there is something that does.
+    pub(super) fn nothing(&mut self, newest: Option<Timestamp>) -> io::Result<()> {
+        writeln!(self.out, "No connections match.")?;
+        match newest {
+            Some(time) => {
+                let time = self.clock.full(time);
+                writeln!(self.out, "The newest match outside the time asked for began {time}.")
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// How many records match.
+    pub fn count(&mut self, count: &Count, output: Output) -> io::Result<()> {
+        match output {
+            Output::Table if count.total == 0 => self.nothing(count.newest_outside_window)?,
+            Output::Table => {
+                let (since, until) = (count.window.since, count.window.until);
+                let (since, until) = (self.clock.short(since), self.clock.short(until));
+                let total = units::counted(count.total, "connection", "connections");
+                writeln!(self.out, "{total}, {since} to {until}")?;
+            }
+            Output::Json => return write_json(self.out, count, true),
+            Output::Jsonl => return write_json(self.out, count, false),
+            Output::Csv => return self.flat(count),
+        }
+        self.incomplete(&count.accounting)
     }
 
     /// One record.
@@ -95,13 +122,13 @@ impl Printer<'_> {
     }
 
     fn summary_table(&mut self, s: &Summary) -> io::Result<()> {
-        let total = units::count(s.total);
+        let total = self.screen.paint(&units::count(s.total), TITLE);
         writeln!(
             self.out,
-            "{} connections of {} processes to {} remote addresses",
-            self.screen.paint(&total, TITLE),
-            units::count(s.processes),
-            units::count(s.remotes),
+            "{total} {} of {} to {}",
+            if s.total == 1 { "connection" } else { "connections" },
+            units::counted(s.processes, "process", "processes"),
+            units::counted(s.remotes, "remote address", "remote addresses"),
         )?;
         let (since, until) = (self.clock.short(s.window.since), self.clock.short(s.window.until));
         writeln!(self.out, "{since} to {until}, {:.2} attempts per second", s.rate_per_second)?;
@@ -261,7 +288,7 @@ impl Printer<'_> {
     }
 
     /// What may be missing, unless nothing can be.
-    fn incomplete(&mut self, accounting: &Accounting) -> io::Result<()> {
+    pub(super) fn incomplete(&mut self, accounting: &Accounting) -> io::Result<()> {
         match incomplete(accounting, &self.clock) {
             Some(warning) => writeln!(self.out, "{}", self.screen.paint(&warning, ODD)),
             None => Ok(()),

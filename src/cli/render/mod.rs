@@ -1,7 +1,10 @@
 //! How answers look: tables for people, JSON, JSON lines and CSV for programs.
 
 pub mod answers;
+mod diff;
 pub mod drops;
+mod findings;
+mod groups;
 pub mod record;
 pub mod screen;
 pub mod table;

@@ -132,6 +132,20 @@ pub fn address(ip: IpAddr, port: u16) -> String {
     SocketAddr::new(ip, port).to_string()
 }
 
+/// `curl -> 10.0.0.1:80`, as far as it is known.
+pub fn flow(process: Option<&str>, remote: Option<IpAddr>, port: Option<u16>) -> String {
+    let remote = match (remote, port) {
+        (Some(ip), Some(port)) => Some(address(ip, port)),
+        (Some(ip), None) => Some(ip.to_string()),
+        (None, port) => port.map(|port| format!("port {port}")),
+    };
+    match (process.map(clean), remote) {
+        (Some(process), Some(remote)) => format!("{process} -> {remote}"),
+        (Some(process), None) => process.into_owned(),
+        (None, remote) => remote.unwrap_or_else(|| "-".to_owned()),
+    }
+}
+
 /// Titles of the CSV form.
 pub const CSV_TITLES: &str = "id,time,host,direction,protocol,family,local_ip,local_port,\
 remote_ip,remote_port,remote_name,path,pid,tid,comm,thread,exe,cmdline,unit,uid,user,ppid,parent,\

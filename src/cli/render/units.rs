@@ -101,6 +101,11 @@ pub fn count(n: u64) -> String {
     grouped
 }
 
+/// `1 group`, `2 groups`.
+pub fn counted(n: u64, one: &str, many: &str) -> String {
+    format!("{} {}", count(n), if n == 1 { one } else { many })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,6 +132,10 @@ mod tests {
         assert_eq!(bytes(64 << 20), "64 MiB");
         assert_eq!(count(1_234_567), "1,234,567");
         assert_eq!(count(123), "123");
+        assert_eq!(
+            [0, 1, 2].map(|n| counted(n, "group", "groups")),
+            ["0 groups", "1 group", "2 groups"]
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::failure::{Failure, note};
 use super::filters::{Page, When};
 use super::legacy::{self, drops};
 use super::locate::{Capture, Named, Origin, locate, read_address};
+use super::questions::Question;
 use super::render::answers::Printer;
 use super::signals::Signals;
 use super::{argv, commands, watch};
@@ -155,6 +156,13 @@ impl Shell<'_> {
             ShellCommand::Droplist(q) => drops::list(q, None, source, printer).await,
             ShellCommand::Drops(args) => commands::drops_now(args, &origin, printer).await,
             ShellCommand::Connections(args) => commands::list_now(args, &origin, printer).await,
+            ShellCommand::Count(args) => Question::Count(args).ask_now(&origin, printer).await,
+            ShellCommand::Top(args) => Question::Top(args).ask_now(&origin, printer).await,
+            ShellCommand::Series(args) => Question::Series(args).ask_now(&origin, printer).await,
+            ShellCommand::Diff(args) => Question::Diff(args).ask_now(&origin, printer).await,
+            ShellCommand::Findings(args) => {
+                Question::Findings(args).ask_now(&origin, printer).await
+            }
             ShellCommand::Show(args) => commands::show(args, &origin, printer).await,
             ShellCommand::Status(args) => commands::status(args, &origin, printer).await,
             _ => Ok(()),

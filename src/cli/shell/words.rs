@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::super::args::{self, Question};
 use super::super::filters::Narrow;
+use super::super::questions;
 
 /// What `help` says.
 pub const HELP: &str = "\
@@ -15,6 +16,8 @@ list [--process NAME] [--pid PID] [--max-events COUNT]
     The latest connection events
 connections [filters]
     The same as 'netspy list': connections with process, outcome, error and latency
+count, top, series, diff, findings [filters]
+    The same as 'netspy count' and so on: figures, what changed, what stands out
 watch [filters]
     Connections as they happen; Ctrl-C ends it
 dropsummary [--process NAME] [--pid PID] [--duration SECONDS]
@@ -74,6 +77,16 @@ pub enum ShellCommand {
     List(Narrowed),
     /// Connections with process, outcome, error and latency
     Connections(args::List),
+    /// How many connections match
+    Count(questions::Count),
+    /// The processes, remotes, ports, ... with the most connections
+    Top(questions::Top),
+    /// Attempts over time
+    Series(questions::Series),
+    /// What is new, gone and changed since a time before
+    Diff(questions::Diff),
+    /// What stands out: failures, scans, storms, ...
+    Findings(questions::Findings),
     /// Connections as they happen; Ctrl-C ends it
     Watch(args::Watch),
     /// How many packets the kernel dropped, and why
@@ -111,7 +124,8 @@ impl fmt::Display for MissingCommand {
         let name = self.0;
         write!(
             f,
-            "{name} is not in this version; it has summary, list, watch, drops, show and status"
+            "{name} is not in this version; it has summary, list, top, series, diff, findings, watch, drops, \
+             show and status"
         )
     }
 }

@@ -1,0 +1,135 @@
+//! What is new, gone and changed, in every form of [`Output`].
+
+use std::io;
+
+use super::answers::Printer;
+use super::groups::outcomes;
+use super::record::flow;
+use super::screen::{BAD, DIM, GOOD, ODD, TITLE};
+use super::table::{self, Cell, Steps};
+use super::text::csv_field;
+use super::units;
+use super::{Output, write_json};
+use crate::query::diff::{Diff, Difference, Differences, Seen};
+
+const TITLES: [&str; 5] = ["", "WHAT", "BEFORE", "NOW", "OUTCOMES"];
+/// What gives way on a narrow terminal.
+const STEPS: Steps = &[(4, 25), (1, 30), (4, 10), (4, 0), (1, 15)];
+
+impl Printer<'_> {
+    /// What differs between two windows.
+    pub fn diff(&mut self, diff: &Diff, output: Output) -> io::Result<()> {
+        match output {
+            Output::Table => self.diff_table(diff),
+            Output::Json => write_json(self.out, diff, true),
+            Output::Jsonl => write_json(self.out, diff, false),
+            Output::Csv => {
+                writeln!(
+                    self.out,
+                    "kind,change,process,remote,port,before,before_unsuccessful,now,now_unsuccessful"
+                )?;
+                for (kind, differences) in kinds(diff) {
+                    for (change, difference) in changes(differences) {
+                        writeln!(self.out, "{kind},{}", csv(change, difference))?;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn diff_table(&mut self, diff: &Diff) -> io::Result<()> {
+        let mut side = |name: &str, total: u64, window: &crate::query::Window| {
+            let (since, until) = (self.clock.short(window.since), self.clock.short(window.until));
+            let total = units::counted(total, "attempt", "attempts");
+            writeln!(self.out, "{name:<7} {since} to {until}: {total}")
+        };
+        side("Before", diff.compared_with.total, &diff.compared_with.window)?;
+        side("Now", diff.total, &diff.window)?;
+        for (kind, differences) in kinds(diff) {
+            let d = differences;
+            let n = units::count;
+            let title = format!(
+                "{}: {} new, {} gone, {} changed, {} as before",
+                kind,
+                n(d.new_total),
+                n(d.gone_total),
+                n(d.changed_total),
+                n(d.same)
+            );
+            writeln!(self.out, "\n{}", self.screen.paint(&title, TITLE))?;
+            let rows: Vec<_> = changes(d).map(|(change, what)| cells(change, what)).collect();
+            if !rows.is_empty() {
+                table::write(self.out, &self.screen, &TITLES, &rows, STEPS)?;
+            }
+            let shown = (d.new.len() + d.gone.len() + d.changed.len()) as u64;
+            let hidden = (d.new_total + d.gone_total + d.changed_total).saturating_sub(shown);
+            if hidden > 0 {
+                let more = format!("{} more; --limit shows them", n(hidden));
+                writeln!(self.out, "{}", self.screen.paint(&more, DIM))?;
+            }
+            if d.left_out > 0 {
+                let more = format!("{} attempts were too many to tell apart", n(d.left_out));
+                writeln!(self.out, "{}", self.screen.paint(&more, ODD))?;
+            }
+        }
+        let before = &diff.compared_with.accounting;
+        if !before.complete || !diff.accounting.complete {
+            writeln!(self.out)?;
+        }
+        if !before.complete {
+            write!(self.out, "Before: ")?;
+            self.incomplete(before)?;
+        }
+        if !diff.accounting.complete {
+            write!(self.out, "Now: ")?;
+            self.incomplete(&diff.accounting)?;
+        }
+        Ok(())
+    }
+}
+
+fn kinds(diff: &Diff) -> [(&'static str, &Differences); 3] {
+    [("processes", &diff.processes), ("remotes", &diff.remotes), ("flows", &diff.flows)]
+}
+
+fn changes(differences: &Differences) -> impl Iterator<Item = (&'static str, &Difference)> {
+    let named = |name| move |difference| (name, difference);
+    let new = differences.new.iter().map(named("new"));
+    let gone = differences.gone.iter().map(named("gone"));
+    new.chain(gone).chain(differences.changed.iter().map(named("changed")))
+}
+
+fn cells(change: &'static str, d: &Difference) -> Vec<Cell> {
+    let style = match change {
+        "new" => GOOD,
+        "gone" => DIM,
+        _ => ODD,
+    };
+    let figure = |seen: &Seen| match seen.unsuccessful {
+        0 => Cell::plain(units::count(seen.count)),
+        bad => Cell::new(format!("{} ({} bad)", units::count(seen.count), units::count(bad)), BAD),
+    };
+    let seen = if d.after.count > 0 { &d.after } else { &d.before };
+    vec![
+        Cell::new(change, style),
+        Cell::plain(flow(d.process.as_deref(), d.remote, d.port)),
+        figure(&d.before),
+        figure(&d.after),
+        Cell::plain(outcomes(&seen.by_outcome)),
+    ]
+}
+
+fn csv(change: &str, d: &Difference) -> String {
+    let fields = [
+        change.to_owned(),
+        d.process.clone().unwrap_or_default(),
+        d.remote.map(|ip| ip.to_string()).unwrap_or_default(),
+        d.port.map(|port| port.to_string()).unwrap_or_default(),
+        d.before.count.to_string(),
+        d.before.unsuccessful.to_string(),
+        d.after.count.to_string(),
+        d.after.unsuccessful.to_string(),
+    ];
+    fields.map(|field| csv_field(&field)).join(",")
+}

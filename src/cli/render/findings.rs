@@ -1,0 +1,117 @@
+//! What stands out, in every form of [`Output`].
+
+use std::io;
+
+use super::answers::Printer;
+use super::record::flow;
+use super::screen::{BAD, DIM, ODD, PLAIN};
+use super::text::{self, clean, csv_field};
+use super::units;
+use super::{Output, write_json};
+use crate::analysis::{Finding, Severity, Subject};
+use crate::query::findings::Findings;
+
+/// Records that are named with a finding.
+const RECORDS: usize = 3;
+
+impl Printer<'_> {
+    /// What stands out among the records.
+    pub fn findings(&mut self, findings: &Findings, output: Output) -> io::Result<()> {
+        match output {
+            Output::Table => self.findings_text(findings),
+            Output::Json => write_json(self.out, findings, true),
+            Output::Jsonl => {
+                findings.findings.iter().try_for_each(|f| write_json(self.out, f, false))
+            }
+            Output::Csv => {
+                let titles =
+                    "kind,severity,process,remote,port,first,last,figures,records,why,next";
+                writeln!(self.out, "{titles}")?;
+                findings.findings.iter().try_for_each(|f| writeln!(self.out, "{}", csv(f)))
+            }
+        }
+    }
+
+    fn findings_text(&mut self, findings: &Findings) -> io::Result<()> {
+        let (since, until) = (findings.window.since, findings.window.until);
+        let window = format!("{} to {}", self.clock.short(since), self.clock.short(until));
+        if findings.findings.is_empty() {
+            writeln!(self.out, "Nothing stands out, {window}.")?;
+        }
+        for finding in &findings.findings {
+            self.finding(finding)?;
+        }
+        let shown = findings.findings.len() as u64;
+        if findings.total > shown {
+            let more = format!("{shown} of {} findings shown (--limit)", findings.total);
+            writeln!(self.out, "{}", self.screen.paint(&more, DIM))?;
+        }
+        if !findings.exact {
+            let more =
+                "There was more to tell apart than there is room for: findings may be missing.";
+            writeln!(self.out, "{}", self.screen.paint(more, ODD))?;
+        }
+        self.incomplete(&findings.accounting)
+    }
+
+    fn finding(&mut self, finding: &Finding) -> io::Result<()> {
+        let style = match finding.severity {
+            Severity::Critical => BAD,
+            Severity::Warning => ODD,
+            Severity::Info => PLAIN,
+        };
+        let kind = word(&finding.kind).replace('_', " ");
+        let severity = word(&finding.severity).to_uppercase();
+        let severity = self.screen.paint(&severity, style);
+        writeln!(self.out, "{severity} {kind}: {}", subject(&finding.subject))?;
+        self.lines(&finding.why)?;
+        let e = &finding.evidence;
+        let figures: Vec<_> =
+            e.figures.iter().map(|(name, n)| format!("{name} {}", units::count(*n))).collect();
+        let (first, last) = (self.clock.short(e.first), self.clock.short(e.last));
+        self.lines(&format!("{}; {first} to {last}", figures.join(", ")))?;
+        if !e.records.is_empty() {
+            let ids: Vec<_> = e.records.iter().take(RECORDS).map(ToString::to_string).collect();
+            self.lines(&format!("netspy show shows them: {}", ids.join(", ")))?;
+        }
+        self.lines(&format!("Next: {}", finding.next))
+    }
+
+    /// Indented, wrapped, never cut.
+    fn lines(&mut self, words: &str) -> io::Result<()> {
+        let room = self.screen.width.unwrap_or(100).saturating_sub(2).max(20);
+        text::wrap(&clean(words), room).iter().try_for_each(|line| writeln!(self.out, "  {line}"))
+    }
+}
+
+/// As it is written in JSON.
+fn word(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
+}
+
+fn subject(subject: &Subject) -> String {
+    flow(subject.process.as_deref(), subject.remote, subject.port)
+}
+
+fn csv(f: &Finding) -> String {
+    let e = &f.evidence;
+    let figures: Vec<_> = e.figures.iter().map(|(name, n)| format!("{name}={n}")).collect();
+    let records: Vec<_> = e.records.iter().map(ToString::to_string).collect();
+    let fields = [
+        word(&f.kind),
+        word(&f.severity),
+        f.subject.process.as_deref().unwrap_or_default().to_owned(),
+        f.subject.remote.map(|ip| ip.to_string()).unwrap_or_default(),
+        f.subject.port.map(|port| port.to_string()).unwrap_or_default(),
+        e.first.to_string(),
+        e.last.to_string(),
+        figures.join(" "),
+        records.join(" "),
+        f.why.clone(),
+        f.next.clone(),
+    ];
+    fields.map(|field| csv_field(&field)).join(",")
+}

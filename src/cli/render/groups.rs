@@ -1,0 +1,196 @@
+//! Groups of records and steps of time in every form of [`Output`].
+
+use std::collections::BTreeMap;
+use std::io;
+
+use strum::VariantArray;
+
+use super::answers::Printer;
+use super::screen::{BAD, DIM, PLAIN};
+use super::table::{self, Cell, Steps};
+use super::text::{clean, csv_field};
+use super::units;
+use super::{Output, write_json};
+use crate::event::Outcome;
+use crate::query::series::{Point, Series};
+use crate::query::top::{Group, Key, Top};
+
+/// What gives way on a narrow terminal.
+const GROUP_STEPS: Steps = &[(3, 30), (0, 30), (3, 12), (4, 8), (3, 0), (0, 12), (4, 0)];
+const POINT_STEPS: Steps = &[(3, 20), (4, 0), (3, 0)];
+/// Columns of the longest bar, of a screen.
+const BAR_PART: usize = 4;
+
+impl Printer<'_> {
+    /// The groups with the most records.
+    pub fn top(&mut self, top: &Top, output: Output) -> io::Result<()> {
+        match output {
+            Output::Table => self.top_table(top),
+            Output::Json => write_json(self.out, top, true),
+            Output::Jsonl => top.groups.iter().try_for_each(|g| write_json(self.out, g, false)),
+            Output::Csv => {
+                writeln!(self.out, "key,label,count,unsuccessful,first,last,{}", outcome_titles())?;
+                top.groups.iter().try_for_each(|g| {
+                    let (first, last) = (g.first.to_string(), g.last.to_string());
+                    let label = g.label.as_deref().unwrap_or_default();
+                    let (count, bad) = (g.count.to_string(), g.unsuccessful.to_string());
+                    let fields = [&*key(&g.key), label, &count, &bad, &first, &last];
+                    writeln!(
+                        self.out,
+                        "{},{}",
+                        fields.map(csv_field).join(","),
+                        outcome_fields(&g.by_outcome)
+                    )
+                })
+            }
+        }
+    }
+
+    fn top_table(&mut self, top: &Top) -> io::Result<()> {
+        if top.groups.is_empty() {
+            self.nothing(top.newest_outside_window)?;
+        } else {
+            let by = top.by.to_string().replace('_', " ").to_uppercase();
+            let titles = [by.as_str(), "COUNT", "UNSUCCESSFUL", "OUTCOMES", "LATEST"];
+            let rows: Vec<_> = top.groups.iter().map(|g| self.group_cells(g)).collect();
+            table::write(self.out, &self.screen, &titles, &rows, GROUP_STEPS)?;
+        }
+        let n = units::count;
+        let mut parts = vec![units::counted(top.total, "connection", "connections")];
+        match top.distinct {
+            Some(groups) => parts.push(units::counted(groups, "group", "groups")),
+            None => parts.push("more groups than can be held apart".to_owned()),
+        }
+        if top.others > 0 {
+            parts.push(format!("{} in groups that are not shown", n(top.others)));
+        }
+        if top.without > 0 {
+            parts.push(format!("{} in none", n(top.without)));
+        }
+        if !top.exact {
+            parts.push("a group that is not shown may be larger".to_owned());
+        }
+        writeln!(self.out, "{}", self.screen.paint(&parts.join(", "), DIM))?;
+        self.incomplete(&top.accounting)
+    }
+
+    fn group_cells(&self, group: &Group) -> Vec<Cell> {
+        let key = key(&group.key);
+        let name = match &group.label {
+            Some(label) => format!("{} ({})", clean(&key), clean(label)),
+            None => clean(&key).into_owned(),
+        };
+        vec![
+            Cell::plain(name),
+            Cell::plain(units::count(group.count)),
+            unsuccessful(group.unsuccessful),
+            Cell::plain(outcomes(&group.by_outcome)),
+            Cell::new(self.clock.short(group.last), DIM),
+        ]
+    }
+
+    /// Attempts by step of time.
+    pub fn series(&mut self, series: &Series, output: Output) -> io::Result<()> {
+        match output {
+            Output::Table => self.series_table(series),
+            Output::Json => write_json(self.out, series, true),
+            Output::Jsonl => series.points.iter().try_for_each(|p| write_json(self.out, p, false)),
+            Output::Csv => {
+                writeln!(self.out, "time,count,unsuccessful,{}", outcome_titles())?;
+                series.points.iter().try_for_each(|p| {
+                    let outcomes = outcome_fields(&p.by_outcome);
+                    writeln!(self.out, "{},{},{},{outcomes}", p.time, p.count, p.unsuccessful)
+                })
+            }
+        }
+    }
+
+    fn series_table(&mut self, series: &Series) -> io::Result<()> {
+        if series.total == 0 {
+            self.nothing(series.newest_outside_window)?;
+            return self.incomplete(&series.accounting);
+        }
+        let most = series.points.iter().map(|p| p.count).max().unwrap_or(0);
+        let rows: Vec<_> = series.points.iter().map(|p| self.point_cells(p, most)).collect();
+        let titles = ["TIME", "COUNT", "UNSUCCESSFUL", "OUTCOMES", ""];
+        table::write(self.out, &self.screen, &titles, &rows, POINT_STEPS)?;
+        let step = units::duration(series.step_ms.saturating_mul(1_000));
+        let total = units::counted(series.total, "attempt", "attempts");
+        let total = format!("{total} in steps of {step}");
+        writeln!(self.out, "{}", self.screen.paint(&total, DIM))?;
+        self.incomplete(&series.accounting)
+    }
+
+    fn point_cells(&self, point: &Point, most: u64) -> Vec<Cell> {
+        vec![
+            Cell::new(self.clock.short(point.time), DIM),
+            Cell::plain(units::count(point.count)),
+            unsuccessful(point.unsuccessful),
+            Cell::plain(outcomes(&point.by_outcome)),
+            // A bar tells nothing to a program.
+            Cell::plain(
+                self.screen
+                    .width
+                    .map_or_else(String::new, |w| bar(point.count, most, w / BAR_PART)),
+            ),
+        ]
+    }
+}
+
+fn key(key: &Key) -> String {
+    match key {
+        Key::Number(number) => number.to_string(),
+        Key::Text(text) => text.clone(),
+    }
+}
+
+/// A figure that is no good news unless it is 0.
+pub fn unsuccessful(n: u64) -> Cell {
+    Cell::new(units::count(n), if n == 0 { PLAIN } else { BAD })
+}
+
+/// `established 12, refused 3`: the most frequent first.
+pub fn outcomes(by_outcome: &BTreeMap<Outcome, u64>) -> String {
+    let mut counts: Vec<_> = by_outcome.iter().filter(|(_, n)| **n > 0).collect();
+    counts.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
+    let words: Vec<_> =
+        counts.iter().map(|(outcome, n)| format!("{outcome} {}", units::count(**n))).collect();
+    words.join(", ")
+}
+
+fn outcome_titles() -> String {
+    Outcome::VARIANTS.iter().map(|outcome| outcome.as_str()).collect::<Vec<_>>().join(",")
+}
+
+fn outcome_fields(by_outcome: &BTreeMap<Outcome, u64>) -> String {
+    let count = |outcome| by_outcome.get(outcome).copied().unwrap_or(0).to_string();
+    Outcome::VARIANTS.iter().map(count).collect::<Vec<_>>().join(",")
+}
+
+/// As much of so many columns as `n` is of `most`, to an eighth; what is not nothing is seen.
+fn bar(n: u64, most: u64, columns: usize) -> String {
+    const PARTS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    let eighths = u128::from(n) * (columns as u128 * 8) / u128::from(most.max(1));
+    let eighths = usize::try_from(eighths).unwrap_or(0).max(usize::from(n > 0));
+    "█".repeat(eighths / 8) + PARTS[eighths % 8]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_is_as_long_as_its_figure_and_never_vanishes() {
+        assert_eq!(bar(0, 10, 40), "");
+        assert_eq!(bar(1, 1_000_000, 40), "▏");
+        assert_eq!(bar(10, 10, 40), "█".repeat(40));
+        assert_eq!(bar(1, 2, 40), "█".repeat(20));
+        assert_eq!(bar(u64::MAX, u64::MAX, 25), "█".repeat(25));
+    }
+
+    #[test]
+    fn outcomes_come_by_their_number_and_those_that_did_not_occur_not_at_all() {
+        let counts = [(Outcome::Established, 3), (Outcome::Refused, 1_200), (Outcome::Reset, 0)];
+        assert_eq!(outcomes(&counts.into()), "refused 1,200, established 3");
+    }
+}

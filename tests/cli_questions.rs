@@ -1,0 +1,181 @@
+//! `count`, `top`, `series`, `diff` and `findings` as a person and a script see them, asked of a real
+//! server.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod cli_support;
+mod common;
+
+use cli_support::{Ran, netspy, run_with_input};
+use common::records::*;
+use common::{Server, server};
+use netspy::Connection;
+use serde_json::Value;
+
+/// In the first minute curl succeeds twice; in the second it fails six times, wget succeeds once,
+/// and so does a process with a hostile name.
+fn records() -> Vec<Connection> {
+    let at = |second: u64,
+              c: fn(u64, &std::sync::Arc<netspy::event::ProcessInfo>) -> Connection,
+              pid,
+              comm: &str| {
+        let mut c = c(second * 1_000_000, &info(pid, comm));
+        c.remote.as_mut().unwrap().ip = std::net::Ipv4Addr::new(192, 0, 2, 1).into();
+        c
+    };
+    let mut all = vec![at(1, closed, 7, "curl"), at(2, closed, 7, "curl")];
+    all.extend((60..66).map(|second| at(second, refused, 7, "curl")));
+    all.push(at(70, closed, 8, "wget"));
+    all.push(at(71, closed, 9, "\u{1b}[31mevil\u{202e}"));
+    all
+}
+
+/// The two minutes.
+const BOTH: [&str; 4] = ["--since", "2023-11-14T22:13:20Z", "--until", "2023-11-14T22:15:20Z"];
+/// The second.
+const SECOND: [&str; 4] = ["--since", "2023-11-14T22:14:20Z", "--until", "2023-11-14T22:15:20Z"];
+
+async fn ask(server: &Server, args: &[&str]) -> Ran {
+    let mut command = netspy(args);
+    command.arg("--server").arg(format!("http://{}", server.address));
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    cli_support::finish(output)
+}
+
+async fn found(server: &Server, args: &[&str]) -> String {
+    let ran = ask(server, args).await;
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{args:?}");
+    let bad = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+    assert!(!ran.out.contains(bad), "{:?}", ran.out);
+    ran.out
+}
+
+fn fields(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_count_is_one_figure_with_its_time() {
+    let server = server(records()).await;
+    let out = found(&server, &[&["count", "--process", "curl"], &BOTH[..]].concat()).await;
+    assert_eq!(out, "8 connections, 11/14 22:13:20 to 11/14 22:15:20\n");
+    let ran = ask(&server, &[&["count", "--process", "nobody"], &BOTH[..]].concat()).await;
+    assert_eq!((ran.code, ran.out.as_str()), (1, "No connections match.\n"));
+    let ran = ask(&server, &["count", "--process", "wget", "--since", "1m"]).await;
+    assert!(
+        ran.out.contains("The newest match outside the time asked for began 2023-11-14 22:14:30")
+    );
+    assert_eq!(ran.code, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_top_shows_each_group_with_its_outcomes_and_what_is_left_out() {
+    let server = server(records()).await;
+    let out = found(&server, &[&["top", "--limit", "2"], &BOTH[..]].concat()).await;
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(fields(lines[0]), ["PROCESS", "COUNT", "UNSUCCESSFUL", "OUTCOMES", "LATEST"]);
+    assert_eq!(fields(lines[1])[..7], ["curl", "8", "6", "refused", "6,", "established", "2"]);
+    assert_eq!(lines[3], "10 connections, 3 groups, 1 in groups that are not shown");
+    let csv =
+        found(&server, &[&["top", "--by", "pid", "--output", "csv"], &BOTH[..]].concat()).await;
+    let mut lines = csv.lines();
+    assert!(lines.next().unwrap().starts_with("key,label,count,unsuccessful,first,last,"));
+    assert!(lines.next().unwrap().starts_with("7,curl,8,6,2023-11-14T22:13:21"));
+    let json = found(&server, &[&["top", "--output", "json"], &BOTH[..]].concat()).await;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["by"], &json["total"]), (&"process".into(), &10.into()));
+    let jsonl = found(&server, &[&["top", "--output", "jsonl"], &BOTH[..]].concat()).await;
+    assert_eq!(jsonl.lines().count(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_series_has_every_step_of_the_time() {
+    let server = server(records()).await;
+    let ask = |more: &'static [&'static str]| {
+        let args = [&["series", "--step", "20s", "--process", "curl"], more, &BOTH[..]].concat();
+        let server = &server;
+        async move { found(server, &args).await }
+    };
+    let out = ask(&[]).await;
+    let counts: Vec<&str> = out.lines().skip(1).take(6).map(|line| fields(line)[2]).collect();
+    assert_eq!(counts, ["2", "0", "0", "6", "0", "0"], "{out}");
+    assert!(out.ends_with("8 attempts in steps of 20 s\n"), "{out}");
+    // Pipes get no bars.
+    assert!(!out.contains('█'));
+    let csv = ask(&["--output", "csv"]).await;
+    assert_eq!(csv.lines().count(), 7);
+    assert!(csv.lines().nth(4).unwrap().starts_with("2023-11-14T22:14:20Z,6,6,"), "{csv}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_diff_names_what_is_new_gone_and_changed() {
+    let server = server(records()).await;
+    let out = found(&server, &[&["diff"], &SECOND[..]].concat()).await;
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines[0], "Before  11/14 22:13:20 to 11/14 22:14:20: 2 attempts");
+    assert_eq!(lines[1], "Now     11/14 22:14:20 to 11/14 22:15:20: 8 attempts");
+    assert_eq!(lines[3], "processes: 2 new, 0 gone, 1 changed, 0 as before");
+    let row = |name: &str| lines.iter().find(|line| line.contains(name)).copied().unwrap();
+    assert_eq!(fields(row(" wget ")), ["new", "wget", "0", "1", "established", "1"]);
+    assert_eq!(fields(row("changed  curl  "))[2..6], ["2", "6", "(6", "bad)"]);
+    assert!(out.contains("curl -> 192.0.2.1:443"), "{out}");
+    let csv = found(&server, &[&["diff", "--output", "csv"], &SECOND[..]].concat()).await;
+    assert!(csv.contains("\nflows,changed,curl,192.0.2.1,443,2,0,6,6\n"), "{csv}");
+    // Nothing differs from itself.
+    let same = ["--compare-since", SECOND[1], "--compare-until", SECOND[3]];
+    let ran = ask(&server, &[&["diff"], &same[..], &SECOND[..]].concat()).await;
+    assert_eq!(ran.code, 1, "{}", ran.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn findings_say_what_why_and_what_to_do() {
+    let server = server(records()).await;
+    let out = found(&server, &[&["findings"], &BOTH[..]].concat()).await;
+    let first = out.lines().next().unwrap();
+    assert_eq!(first, "WARNING repeated failures: curl -> 192.0.2.1:443", "{out}");
+    assert!(out.contains("\n  Next: ") && out.contains("\n  netspy show shows them: "), "{out}");
+    let jsonl = found(&server, &[&["findings", "--output", "jsonl"], &BOTH[..]].concat()).await;
+    let first: Value = serde_json::from_str(jsonl.lines().next().unwrap()).unwrap();
+    assert_eq!(first["kind"], "repeated_failures");
+    let csv = found(&server, &[&["findings", "--output", "csv"], &BOTH[..]].concat()).await;
+    assert!(
+        csv.lines().nth(1).unwrap().starts_with("repeated_failures,warning,curl,192.0.2.1,443,")
+    );
+    let ran = ask(&server, &[&["findings", "--process", "wget"], &BOTH[..]].concat()).await;
+    assert_eq!(ran.code, 1);
+    assert!(ran.out.starts_with("Nothing stands out, 11/14 22:13:20 to "), "{}", ran.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_values_are_refused_before_anybody_is_asked() {
+    for (args, parameter) in [
+        (&["top", "--by", "colour"][..], "by"),
+        (&["top", "--limit", "0"], "limit"),
+        (&["series", "--step", "5"], "step"),
+        (&["diff", "--compare-since", "yesterday"], "compare_since"),
+        (
+            &["diff", "--since", "1h", "--compare-until", "2h", "--compare-since", "1m"],
+            "compare_since",
+        ),
+        (&["findings", "--limit", "many"], "limit"),
+        (&["count", "--port", "x"], "port"),
+    ] {
+        let ran = cli_support::run(&[args, &["--server", "http://127.0.0.1:1"]].concat());
+        assert_eq!(ran.code, 2, "{args:?}: {}", ran.err);
+        let flag = format!("--{}:", parameter.replace('_', "-"));
+        assert!(ran.err.contains(&flag) && ran.err.contains("accepted"), "{}", ran.err);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shell_has_these_questions_too() {
+    let server = server(records()).await;
+    let url = format!("http://{}", server.address);
+    let when = BOTH.join(" ");
+    let lines = format!("count {when}\ntop --by port {when}\nseries {when}\nfindings {when}\n");
+    let ran = tokio::task::spawn_blocking(move || run_with_input(&["--server", &url], &lines));
+    let ran = ran.await.unwrap();
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    for part in ["10 connections, ", "PORT", "attempts in steps of", "WARNING repeated failures"] {
+        assert!(ran.out.contains(part), "{part} in {}", ran.out);
+    }
+}
