@@ -43,10 +43,10 @@
 //! two programs consist of.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-// Unit tests share the records of the integration tests, which name the crate.
-#[cfg(test)]
+// Unit tests and fuzzing share the records of the integration tests, which name the crate.
+#[cfg(any(test, fuzzing))]
 extern crate self as netspy;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 #[path = "../tests/common/records.rs"]
 mod test_records;
 
@@ -62,6 +62,9 @@ pub mod cli;
 pub mod client;
 mod enrich;
 pub mod event;
+#[cfg(all(feature = "server", any(test, fuzzing)))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "store")]
 pub mod query;
 pub mod record;

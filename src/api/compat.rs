@@ -27,7 +27,7 @@ use request::Asked;
 /// How the server and its capture are.
 #[derive(Serialize, schemars::JsonSchema)]
 pub(super) struct Health {
-    /// `healthy`, or `degraded` where capture is down.
+    /// `healthy`, or `degraded` where capture is down, or history not as it should be.
     status: &'static str,
     component: &'static str,
     /// How long it has run, such as `1h2m3s`.
@@ -42,7 +42,7 @@ pub(super) struct Health {
 pub(super) async fn health(State(api): State<Api>) -> Response {
     let stopped = api.source.capture().stopped();
     let report = api.source.capture().report();
-    let history = api.source.store().history_stopped();
+    let history = api.source.store().history_trouble();
     let code = if stopped.is_some() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let health = Health {
         status: if stopped.is_some() || history.is_some() { "degraded" } else { "healthy" },
@@ -50,7 +50,7 @@ pub(super) async fn health(State(api): State<Api>) -> Response {
         uptime: uptime(api.source.uptime()),
         version: env!("CARGO_PKG_VERSION"),
         backend: report.backend.map_or_else(|| "replay".to_owned(), |b| b.to_string()),
-        reason: stopped.or_else(|| history.map(|why| format!("history is not written: {why}"))),
+        reason: stopped.or(history),
     };
     (code, Json(health)).into_response()
 }

@@ -17,7 +17,7 @@ use crate::query::{Filter, Page, QueryError, Sort};
 mod matching;
 mod values;
 
-pub(crate) use matching::{Texts, has_name, info_matches};
+pub(crate) use matching::{Texts, has_name, info_matches, nanos};
 pub use matching::{exe_base_name, host_name_matches};
 pub(super) use values::parse_length;
 pub use values::parse_time;

@@ -127,6 +127,9 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    /// Never read: because it is caught, a write that goes beyond the limit on file sizes is refused,
+    /// as by a full disk, and ends nothing.
+    _file_size: Signal,
 }
 
 impl Signals {
@@ -135,6 +138,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            _file_size: signal(SignalKind::from_raw(libc::SIGXFSZ))?,
         })
     }
 

@@ -63,6 +63,8 @@ pub(super) trait Archive: Debug + Send + Sync {
     fn status(&self) -> HistoryStatus;
     /// Why nothing is written, if so.
     fn stopped(&self) -> Option<String>;
+    /// What is not as it should be: that, or what cannot be shown.
+    fn trouble(&self) -> Option<String>;
     /// No more changes come: keeps safe what has come so far.
     fn close(&self);
 }

@@ -47,6 +47,9 @@ pub use drops::{DropSelection, SelectedDrops};
 pub use figures::Differing;
 pub use follow::{Changes, Follower};
 pub use groups::Groups;
+#[cfg(all(feature = "history", any(test, fuzzing)))]
+#[doc(hidden)]
+pub use history::fuzzing::journal_recovery;
 #[cfg(feature = "history")]
 pub use history::{HistoryError, HistoryOptions, HistoryReport};
 pub use matcher::Selection;
@@ -428,6 +431,12 @@ impl Store {
     /// Whether some records are, or were, of a process before this one.
     fn holds_earlier(&self) -> bool {
         self.holds_earlier
+    }
+
+    /// What is not as it should be with history, if there is one: that it is not written, or that a
+    /// part of it cannot be shown.
+    pub fn history_trouble(&self) -> Option<String> {
+        self.archive.as_ref().and_then(|archive| archive.trouble())
     }
 
     /// Why history is not being written, if there is one and it is not.

@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+pub(super) use crate::query::filter::nanos;
+
 use super::dictionary::{NONE, Processes, SAME, Strings, Use};
 #[cfg(feature = "history")]
 use super::history::{Fields, RemoteFields};
@@ -560,12 +562,6 @@ fn below<T: Copy + PartialEq + TryFrom<F>, F>(value: Option<F>, none: T, fits: &
             none
         }
     }
-}
-
-/// Nanoseconds since 1970, or the nearest that there are.
-pub(super) fn nanos(time: Timestamp) -> i64 {
-    let nanos = time.as_nanosecond();
-    nanos.clamp(i64::MIN.into(), i64::MAX.into()) as i64
 }
 
 fn narrow(time: Timestamp, fits: &mut bool) -> i64 {

@@ -444,7 +444,7 @@ impl Inner {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: self.started.elapsed().as_secs(),
-            health: if stopped || self.store.history_stopped().is_some() {
+            health: if stopped || self.store.history_trouble().is_some() {
                 "degraded"
             } else {
                 "healthy"

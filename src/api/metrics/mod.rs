@@ -152,4 +152,7 @@ fn history(page: &mut Page, history: Option<&HistoryStatus>) {
     single(Kind::Counter, "netspy_history_unwritten", help, |h| h.unwritten);
     let help = "Segments that can no longer be read.";
     single(Kind::Gauge, "netspy_history_unreadable_segments", help, |h| h.unreadable);
+    let help = "Files that the start found damaged, and set aside.";
+    let set_aside = |h: &HistoryStatus| h.recovery.set_aside.len() as u64;
+    single(Kind::Gauge, "netspy_history_set_aside_files", help, set_aside);
 }

@@ -2,6 +2,8 @@
 //!
 //! The store answers the same question on its compact rows; a test holds both to each other.
 
+use jiff::Timestamp;
+
 use crate::event::{Connection, Direction, Process, ProcessInfo, Remote};
 use crate::query::Filter;
 
@@ -15,8 +17,8 @@ pub(super) fn matches(filter: &Filter, c: &Connection) -> bool {
         Direction::Inbound => c.local.map(|local| local.port),
         Direction::Outbound => c.remote.as_ref().map(|remote| remote.port),
     };
-    filter.since.is_none_or(|since| c.time >= since)
-        && filter.until.is_none_or(|until| c.time < until)
+    filter.since.is_none_or(|since| nanos(c.time) >= nanos(since))
+        && filter.until.is_none_or(|until| nanos(c.time) < nanos(until))
         && any(&filter.protocol, |p| *p == c.protocol)
         && any(&filter.direction, |d| *d == c.direction)
         && any(&filter.state, |s| *s == c.state)
@@ -26,6 +28,13 @@ pub(super) fn matches(filter: &Filter, c: &Connection) -> bool {
         && remote_matches(filter, c.remote.as_ref())
         && process_matches(filter, c.process.as_ref())
         && Texts::of(filter).is_none_or(|texts| texts.are_in(c))
+}
+
+/// Nanoseconds since 1970, or the nearest that there are. That is what the store keeps of times: those
+/// before 1677 or after 2262, which only a hostile record has, are equal to each other everywhere.
+pub(crate) fn nanos(time: Timestamp) -> i64 {
+    let nanos = time.as_nanosecond();
+    nanos.clamp(i64::MIN.into(), i64::MAX.into()) as i64
 }
 
 /// Parts of text that are looked for, in any letter case.

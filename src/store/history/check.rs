@@ -79,7 +79,7 @@ impl HistoryOptions {
             match name {
                 Name::Segment(..) => report.segments += 1,
                 Name::Journal(_) => report.journals += 1,
-                Name::Unfinished => {}
+                Name::Unfinished | Name::Foreign(_) => {}
             }
             report.bytes += fs::metadata(&file).map_or(0, |file| file.len());
         }
@@ -100,7 +100,11 @@ fn may_write(directory: &fs::Metadata, (uid, gid): (u32, u32)) -> bool {
 }
 
 fn is_locked(path: &Path) -> bool {
-    let Ok(lock) = File::open(path.join("lock")) else { return false };
+    let path = path.join("lock");
+    if !fs::metadata(&path).is_ok_and(|lock| lock.is_file()) {
+        return false;
+    }
+    let Ok(lock) = File::open(path) else { return false };
     // Given back when the file is closed.
     flock(&lock, FlockOperation::NonBlockingLockExclusive) == Err(rustix::io::Errno::WOULDBLOCK)
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock, statvfs};
@@ -29,7 +29,15 @@ pub(super) enum Name {
     Segment(u64, u32),
     /// What was being written when the process ended.
     Unfinished,
+    /// Named as one of these, and none, for this reason.
+    Foreign(&'static str),
 }
+
+/// Numbers end here: one that is greater was not given by this program, and would leave none to go
+/// on with.
+const MAX_NUMBER: u64 = 900_000_000_000;
+/// Only there while it is tried whether the disk takes anything.
+const PROBE: &str = "probe.tmp";
 
 impl Name {
     fn parse(name: &str) -> Option<Name> {
@@ -45,9 +53,15 @@ impl Name {
                 Name::Segment(number(stem)?, u32::from_str_radix(crc, 16).ok()?)
             }
             "parquet.tmp" => number(stem).map(|_| Name::Unfinished)?,
+            "tmp" if name == PROBE => Name::Unfinished,
             _ => return None,
         };
-        Some(named)
+        Some(match named {
+            Name::Journal(number) | Name::Segment(number, _) if number > MAX_NUMBER => {
+                Name::Foreign("no file of this program has such a number")
+            }
+            named => named,
+        })
     }
 }
 
@@ -75,6 +89,8 @@ impl Directory {
         let lock = path.join("lock");
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600);
+        // Nobody waits for the other end of a pipe.
+        options.custom_flags(libc::O_NONBLOCK);
         let file = options.open(&lock).map_err(failed("cannot open", &lock))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Directory { path: path.to_owned(), _lock: file }),
@@ -101,6 +117,11 @@ impl Directory {
         self.path.join(format!("{number:012}.parquet.tmp"))
     }
 
+    /// A file for trying whether the disk takes anything.
+    pub(super) fn probe(&self) -> PathBuf {
+        self.path.join(PROBE)
+    }
+
     /// The files that are of this program; see [`list`].
     pub(super) fn list(&self) -> io::Result<Vec<(Name, PathBuf)>> {
         list(&self.path)
@@ -118,11 +139,46 @@ impl Directory {
 
     /// Moves a file aside, so that it is not looked at again.
     pub(super) fn set_aside(&self, path: &Path) -> io::Result<PathBuf> {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".corrupt");
-        let aside = self.path.join(name);
-        fs::rename(path, &aside)?;
+        let (aside, is_there) = self.aside(path)?;
+        // Of two names of one file, renaming takes neither away.
+        if is_there {
+            fs::remove_file(path)?
+        } else {
+            fs::rename(path, &aside)?
+        }
         Ok(aside)
+    }
+
+    /// Gives a file a second name, under which it stays when it goes under its own.
+    pub(super) fn keep_aside(&self, path: &Path) -> io::Result<PathBuf> {
+        let (aside, is_there) = self.aside(path)?;
+        if !is_there {
+            fs::hard_link(path, &aside)?;
+        }
+        Ok(aside)
+    }
+
+    /// The name of a file that is set aside, and whether it has it already.
+    fn aside(&self, path: &Path) -> io::Result<(PathBuf, bool)> {
+        let file = fs::symlink_metadata(path)?;
+        let mut count = 1;
+        loop {
+            let mut name = path.file_name().unwrap_or_default().to_owned();
+            if count > 1 {
+                name.push(format!(".{count}"));
+            }
+            name.push(".corrupt");
+            let aside = self.path.join(name);
+            match fs::symlink_metadata(&aside) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((aside, false)),
+                Err(error) => return Err(error),
+                Ok(other) if (other.dev(), other.ino()) == (file.dev(), file.ino()) => {
+                    return Ok((aside, true));
+                }
+                // Of an earlier time, when its number was given once more.
+                Ok(_) => count += 1,
+            }
+        }
     }
 
     /// Bytes that may still be written.
@@ -138,9 +194,10 @@ pub(super) fn list(directory: &Path) -> io::Result<Vec<(Name, PathBuf)>> {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_str().and_then(Name::parse);
-        if let Some(name) = name.filter(|_| entry.file_type().is_ok_and(|t| t.is_file())) {
-            files.push((name, entry.path()));
-        }
+        let Some(name) = name else { continue };
+        let is_file = entry.file_type().is_ok_and(|t| t.is_file());
+        let name = if is_file { name } else { Name::Foreign("it is no regular file") };
+        files.push((name, entry.path()));
     }
     files.sort_by(|(_, a), (_, b)| a.cmp(b));
     Ok(files)
@@ -162,12 +219,17 @@ mod tests {
         assert_eq!(Name::parse("000000000007.arrow"), Some(Name::Journal(7)));
         assert_eq!(Name::parse("000000000007-0000002a.parquet"), Some(Name::Segment(7, 42)));
         assert_eq!(Name::parse("000000000007.parquet.tmp"), Some(Name::Unfinished));
+        assert_eq!(Name::parse("probe.tmp"), Some(Name::Unfinished));
+        for name in ["999999999999.arrow", "999999999999-0000002a.parquet"] {
+            assert!(matches!(Name::parse(name), Some(Name::Foreign(_))), "{name}");
+        }
         for name in [
             "7.arrow",
             "lock",
             "a.parquet",
             "000000000007.parquet",
             "000000000007.arrow.corrupt",
+            "a.tmp",
             "é",
         ] {
             assert_eq!(Name::parse(name), None, "{name}");

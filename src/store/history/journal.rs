@@ -2,8 +2,8 @@
 //!
 //! The format has no checksums. It pads the header of each message, though, and leaves open with
 //! what: the padding before a record batch holds the checksum of everything since the last one, so
-//! that a flipped bit is found and other readers see nothing of it. Each flush carries its own
-//! dictionaries, so that losing one harms no other.
+//! that a flipped bit is found and other readers see nothing of it; so does the padding of the schema
+//! of the schema itself. Each flush carries its own dictionaries, so that losing one harms no other.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -17,7 +17,8 @@ use arrow_ipc::root_as_message;
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::ArrowError;
 
-use super::schema::schema;
+use super::guard::guarded;
+use super::schema::{Column, schema};
 
 const CONTINUATION: [u8; 4] = [0xff; 4];
 /// Stands before the checksum.
@@ -30,7 +31,13 @@ const END: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 /// The schema message, with which a file begins.
 pub(super) fn head() -> Result<Vec<u8>, ArrowError> {
     let writer = StreamWriter::try_new(Vec::new(), &schema())?;
-    Ok(writer.get_ref().clone())
+    let mut bytes = writer.get_ref().clone();
+    seal(&mut bytes, 0).ok_or_else(spoiled)?;
+    Ok(bytes)
+}
+
+fn spoiled() -> ArrowError {
+    ArrowError::IpcError("a message was written that cannot be read".to_owned())
 }
 
 /// One flush.
@@ -40,24 +47,42 @@ pub(super) fn encode(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
     writer.write(batch)?;
     let mut bytes = writer.get_ref().clone();
     bytes.drain(..head);
-    let spoiled = || ArrowError::IpcError("a message was written that cannot be read".to_owned());
-    // The last message is the record batch: its header gets room for the mark and the checksum.
+    // The last message is the record batch.
     let mut last = 0;
     let mut next = 0;
     while next < bytes.len() {
         let message = Message::read(&bytes, next).ok_or_else(spoiled)?;
         (last, next) = (next, message.end);
     }
-    let message = Message::read(&bytes, last).ok_or_else(spoiled)?;
-    let room = message.body;
-    bytes.splice(room..room, [0; ALIGN]);
-    let length = (message.body - last - PREFIX + ALIGN) as u32;
-    bytes.get_mut(last + 4..last + 8).ok_or_else(spoiled)?.copy_from_slice(&length.to_le_bytes());
-    let place = room + ALIGN - 8;
-    let crc = checksum(&bytes, place);
-    let mark = bytes.get_mut(place..place + 8).ok_or_else(spoiled)?;
-    mark.copy_from_slice(&[MARK, crc.to_le_bytes()].concat());
+    seal(&mut bytes, last).ok_or_else(spoiled)?;
     Ok(bytes)
+}
+
+/// Gives the header of the message that begins at `last` room for the mark and the checksum, which is
+/// of all of these bytes.
+fn seal(bytes: &mut Vec<u8>, last: usize) -> Option<()> {
+    let room = Message::read(bytes, last)?.body;
+    bytes.splice(room..room, [0; ALIGN]);
+    let length = u32::try_from(room - last - PREFIX + ALIGN).ok()?;
+    bytes.get_mut(last + 4..last + 8)?.copy_from_slice(&length.to_le_bytes());
+    stamp(bytes, room + ALIGN - 8)
+}
+
+/// Writes mark and checksum.
+fn stamp(bytes: &mut [u8], place: usize) -> Option<()> {
+    let crc = checksum(bytes, place);
+    let mark = bytes.get_mut(place..place + 8)?;
+    mark.copy_from_slice(&[MARK, crc.to_le_bytes()].concat());
+    Some(())
+}
+
+/// Whether the checksum at this place is right; `None` if there is none.
+fn is_sealed(bytes: &[u8], place: usize) -> Option<bool> {
+    if bytes.get(place..place + 4)? != MARK {
+        return None;
+    }
+    let crc = u32::from_le_bytes(bytes.get(place + 4..place + 8)?.try_into().ok()?);
+    Some(checksum(bytes, place) == crc)
 }
 
 /// Of everything but the mark and the checksum, which lie at `place`.
@@ -70,6 +95,7 @@ fn checksum(bytes: &[u8], place: usize) -> u32 {
 
 /// Where a message lies: its header begins after a prefix of 8 bytes.
 struct Message {
+    is_schema: bool,
     is_batch: bool,
     body: usize,
     end: usize,
@@ -85,8 +111,14 @@ impl Message {
         let body = at.checked_add(PREFIX)?.checked_add(usize::try_from(length).ok()?)?;
         let message = root_as_message(bytes.get(at + PREFIX..body)?).ok()?;
         let end = body.checked_add(usize::try_from(message.bodyLength()).ok()?)?;
+        let is_schema = message.header_as_schema().is_some();
         let is_batch = message.header_as_record_batch().is_some();
-        (end <= bytes.len()).then_some(Message { is_batch, body, end })
+        (end <= bytes.len()).then_some(Message { is_schema, is_batch, body, end })
+    }
+
+    /// Whether everything up to its end is as it was written; `None` if that is not to be known.
+    fn is_whole(&self, bytes: &[u8]) -> Option<bool> {
+        is_sealed(bytes.get(..self.end)?, self.body.checked_sub(8)?)
     }
 }
 
@@ -104,8 +136,11 @@ pub(super) struct Contents {
 pub(super) fn read(bytes: &[u8]) -> Contents {
     let found = find(bytes);
     let mut contents = Contents { torn: found.torn, corrupt: found.corrupt, ..Contents::default() };
+    let own = head().unwrap_or_default();
+    // What is not known to be as it was written is not believed: most likely the columns are these.
+    let head = if found.head > 0 { bytes.get(..found.head).unwrap_or_default() } else { &own };
     for flush in found.flushes {
-        match batch(bytes, found.head, flush) {
+        match batch(head, bytes.get(flush).unwrap_or_default()) {
             Some(batch) => contents.batches.push(batch),
             None => contents.corrupt += 1,
         }
@@ -116,7 +151,7 @@ pub(super) fn read(bytes: &[u8]) -> Contents {
 /// Where the flushes lie whose checksums are right.
 #[derive(Debug, Default)]
 pub(super) struct Flushes {
-    /// Where the schema ends.
+    /// Where the schema ends, or 0 where it is not known to be as it was written.
     head: usize,
     pub(super) flushes: Vec<Range<usize>>,
     pub(super) torn: u64,
@@ -125,30 +160,34 @@ pub(super) struct Flushes {
 
 pub(super) fn find(bytes: &[u8]) -> Flushes {
     let mut found = Flushes::default();
-    let Some(head) = Message::read(bytes, 0) else {
-        // The very first write was cut, or it is no journal.
-        match bytes.len() < 16 << 10 && !bytes.windows(4).any(|word| word == MARK) {
-            true => found.torn = bytes.len() as u64,
-            false => found.corrupt = 1,
+    let mut at = 0;
+    let head = Message::read(bytes, 0).filter(|message| message.is_schema);
+    if let Some(head) = &head {
+        at = head.end;
+        match head.is_whole(bytes) {
+            Some(true) => found.head = head.end,
+            Some(false) => found.corrupt = 1,
+            // Of before schemas had checksums.
+            None => {}
         }
+    } else if is_cut_head(bytes) {
+        found.torn = bytes.len() as u64;
         return found;
-    };
-    found.head = head.end;
-    let mut at = head.end;
+    }
+    let mut search = Search::new(bytes);
     while at < bytes.len() {
         let rest = bytes.get(at..).unwrap_or_default();
         if rest == END {
             break;
         }
-        let mut dead = HashSet::new();
-        let flush = flush(bytes, at, &mut dead);
+        let flush = search.flush(at);
         if let Some((end, true)) = flush {
             found.flushes.push(at..end);
             at = end;
             continue;
         }
         // The end was cut off, or a part is not what was written: a later flush that is whole tells.
-        match (next_flush(bytes, at, &mut dead), flush) {
+        match (search.next_flush(at), flush) {
             (Some(next), _) => {
                 found.corrupt += 1;
                 at = next;
@@ -163,43 +202,87 @@ pub(super) fn find(bytes: &[u8]) -> Flushes {
             }
         }
     }
+    if head.is_none() && found.flushes.is_empty() {
+        // It is no journal, or nothing is left of it.
+        (found.torn, found.corrupt) = (0, 1);
+    }
     found
 }
 
-/// Where the flush that begins here ends, and whether its checksum is right. `dead` are places from
-/// which no end is reached: one that is known of needs no further look.
-fn flush(bytes: &[u8], start: usize, dead: &mut HashSet<usize>) -> Option<(usize, bool)> {
-    let mut at = start;
-    let mut passed = Vec::new();
-    loop {
-        let message = if dead.contains(&at) { None } else { Message::read(bytes, at) };
-        passed.push(at);
-        let Some(message) = message else {
-            dead.extend(passed);
-            return None;
-        };
-        at = message.end;
-        if message.is_batch {
-            let place = message.body.checked_sub(8)?.checked_sub(start)?;
-            let flush = bytes.get(start..message.end)?;
-            let mark = flush.get(place..place + 4)?;
-            let crc = u32::from_le_bytes(flush.get(place + 4..place + 8)?.try_into().ok()?);
-            return Some((message.end, mark == MARK && checksum(flush, place) == crc));
+/// Whether this is all of a file whose very first write was cut.
+fn is_cut_head(bytes: &[u8]) -> bool {
+    let begins = bytes.iter().zip(CONTINUATION).all(|(byte, begin)| *byte == begin);
+    let length = bytes.get(4..8).and_then(|length| length.try_into().ok());
+    let is_longer = |length| {
+        let length = u32::from_le_bytes(length) as usize;
+        (bytes.len()..16 << 10).contains(&(length + PREFIX - 1))
+    };
+    begins && length.is_none_or(is_longer)
+}
+
+/// Looks for flushes. A hostile file cannot make that take for ever.
+struct Search<'a> {
+    bytes: &'a [u8],
+    /// Places from which no end is reached: one that is known of needs no further look.
+    dead: HashSet<usize>,
+    /// From here on there is no flush that is whole.
+    nothing_from: usize,
+    /// Bytes of which the checksum may still be computed.
+    budget: usize,
+}
+
+impl<'a> Search<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        // A flush may be taken to begin at each of its messages, of which there is one per column at
+        // most.
+        let budget = bytes.len().saturating_mul(2 + Column::ALL.len());
+        Search { bytes, dead: HashSet::new(), nothing_from: bytes.len(), budget }
+    }
+
+    /// Where the flush that begins here ends, and whether its checksum is right.
+    fn flush(&mut self, start: usize) -> Option<(usize, bool)> {
+        let mut at = start;
+        let mut passed = Vec::new();
+        loop {
+            let message = match self.dead.contains(&at) {
+                true => None,
+                false => Message::read(self.bytes, at),
+            };
+            passed.push(at);
+            let Some(message) = message else {
+                self.dead.extend(passed);
+                return None;
+            };
+            at = message.end;
+            if message.is_batch {
+                let place = message.body.checked_sub(8)?.checked_sub(start)?;
+                let flush = self.bytes.get(start..message.end)?;
+                let affordable = self.budget.checked_sub(flush.len());
+                self.budget = affordable.unwrap_or(0);
+                let whole = affordable.is_some() && is_sealed(flush, place) == Some(true);
+                return Some((message.end, whole));
+            }
         }
+    }
+
+    /// The next place after a broken one at which a whole flush begins.
+    fn next_flush(&mut self, after: usize) -> Option<usize> {
+        // Every message begins at a multiple of 8, and is marked.
+        for at in (after / 8 * 8 + 8..self.nothing_from).step_by(8) {
+            let marked = self.bytes.get(at..at + 4) == Some(&CONTINUATION[..]);
+            if marked && self.flush(at).is_some_and(|(_, whole)| whole) {
+                return Some(at);
+            }
+        }
+        self.nothing_from = self.nothing_from.min(after);
+        None
     }
 }
 
-/// The next place after a broken one at which a whole flush begins.
-fn next_flush(bytes: &[u8], after: usize, dead: &mut HashSet<usize>) -> Option<usize> {
-    // Every message begins at a multiple of 8, and is marked.
-    let mut places = (after / 8 * 8 + 8..bytes.len()).step_by(8);
-    let marked = |at: &usize| bytes.get(*at..*at + 4) == Some(&CONTINUATION[..]);
-    places.find(|at| marked(at) && flush(bytes, *at, dead).is_some_and(|(_, whole)| whole))
-}
-
-fn batch(bytes: &[u8], head: usize, flush: Range<usize>) -> Option<RecordBatch> {
-    let parts = [bytes.get(..head)?, bytes.get(flush)?].concat();
-    StreamReader::try_new(io::Cursor::new(parts), None).ok()?.next()?.ok()
+fn batch(head: &[u8], flush: &[u8]) -> Option<RecordBatch> {
+    let parts = [head, flush].concat();
+    let read = || Ok(StreamReader::try_new(io::Cursor::new(parts), None)?.next().transpose()?);
+    guarded(read).ok()?
 }
 
 /// A journal that is being written.
@@ -223,16 +306,37 @@ impl Journal {
         let written = (&*self.file).write_all(bytes);
         match written {
             Ok(()) => self.length += bytes.len() as u64,
-            Err(_) => self.file.set_len(self.length).unwrap_or(()),
+            // Where it cannot be taken back, readers find the next flush behind it.
+            Err(_) => {
+                if self.file.set_len(self.length).is_err() {
+                    self.length = self.file.metadata().map_or(self.length, |file| file.len());
+                }
+            }
         }
         written
     }
 
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+    pub(super) fn file(&self) -> &Arc<File> {
+        &self.file
     }
 
     pub(super) fn bytes(&self) -> u64 {
         self.length
+    }
+}
+
+/// Makes all checksums right, as who forges a file would.
+#[cfg(any(test, fuzzing))]
+pub(super) fn forge(bytes: &mut [u8]) {
+    let (mut at, mut start) = (0, 0);
+    while let Some(message) = Message::read(bytes, at) {
+        if let Some(place) = message.body.checked_sub(start + 8)
+            && (message.is_schema || message.is_batch)
+            && let Some(flush) = bytes.get_mut(start..message.end)
+        {
+            stamp(flush, place);
+            start = message.end;
+        }
+        at = message.end;
     }
 }

@@ -17,14 +17,16 @@ impl Shared {
             self.options.max_age.and_then(|age| Timestamp::now().checked_sub(age).ok().map(nanos));
         loop {
             let segments = self.segments();
-            let Some(oldest) = segments.first() else { return };
             let bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
             let bytes = bytes + self.journal_bytes.load(Ordering::Relaxed);
-            let too_old = oldest_time.is_some_and(|time| oldest.facts.last_time < time);
-            if !too_old && bytes <= self.options.limit_bytes {
-                return;
-            }
-            self.let_go(oldest);
+            let too_much = bytes > self.options.limit_bytes;
+            // Any of them, since the clock may have been ahead while the first was written.
+            let too_old = |segment: &&Arc<Segment>| {
+                oldest_time.is_some_and(|time| segment.facts.last_time < time)
+            };
+            let first = segments.first().filter(|_| too_much);
+            let Some(gone) = first.or_else(|| segments.iter().find(too_old)) else { return };
+            self.let_go(gone);
         }
     }
 

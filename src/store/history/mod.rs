@@ -17,6 +17,9 @@ mod decode;
 mod directory;
 mod encode;
 mod fields;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
+mod guard;
 mod journal;
 mod keep;
 mod part;
@@ -24,6 +27,8 @@ mod recovery;
 mod rotate;
 mod schema;
 mod segment;
+mod sync;
+mod trouble;
 mod write;
 
 #[cfg(test)]
@@ -31,7 +36,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -47,6 +52,8 @@ use directory::Directory;
 pub(in crate::store) use fields::{Fields, RemoteFields};
 use part::{DiskPart, Superseded};
 use segment::Segment;
+use sync::Unsynced;
+use trouble::Trouble;
 
 /// Changes that make a record batch of a journal.
 const FLUSH_CHANGES: usize = 5_000;
@@ -59,6 +66,9 @@ const QUEUE_CHANGES: usize = FLUSH_CHANGES;
 const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 60 } else { 1 });
 /// How often it is tried again where the disk refused.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
+
+/// Changes are numbered on from a clock that counts microseconds: numbers beyond this are none.
+const MAX_CHANGE: u64 = u64::MAX / 2;
 
 /// Where history lies, and how much of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +122,8 @@ enum Item {
 struct Queue {
     items: VecDeque<Item>,
     changes: usize,
+    /// When the oldest of the changes came.
+    since: Option<Instant>,
     closed: bool,
 }
 
@@ -135,13 +147,6 @@ impl Groups {
     }
 }
 
-/// Why nothing is written.
-#[derive(Debug, Default)]
-struct Trouble {
-    why: Option<String>,
-    since: Option<Instant>,
-}
-
 /// What the threads and those who ask share.
 #[derive(Debug)]
 struct Shared {
@@ -153,6 +158,11 @@ struct Shared {
     groups: Mutex<Groups>,
     /// A group has come, or has become a segment.
     rotated_news: Condvar,
+    /// When the oldest of what is being written came.
+    writing_since: Mutex<Option<Instant>>,
+    unsynced: Mutex<Unsynced>,
+    /// There is something to sync.
+    unsynced_news: Condvar,
     /// By number, which is the order of their changes.
     segments: RwLock<Arc<Vec<Arc<Segment>>>>,
     /// By boot: the latest start in the segments.
@@ -205,6 +215,7 @@ impl History {
         let threads = vec![
             spawn("netspy-journal", write::run)?,
             spawn("netspy-segments", |shared, _| rotate::run(shared))?,
+            spawn("netspy-sync", |shared, _| sync::run(shared))?,
         ];
         Ok((History { shared, threads: Mutex::new(threads) }, found.left))
     }
@@ -225,6 +236,9 @@ impl Shared {
             moved: Condvar::new(),
             groups: Mutex::default(),
             rotated_news: Condvar::new(),
+            writing_since: Mutex::default(),
+            unsynced: Mutex::default(),
+            unsynced_news: Condvar::new(),
             segments: RwLock::default(),
             starts: RwLock::default(),
             superseded: Arc::default(),
@@ -268,35 +282,6 @@ impl Shared {
             }
         }
     }
-
-    /// Notes that the disk refuses, and says so once.
-    fn fail(&self, what: &str, path: &Path, error: &dyn std::fmt::Display) {
-        let why = format!("{what} {}: {error}", path.display());
-        let mut trouble = lock(&self.trouble);
-        if trouble.why.is_none() {
-            tracing::error!("history stops here, capture goes on: {why}");
-            trouble.since = Some(Instant::now());
-        }
-        trouble.why = Some(why);
-        self.failing.store(true, Ordering::SeqCst);
-        // Nobody waits for a disk that refuses.
-        self.moved.notify_all();
-        self.rotated_news.notify_all();
-    }
-
-    /// Notes that the disk takes again what is written.
-    fn works(&self) {
-        let mut trouble = lock(&self.trouble);
-        if trouble.why.take().is_some() {
-            let stopped = trouble.since.take().map_or(0, |since| since.elapsed().as_secs());
-            tracing::info!("history goes on, after {stopped} s");
-        }
-        self.failing.store(false, Ordering::SeqCst);
-    }
-
-    fn is_failing(&self) -> bool {
-        self.failing.load(Ordering::SeqCst)
-    }
 }
 
 impl Archive for History {
@@ -322,6 +307,7 @@ impl Archive for History {
         }
         let was_below = queue.changes < FLUSH_CHANGES;
         queue.changes += count;
+        queue.since.get_or_insert_with(Instant::now);
         queue.items.push_back(Item::Changes(first, Arc::clone(changes)));
         if was_below && queue.changes >= FLUSH_CHANGES {
             shared.moved.notify_all();
@@ -459,7 +445,11 @@ impl Archive for History {
     }
 
     fn stopped(&self) -> Option<String> {
-        lock(&self.shared.trouble).why.clone()
+        self.shared.stopped()
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.shared.trouble_of_all()
     }
 
     fn close(&self) {

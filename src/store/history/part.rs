@@ -446,6 +446,31 @@ pub(super) fn find_held(
     })
 }
 
+/// The versions that a segment has of the records with these ids.
+pub(super) fn find_versions(
+    segment: &Segment,
+    ids: impl Iterator<Item = ConnectionId>,
+) -> Vec<(ConnectionId, u64)> {
+    let mut found = find_held(segment, ids);
+    found.sort_unstable_by_key(|(_, row)| *row);
+    let rows = Rows::List(found.iter().map(|(_, row)| *row).collect());
+    if rows.len() == 0 {
+        return Vec::new();
+    }
+    let read = segment.read(&[C::Version], &rows);
+    let versions = read.map(|batch| numbers::<UInt64Type>(&batch, C::Version));
+    match versions {
+        Ok(versions) => {
+            let of = |(place, (id, _))| Some((id, versions.get(place)?));
+            found.into_iter().enumerate().filter_map(of).collect()
+        }
+        Err(error) => {
+            segment.complain(&error);
+            Vec::new()
+        }
+    }
+}
+
 /// The rows with these ids.
 fn find_all(
     segment: &Segment,

@@ -1,17 +1,22 @@
 //! The start: what is there, what can be used of it, and what is cut or set aside.
 
 use std::collections::HashMap;
-use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fs, io};
+
+use arrow_array::RecordBatch;
 
 use super::decode::Decoder;
 use super::directory::{Directory, Name};
-use super::part::find_held;
+use super::part::{find_held, find_versions};
 use super::segment::{self, Segment, SegmentError};
-use super::{HistoryError, Left, journal};
+use super::{HistoryError, Left, MAX_CHANGE, journal};
 use crate::event::{Connection, ConnectionId};
 use crate::query::Recovery;
+
+/// Bytes of the largest journal that is read: far more than any that is written.
+const MAX_JOURNAL: u64 = 1 << 30;
 
 /// What was found.
 pub(super) struct Found {
@@ -30,7 +35,7 @@ pub(super) fn recover(directory: &Directory) -> Result<Found, HistoryError> {
         source,
     };
     let mut recovery = Recovery::default();
-    let mut segments: Vec<Arc<Segment>> = Vec::new();
+    let mut segments = Vec::new();
     let mut journals = Vec::new();
     let mut next_number = 1;
     for (name, path) in directory.list().map_err(failed)? {
@@ -38,13 +43,16 @@ pub(super) fn recover(directory: &Directory) -> Result<Found, HistoryError> {
             Name::Unfinished => {
                 let _ = fs::remove_file(&path);
             }
+            Name::Foreign(why) => {
+                set_aside(directory, &path, &SegmentError::Foreign(why), &mut recovery);
+            }
             Name::Journal(number) => {
                 next_number = next_number.max(number + 1);
                 journals.push((number, path));
             }
             Name::Segment(number, crc) => {
                 next_number = next_number.max(number + 1);
-                match open(number, crc, &path) {
+                match open(number, crc, &path).and_then(|segment| alone(segment, &segments)) {
                     Ok(segment) => segments.push(Arc::new(segment)),
                     Err(error) => set_aside(directory, &path, &error, &mut recovery),
                 }
@@ -52,19 +60,17 @@ pub(super) fn recover(directory: &Directory) -> Result<Found, HistoryError> {
         }
     }
     hide_earlier(&segments);
-    let in_segments = segments.iter().map(|segment| segment.number).max().unwrap_or(0);
     let mut left: HashMap<ConnectionId, (u64, Connection)> = HashMap::new();
     for (number, path) in journals {
-        if number <= in_segments {
-            // The process ended between the two.
-            let _ = fs::remove_file(&path);
-            continue;
-        }
-        read_journal(directory, &path, &mut left, &mut recovery);
+        let from = segments.partition_point(|segment| segment.number < number);
+        let later = segments.get(from..).unwrap_or_default();
+        read_journal(directory, &path, later, &mut left, &mut recovery);
     }
     let mut left: Left = left.into_values().collect();
     left.sort_unstable_by_key(|(version, _)| *version);
+    renumber(&mut left, segments.iter().map(|segment| segment.facts.last).max().unwrap_or(0));
     recovery.records = left.len() as u64;
+    recovery.set_aside.sort_unstable();
     report(directory, &segments, &recovery);
     Ok(Found { segments, left, next_number, recovery })
 }
@@ -76,55 +82,142 @@ fn open(number: u64, crc: u32, path: &Path) -> Result<Segment, SegmentError> {
     }
 }
 
+/// What two files say is shown once.
+fn alone(segment: Segment, others: &[Arc<Segment>]) -> Result<Segment, SegmentError> {
+    let is_copy = |other: &Arc<Segment>| {
+        (other.bytes, &other.facts) == (segment.bytes, &segment.facts)
+            && other.crc() == segment.crc()
+    };
+    if others.iter().any(|other| other.number == segment.number) {
+        return Err(SegmentError::Foreign("there is another segment of its number"));
+    }
+    match others.iter().any(is_copy) {
+        true => Err(SegmentError::Foreign("it is a copy of another segment")),
+        false => Ok(segment),
+    }
+}
+
+/// Takes over what a journal has and these segments, which came after it, have not.
 fn read_journal(
     directory: &Directory,
     path: &Path,
+    later: &[Arc<Segment>],
     left: &mut HashMap<ConnectionId, (u64, Connection)>,
     recovery: &mut Recovery,
 ) {
-    let bytes = match fs::read(path) {
+    let bytes = match read(path) {
         Ok(bytes) => bytes,
-        Err(error) => return set_aside(directory, path, &error.into(), recovery),
+        Err(error) => return set_aside(directory, path, &error, recovery),
     };
-    recovery.journals += 1;
     let contents = journal::read(&bytes);
+    drop(bytes);
+    let (mut records, unreadable) = records(&contents.batches);
+    let had_any = !records.is_empty();
+    retain_missing(&mut records, later);
+    if had_any && records.is_empty() {
+        // It is a segment, and the process ended between the two.
+        let _ = fs::remove_file(path);
+        return;
+    }
+    recovery.journals += 1;
     if contents.torn > 0 {
         recovery.torn_bytes += contents.torn;
         let path = path.display();
         tracing::warn!("{path}: the last {} bytes were being written and are cut", contents.torn);
     }
-    let mut corrupt = contents.corrupt;
-    for batch in &contents.batches {
-        let mut decoder = Decoder::new(batch);
-        for row in 0..decoder.rows() {
-            let Some((version, record)) = decoder.version(row).zip(decoder.record(row)) else {
-                corrupt += 1;
-                continue;
-            };
-            let known = left.get(&record.id).map(|(known, _)| *known);
-            if known.is_none_or(|known| known <= version) {
-                left.insert(record.id, (version, record));
-            }
-        }
-    }
+    let corrupt = contents.corrupt + unreadable;
     if corrupt > 0 {
         recovery.corrupt += corrupt;
-        // What can be read of it is in memory, and goes into the next segment.
-        set_aside(directory, path, &SegmentError::Foreign("parts of it are damaged"), recovery);
+        let damaged = SegmentError::Foreign("parts of it are damaged");
+        match records.is_empty() {
+            true => set_aside(directory, path, &damaged, recovery),
+            // What can be read of it is in memory until it is in the next segment: until then it
+            // has to stay.
+            false => keep_aside(directory, path, &damaged, recovery),
+        }
+    }
+    for (version, record) in records {
+        let known = left.get(&record.id).map(|(known, _)| *known);
+        if known.is_none_or(|known| known <= version) {
+            left.insert(record.id, (version, record));
+        }
     }
 }
 
+/// Memory holds what came last: what is left has to come after all that is in segments. It does, unless
+/// one of them is from elsewhere.
+fn renumber(left: &mut Left, last: u64) {
+    if left.first().is_some_and(|(first, _)| *first <= last) {
+        (last + 1..).zip(left).for_each(|(number, (version, _))| *version = number);
+    }
+}
+
+/// The whole of a journal. What is larger than any that this program writes would be more than
+/// memory can take.
+fn read(path: &Path) -> Result<Vec<u8>, SegmentError> {
+    match fs::metadata(path)?.len() {
+        0..=MAX_JOURNAL => Ok(fs::read(path)?),
+        _ => Err(SegmentError::Foreign("it is larger than any journal of this program")),
+    }
+}
+
+/// Records with the numbers of their changes, and how many rows make no record.
+fn records(batches: &[RecordBatch]) -> (Left, u64) {
+    let (mut records, mut unreadable) = (Vec::new(), 0);
+    for batch in batches {
+        let mut decoder = Decoder::new(batch);
+        for row in 0..decoder.rows() {
+            let version = decoder.version(row).filter(|version| *version <= MAX_CHANGE);
+            match version.zip(decoder.record(row)) {
+                Some(record) => records.push(record),
+                None => unreadable += 1,
+            }
+        }
+    }
+    (records, unreadable)
+}
+
+/// Leaves those of which none of the segments has this version or a later one.
+fn retain_missing(records: &mut Left, segments: &[Arc<Segment>]) {
+    let mut held: HashMap<ConnectionId, u64> = HashMap::new();
+    for segment in segments {
+        let ids = records.iter().map(|(_, record)| record.id);
+        for (id, version) in find_versions(segment, ids) {
+            let latest = held.entry(id).or_default();
+            *latest = version.max(*latest);
+        }
+    }
+    records.retain(|(version, record)| held.get(&record.id).is_none_or(|held| held < version));
+}
+
 fn set_aside(directory: &Directory, path: &Path, error: &SegmentError, recovery: &mut Recovery) {
-    match directory.set_aside(path) {
+    note_aside(directory.set_aside(path), path, error, recovery);
+}
+
+fn keep_aside(directory: &Directory, path: &Path, error: &SegmentError, recovery: &mut Recovery) {
+    // Not every file system gives a file two names.
+    let aside = directory.keep_aside(path).or_else(|_| directory.set_aside(path));
+    note_aside(aside, path, error, recovery);
+}
+
+fn note_aside(
+    aside: io::Result<PathBuf>,
+    path: &Path,
+    error: &SegmentError,
+    recovery: &mut Recovery,
+) {
+    let aside = match aside {
         Ok(aside) => {
             tracing::error!("{}: {error}; set aside as {}", path.display(), aside.display());
-            let name = aside.file_name().unwrap_or_default();
-            recovery.set_aside.push(name.to_string_lossy().into_owned());
+            aside
         }
         Err(moving) => {
             tracing::error!("{}: {error}; cannot be set aside: {moving}", path.display());
+            path.to_owned()
         }
-    }
+    };
+    let name = aside.file_name().unwrap_or_default();
+    recovery.set_aside.push(name.to_string_lossy().into_owned());
 }
 
 /// Hides what later segments have newer versions of.

@@ -4,9 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::directory::Name;
 use super::encode::{Encoder, Names};
+use super::part::{find_held, superseded_in};
 use super::segment::{self, Facts, Piece, Segment, SegmentError};
 use super::{RETRY_EVERY, Shared, lock};
 use crate::event::ConnectionId;
@@ -16,43 +18,68 @@ use crate::store::segment::{Range, Segment as MemorySegment};
 /// Rows that are encoded at a time.
 const CHUNK: usize = 16_384;
 
-/// Makes segments until no more groups come.
+/// How often files are looked at for their age.
+const LIMITS_EVERY: Duration = Duration::from_secs(30);
+
+/// Makes segments until no more groups come, and keeps them in order.
 pub(super) fn run(shared: &Shared) {
-    while let Some((number, group)) = next(shared) {
-        let made = shared.make(number, &group);
-        let mut groups = lock(&shared.groups);
-        match made {
-            Ok(made) => {
-                // Memory may have run out meanwhile, and the group have been counted as lost.
-                let wanted = groups.waiting.iter().any(|(waiting, _)| *waiting == number);
-                match (made, wanted) {
-                    (Some(made), true) => shared.publish(made),
-                    (Some(made), false) => drop(fs::remove_file(&made.segment.path)),
-                    (None, _) => {}
-                }
-                if wanted {
-                    shared.rotated.fetch_max(group.last, Ordering::SeqCst);
-                }
-                groups.waiting.retain(|(waiting, _)| *waiting != number);
-                shared.rotated_news.notify_all();
-                drop(groups);
-                if wanted {
-                    shared.clear_journals(number);
-                    shared.keep_limits();
-                }
-            }
-            Err(error) => {
-                let path = shared.directory.unfinished(number);
-                shared.fail("cannot write", &path, &error);
-                if groups.closed {
-                    // The journal has it, for the next start.
-                    return;
-                }
-                let waited = shared.rotated_news.wait_timeout(groups, RETRY_EVERY);
-                drop(waited.unwrap_or_else(PoisonError::into_inner));
-            }
+    let mut looked = Instant::now();
+    loop {
+        let (next, closed) = next(shared);
+        let nothing_waits = next.is_none();
+        if let Some((number, group)) = next
+            && !rotate(shared, number, &group)
+        {
+            return;
+        }
+        // Of old segments, much may have to be read for that: journals do not wait for it.
+        shared.hide_superseded();
+        if looked.elapsed() >= LIMITS_EVERY {
+            looked = Instant::now();
+            shared.keep_limits();
+        }
+        if closed && nothing_waits {
+            return;
         }
     }
+}
+
+/// Makes a segment of a group; whether to go on.
+fn rotate(shared: &Shared, number: u64, group: &Group) -> bool {
+    let made = shared.make(number, group);
+    let mut groups = lock(&shared.groups);
+    let made = match made {
+        Ok(made) => made,
+        Err(error) => {
+            let path = shared.directory.unfinished(number);
+            shared.fail("cannot write", &path, &error);
+            if groups.closed {
+                // The journal has it, for the next start.
+                return false;
+            }
+            let waited = shared.rotated_news.wait_timeout(groups, RETRY_EVERY);
+            drop(waited.unwrap_or_else(PoisonError::into_inner));
+            return true;
+        }
+    };
+    // Memory may have run out meanwhile, and the group have been counted as lost.
+    let wanted = groups.waiting.iter().any(|(waiting, _)| *waiting == number);
+    match (made, wanted) {
+        (Some(made), true) => shared.publish(made),
+        (Some(made), false) => drop(fs::remove_file(&made.segment.path)),
+        (None, _) => {}
+    }
+    if wanted {
+        shared.rotated.fetch_max(group.last, Ordering::SeqCst);
+    }
+    groups.waiting.retain(|(waiting, _)| *waiting != number);
+    shared.rotated_news.notify_all();
+    drop(groups);
+    if wanted {
+        shared.clear_journals(number);
+        shared.keep_limits();
+    }
+    true
 }
 
 /// A segment that is not shown yet, and the rows that it makes old, by segment.
@@ -61,18 +88,15 @@ struct Made {
     earlier: HashMap<u64, Vec<(ConnectionId, u32)>>,
 }
 
-/// The oldest group that waits, which stays in the queue until it is a segment.
-fn next(shared: &Shared) -> Option<(u64, Group)> {
+/// The oldest group that waits, which stays in the queue until it is a segment, and whether no more
+/// come. Comes back without one, too, where there is something else to do.
+fn next(shared: &Shared) -> (Option<(u64, Group)>, bool) {
     let mut groups = lock(&shared.groups);
-    loop {
-        if let Some(waiting) = groups.waiting.front() {
-            return Some(waiting.clone());
-        }
-        if groups.closed {
-            return None;
-        }
-        groups = shared.rotated_news.wait(groups).unwrap_or_else(PoisonError::into_inner);
+    if groups.waiting.is_empty() && !groups.closed {
+        let waited = shared.rotated_news.wait_timeout(groups, LIMITS_EVERY);
+        groups = waited.unwrap_or_else(PoisonError::into_inner).0;
     }
+    (groups.waiting.front().cloned(), groups.closed)
 }
 
 /// A row of memory that goes into a segment; sorted as lists are.
@@ -184,6 +208,40 @@ impl Shared {
             segments.retain(|known| known.number != number);
             segments.push(Arc::new(segment));
         });
+    }
+
+    /// Has the thread of the segments look, where there is something to hide.
+    pub(super) fn nudge_segments(&self) {
+        if !self.superseded.now().is_empty() {
+            self.rotated_news.notify_all();
+        }
+    }
+
+    /// Finds and hides the rows of which memory has newer versions.
+    fn hide_superseded(&self) {
+        let ids = self.superseded.now();
+        if ids.is_empty() {
+            return;
+        }
+        for segment in self.segments().iter() {
+            let found = find_held(segment, superseded_in(&ids, segment));
+            if !found.is_empty() {
+                segment.hide(found.into_iter().map(|(_, row)| row));
+            }
+        }
+        self.superseded.remove(&ids);
+    }
+
+    /// Where earlier versions of these records lie, by segment.
+    fn find_earlier(&self, ids: &HashSet<ConnectionId>) -> HashMap<u64, Vec<(ConnectionId, u32)>> {
+        let mut earlier = HashMap::new();
+        for segment in self.segments().iter() {
+            let found = find_held(segment, ids.iter().copied());
+            if !found.is_empty() {
+                earlier.insert(segment.number, found);
+            }
+        }
+        earlier
     }
 
     /// Removes journals whose records are in segments.

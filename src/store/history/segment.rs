@@ -22,7 +22,9 @@ use parquet::file::reader::{ChunkReader, Length};
 use parquet::schema::types::ColumnPath;
 use serde::{Deserialize, Serialize};
 
+use super::MAX_CHANGE;
 use super::encode::Names;
+use super::guard::guarded;
 use super::schema::{Column, VERSION, VERSION_KEY, schema};
 use crate::event::ConnectionId;
 use crate::store::archive::Rows;
@@ -56,6 +58,21 @@ pub(super) struct Facts {
     #[serde(default)]
     pub(super) other_names: Option<Vec<Box<str>>>,
 }
+
+impl Facts {
+    /// Whether a segment can be so; each of these is relied on.
+    fn make_sense(&self) -> bool {
+        self.after < self.last
+            && self.last <= MAX_CHANGE
+            && (1..=MAX_ROWS).contains(&self.rows)
+            && self.patches <= self.rows
+            && self.first_time <= self.last_time
+    }
+}
+
+/// Rows that a segment has at most: far more than is ever written. A page of a few bytes may hold any
+/// number of rows, which memory would have to hold.
+const MAX_ROWS: u32 = 1 << 24;
 
 /// Names that are noted; more are too many to be of use.
 const MAX_NAMES: usize = 256;
@@ -237,7 +254,7 @@ impl Segment {
     pub(super) fn open(number: u64, path: &Path) -> Result<Self, SegmentError> {
         let places = places(path)?;
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
-        let metadata = ArrowReaderMetadata::load(&places, options)?;
+        let metadata = guarded(|| Ok(ArrowReaderMetadata::load(&places, options)?))?;
         let pairs = metadata.metadata().file_metadata().key_value_metadata();
         let value = |key: &str| {
             let pair = pairs.and_then(|pairs| pairs.iter().find(|pair| pair.key == key));
@@ -250,6 +267,9 @@ impl Segment {
         }
         let facts = value(FACTS_KEY).and_then(|facts| serde_json::from_str::<Facts>(facts).ok());
         let facts = facts.ok_or(SegmentError::Foreign("it does not say what is in it"))?;
+        if !facts.make_sense() {
+            return Err(SegmentError::Foreign("what it says of itself makes no sense"));
+        }
         if i64::from(facts.rows) != metadata.metadata().file_metadata().num_rows() {
             return Err(SegmentError::Foreign("it does not have the rows that it says"));
         }
@@ -277,6 +297,11 @@ impl Segment {
         Ok(self.ids(&Rows::List(rows.clone()))?.into_iter().zip(rows).collect())
     }
 
+    /// The checksum of the file, as it stands in its name.
+    pub(super) fn crc(&self) -> Option<&str> {
+        self.path.file_stem()?.to_str()?.split_once('-').map(|(_, crc)| crc)
+    }
+
     pub(super) fn times(&self) -> Range<i64> {
         Range { min: self.facts.first_time, max: self.facts.last_time }
     }
@@ -296,6 +321,10 @@ impl Segment {
         columns: &[Column],
         rows: &Rows,
     ) -> Result<RecordBatch, SegmentError> {
+        guarded(|| self.read_columns(columns, rows))
+    }
+
+    fn read_columns(&self, columns: &[Column], rows: &Rows) -> Result<RecordBatch, SegmentError> {
         let descriptor = self.metadata.parquet_schema();
         let wanted = |place: &usize| {
             let name = descriptor.root_schema().get_fields().get(*place).map(|field| field.name());

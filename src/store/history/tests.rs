@@ -1,10 +1,13 @@
 use std::collections::HashMap;
+use std::path::Path;
 
-use super::journal;
 use super::*;
 use crate::query::{Filter, Page, Sort};
 use crate::store::{Columns, Selection, Store};
 use crate::test_records::*;
+
+mod damage;
+mod disk;
 
 /// A directory that goes with the test.
 struct Place(PathBuf);
@@ -281,8 +284,8 @@ fn filters_mean_the_same_on_disk_as_on_records() {
         ("outcome", &["unsuccessful", "established,in_progress"]),
         ("text", &["CURL", "10.0.0.1,econn", "a\\,b,.service"]),
         ("preexisting", &["true", "false"]),
-        ("since", &["2023-11-14T22:13:20Z", "2023-11-14T22:13:20.2Z"]),
-        ("until", &["2023-11-14T22:13:20.3Z"]),
+        ("since", &["2023-11-14T22:13:20Z", "2023-11-14T22:13:20.2Z", "1011-11-14T00:00:00Z"]),
+        ("until", &["2023-11-14T22:13:20.3Z", "2300-01-01T00:00:00Z"]),
     ];
     for round in 0..120 {
         let mut pairs = Vec::new();
@@ -345,90 +348,6 @@ fn figures_are_the_same_from_disk_as_from_memory() {
     assert_eq!(findings(&store), findings(&memory));
 }
 
-/// A journal of some flushes, and where each ends.
-fn journal_of(flushes: u64) -> (Vec<u8>, Vec<usize>) {
-    let mut bytes = journal::head().unwrap();
-    let mut ends = vec![bytes.len()];
-    for n in 0..flushes {
-        let mut encoder = encode::Encoder::default();
-        encoder.push(&Fields::of(&refused(n, &info(7, "curl")), n), || None);
-        bytes.extend(journal::encode(&encoder.finish().unwrap()).unwrap());
-        ends.push(bytes.len());
-    }
-    (bytes, ends)
-}
-
-#[test]
-fn a_journal_that_is_cut_anywhere_yields_its_whole_flushes() {
-    let (bytes, ends) = journal_of(2);
-    // Every place in the last flush, and some before.
-    let cuts = (0..ends[1]).step_by(37).chain([ends[0]]).chain(ends[1]..=bytes.len());
-    for cut in cuts {
-        let found = journal::find(&bytes[..cut]);
-        let whole = ends.iter().filter(|end| **end <= cut).count().saturating_sub(1);
-        assert_eq!(found.flushes.len(), whole, "cut at {cut}");
-        assert_eq!(found.corrupt, 0, "cut at {cut}");
-        let at_an_end = cut == 0 || ends.contains(&cut);
-        assert_eq!(found.torn == 0, at_an_end, "cut at {cut}");
-        if cut % 997 == 0 || at_an_end {
-            assert_eq!(journal::read(&bytes[..cut]).batches.len(), whole, "cut at {cut}");
-        }
-    }
-}
-
-#[test]
-fn a_flipped_bit_costs_its_own_flush_and_is_never_taken_for_data() {
-    let (bytes, ends) = journal_of(3);
-    for flipped in (0..bytes.len()).step_by(13) {
-        let mut broken = bytes.clone();
-        broken[flipped] ^= 1 << (flipped % 8);
-        let found = journal::find(&broken);
-        if flipped >= ends[0] {
-            assert_eq!(found.flushes.len(), 2, "flipped at {flipped}");
-            assert!(found.corrupt > 0 || found.torn > 0, "flipped at {flipped}");
-        }
-        if flipped % 199 == 0 {
-            journal::read(&broken);
-        }
-    }
-}
-
-#[test]
-fn files_that_are_damaged_are_set_aside_and_the_rest_is_served() {
-    let place = Place::new("damaged");
-    let store = place.open();
-    fill(&store, 0, 12_000);
-    settled(&store, 2);
-    drop(store);
-    settled(&place.open(), 3);
-    let segments = place.files(".parquet");
-    assert!(segments.len() >= 3);
-    let held = place.open().count(&everything());
-    for flip in [10, 5_000, 9_999] {
-        let path = &place.files(".parquet")[0];
-        let mut bytes = std::fs::read(path).unwrap();
-        let at = bytes.len() * flip / 10_000;
-        bytes[at] ^= 16;
-        std::fs::write(path, bytes).unwrap();
-        let store = place.open();
-        let recovery = store.status().history.unwrap().recovery;
-        assert_eq!(recovery.set_aside.len(), 1);
-        assert!(store.count(&everything()) < held);
-        let aside = place.files(".corrupt").pop().unwrap();
-        let mut bytes = std::fs::read(&aside).unwrap();
-        bytes[at] ^= 16;
-        std::fs::write(&aside, bytes).unwrap();
-        std::fs::rename(&aside, path).unwrap();
-    }
-    // What is not the program's is left alone.
-    std::fs::write(place.0.join("notes.txt"), "x").unwrap();
-    std::fs::write(place.0.join("000000000099.parquet.tmp"), "x").unwrap();
-    let store = place.open();
-    assert_eq!(store.count(&everything()), held);
-    assert!(place.0.join("notes.txt").exists());
-    assert!(place.files(".tmp").is_empty());
-}
-
 #[test]
 fn a_second_server_is_refused_and_files_are_the_owners_alone() {
     use std::os::unix::fs::PermissionsExt;
@@ -466,6 +385,69 @@ fn the_oldest_go_first_by_size_and_by_age() {
     let store = Store::open(1 << 20, &aged).unwrap();
     assert_eq!(store.status().history.unwrap().segments, 0);
     assert!(place.files(".parquet").is_empty());
+}
+
+#[test]
+fn what_is_too_old_goes_though_the_clock_was_once_ahead() {
+    let place = Place::new("ahead");
+    let curl = info(7, "curl");
+    let now = jiff::Timestamp::now();
+    let at = |hours: i64, n| Connection {
+        time: now + jiff::SignedDuration::from_hours(hours),
+        ..refused(n, &curl)
+    };
+    for (segment, hours) in [1_000, -100, -2].into_iter().enumerate() {
+        place.open().apply(vec![at(hours, segment as u64)]);
+        settled(&place.open(), segment as u64 + 1);
+    }
+    let day = Some(Duration::from_secs(24 * 3600));
+    let store = Store::open(1 << 20, &HistoryOptions { max_age: day, ..place.options() }).unwrap();
+    let left: Vec<_> = all(&store, Sort::Newest).into_iter().map(|c| c.id).collect();
+    assert_eq!(left, [refused(0, &curl).id, refused(2, &curl).id]);
+    assert_eq!(store.status().evicted, 1);
+}
+
+#[test]
+fn times_that_jump_back_and_forth_are_in_order_wherever_they_lie() {
+    let place = Place::new("jumping");
+    let mut random = Random(23);
+    let (curl, mut clock) = (info(7, "curl"), 0);
+    let mut expected: HashMap<ConnectionId, Connection> = HashMap::new();
+    for round in 0..4 {
+        let store = place.open();
+        for n in 0..1_000 {
+            if random.one_in(50) {
+                clock = random.next(4_000_000_000_000) as i64 - 2_000_000_000_000;
+            }
+            clock += 1;
+            let began = Connection { time: micros(clock), ..in_progress(round * 1_000 + n, &curl) };
+            store.apply(vec![began.clone()]);
+            // Its end comes when the clock has been set once more.
+            let ended = Connection { time: began.time, ..refused(round * 1_000 + n, &curl) };
+            if random.one_in(3) {
+                store.apply(vec![ended.clone()]);
+                expected.insert(ended.id, ended);
+            } else {
+                expected.insert(began.id, began);
+            }
+        }
+        holds(&store, &expected);
+        drop(store);
+        holds(&place.open(), &expected);
+    }
+    let store = place.open();
+    settled(&store, 4);
+    for _ in 0..20 {
+        let [mut since, mut until] =
+            [0, 1].map(|_| micros(random.next(4_000_000_000_000) as i64 - 2_000_000_000_000));
+        if since > until {
+            std::mem::swap(&mut since, &mut until);
+        }
+        let filter = Filter { since: Some(since), until: Some(until), ..Filter::default() };
+        let selection = Selection::from(filter);
+        let inside = expected.values().filter(|c| selection.matches(c)).count() as u64;
+        assert_eq!(store.count(&selection), inside);
+    }
 }
 
 #[test]
@@ -512,145 +494,4 @@ fn a_clock_that_is_set_back_makes_no_later_version_the_older() {
     check(&store);
     drop(store);
     check(&place.open());
-}
-
-/// A file system of its own, which goes with the test.
-struct Small(Place);
-
-impl Small {
-    fn mount(name: &str, size: &str) -> Option<Self> {
-        use rustix::mount::{MountFlags, mount};
-        let place = Place::new(name);
-        std::fs::create_dir(&place.0).unwrap();
-        let options = std::ffi::CString::new(format!("size={size}")).unwrap();
-        match mount("tmpfs", &place.0, "tmpfs", MountFlags::empty(), options.as_c_str()) {
-            Ok(()) => Some(Small(place)),
-            Err(error) => {
-                println!("skipped: a small file system cannot be mounted here: {error}");
-                None
-            }
-        }
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = rustix::mount::unmount(&self.0.0, rustix::mount::UnmountFlags::DETACH);
-    }
-}
-
-#[test]
-fn a_full_disk_stops_history_and_nothing_else_until_there_is_room() {
-    let Some(small) = Small::mount("full", "4m") else { return };
-    let filler = small.0.0.join("filler");
-    std::fs::write(&filler, vec![1; 2 << 20]).unwrap();
-    let store = small.0.open();
-    let curl = info(7, "curl");
-    let mut next = 0;
-    let mut add = |count: u64| {
-        for n in (next..next + count).step_by(100) {
-            store.apply((n..n + 100).map(|n| refused(n, &curl)).collect());
-        }
-        next += count;
-    };
-    for _ in 0..1_000 {
-        add(1_000);
-        if store.history_stopped().is_some() {
-            break;
-        }
-    }
-    let why = store.history_stopped().expect("the disk was never full");
-    assert!(why.contains("nearly full") || why.contains("space"), "{why}");
-    add(20_000);
-    let status = store.status();
-    assert!(status.history.as_ref().unwrap().unwritten > 0, "{status:?}");
-    std::fs::remove_file(&filler).unwrap();
-    until(|| store.history_stopped().is_none());
-    let made = store.status().history.unwrap().segments;
-    add(5_000);
-    settled(&store, made + 1);
-    let status = store.status();
-    assert_eq!(status.records + status.evicted, next);
-    assert_eq!(store.count(&everything()), status.records);
-    drop(store);
-}
-
-/// How often the process is killed.
-fn kills() -> u64 {
-    std::env::var("NETSPY_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(10)
-}
-
-const WRITER: &str = "NETSPY_TEST_WRITES_HISTORY_IN";
-
-#[test]
-fn what_was_there_a_second_before_a_kill_is_there_once() {
-    if let Ok(directory) = std::env::var(WRITER) {
-        writes_until_it_is_killed(directory.into());
-    }
-    let place = Place::new("killed");
-    let mut random = Random(11);
-    for round in 0..kills() {
-        let acknowledged = killed(&place, Duration::from_millis(1_100 + random.next(900)));
-        let store = Store::open(8 << 20, &place.options()).unwrap();
-        let mut ids = Vec::new();
-        store.for_each(&everything(), Columns::NONE, &mut |view| ids.push(view.id().start_ns));
-        ids.sort_unstable();
-        let listed = ids.len();
-        ids.dedup();
-        assert_eq!(ids.len(), listed, "round {round}: a record is there twice");
-        assert_eq!(store.count(&everything()), listed as u64);
-        for n in 0..acknowledged {
-            let id = refused(n, &info(7, "curl")).id;
-            let there = ids.binary_search(&id.start_ns).is_ok();
-            assert!(there, "round {round}: {n} of {acknowledged} is missing, {listed} are there");
-        }
-        let history = store.status().history.unwrap();
-        assert!(history.recovery.set_aside.is_empty(), "{history:?}");
-    }
-}
-
-/// Numbers are written out once the record is taken in.
-fn writes_until_it_is_killed(directory: PathBuf) -> ! {
-    use std::io::Write;
-    let options = HistoryOptions { directory, limit_bytes: 1 << 30, max_age: None };
-    let store = Store::open(8 << 20, &options).unwrap();
-    let curl = info(7, "curl");
-    let mut out = std::io::stdout();
-    let mut next = store.count(&everything());
-    loop {
-        store.apply((next..next + 20).map(|n| in_progress(n, &curl)).collect());
-        store.apply((next..next + 20).map(|n| refused(n, &curl)).collect());
-        next += 20;
-        writeln!(out, "\nhas {next}").unwrap();
-    }
-}
-
-/// Kills a writer, so long after it began; how many records it had a second before.
-fn killed(place: &Place, after: Duration) -> u64 {
-    use std::io::BufRead;
-    use std::process::{Command, Stdio};
-    let name = "store::history::tests::what_was_there_a_second_before_a_kill_is_there_once";
-    let mut writer = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture"])
-        .env(WRITER, &place.0)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines = std::io::BufReader::new(writer.stdout.take().unwrap()).lines();
-    let numbers =
-        lines.map_while(Result::ok).filter_map(|line| line.strip_prefix("has ")?.parse().ok());
-    let mut seen: Vec<(Instant, u64)> = Vec::new();
-    let mut end = None;
-    for number in numbers {
-        let now = Instant::now();
-        seen.push((now, number));
-        if now >= *end.get_or_insert(now + after) {
-            break;
-        }
-    }
-    let killed = Instant::now();
-    writer.kill().unwrap();
-    writer.wait().unwrap();
-    let before = |(at, _): &&(Instant, u64)| killed.duration_since(*at) > Duration::from_secs(1);
-    seen.iter().rev().find(before).map_or(0, |(_, number)| *number)
 }

@@ -1,20 +1,16 @@
 //! The thread that writes journals.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::encode::Encoder;
 use super::fields::Fields;
 use super::journal::{self, Journal};
-use super::part::{find_held, superseded_in};
 use super::{FLUSH_CHANGES, FLUSH_EVERY, Item, RETRY_EVERY, Shared, lock};
-use crate::event::{Connection, ConnectionId};
-
-/// How often files are looked at for their age.
-const LIMITS_EVERY: Duration = Duration::from_secs(30);
+use crate::event::Connection;
 
 struct Writer<'a> {
     shared: &'a Shared,
@@ -23,8 +19,8 @@ struct Writer<'a> {
     journal: Option<Journal>,
     encoder: Encoder,
     last: u64,
-    synced: Instant,
-    unsynced: bool,
+    /// When it was last tried whether the disk takes anything.
+    tried: Instant,
 }
 
 /// Writes until the queue is closed; the first journal has this number.
@@ -35,10 +31,8 @@ pub(super) fn run(shared: &Shared, first: u64) {
         journal: None,
         encoder: Encoder::default(),
         last: 0,
-        synced: Instant::now(),
-        unsynced: false,
+        tried: Instant::now(),
     };
-    let mut looked = Instant::now();
     loop {
         let (items, closed) = writer.next();
         for item in items {
@@ -48,17 +42,14 @@ pub(super) fn run(shared: &Shared, first: u64) {
             }
         }
         writer.flush();
-        writer.sync(closed);
+        *lock(&shared.writing_since) = None;
         writer.retry();
-        shared.hide_superseded();
-        if looked.elapsed() >= LIMITS_EVERY {
-            looked = Instant::now();
-            shared.keep_limits();
-        }
+        shared.nudge_segments();
         if closed {
             break;
         }
     }
+    shared.close_sync();
     lock(&shared.groups).closed = true;
     shared.rotated_news.notify_all();
 }
@@ -79,6 +70,7 @@ impl Writer<'_> {
             queue = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         queue.changes = 0;
+        *lock(&self.shared.writing_since) = queue.since.take();
         let taken = (std::mem::take(&mut queue.items), queue.closed);
         drop(queue);
         self.shared.moved.notify_all();
@@ -98,7 +90,6 @@ impl Writer<'_> {
     /// Ends the journal of this group and hands the group on, to become a segment.
     fn group(&mut self, mut group: crate::store::archive::Group) {
         self.flush();
-        self.sync(true);
         self.journal = None;
         let mut groups = lock(&self.shared.groups);
         groups.without_given_up(&mut group);
@@ -131,17 +122,14 @@ impl Writer<'_> {
             let bytes = encoder.finish().and_then(|batch| journal::encode(&batch));
             let bytes = bytes.map_err(io::Error::other)?;
             self.shared.needs_room(bytes.len() as u64)?;
+            let is_new = self.journal.is_none();
             let journal = match &mut self.journal {
                 Some(journal) => journal,
-                None => {
-                    let journal = Journal::begin(self.shared.directory.create(&path)?)?;
-                    self.shared.directory.sync()?;
-                    self.journal.insert(journal)
-                }
+                None => self.journal.insert(Journal::begin(self.shared.directory.create(&path)?)?),
             };
             journal.append(&bytes)?;
             self.shared.journal_bytes.store(journal.bytes(), Ordering::Relaxed);
-            self.unsynced = true;
+            self.shared.sync_journal(&path, journal.file(), is_new);
             Ok(())
         };
         let written = write();
@@ -151,26 +139,13 @@ impl Writer<'_> {
         written
     }
 
-    fn sync(&mut self, now: bool) {
-        if !self.unsynced || !(now || self.synced.elapsed() >= FLUSH_EVERY) {
-            return;
-        }
-        if let Some(journal) = &self.journal
-            && let Err(error) = journal.sync()
-        {
-            self.shared.fail("cannot sync", &self.shared.directory.journal(self.number), &error);
-        }
-        (self.synced, self.unsynced) = (Instant::now(), false);
-    }
-
     /// Looks whether there is room again.
     fn retry(&mut self) {
-        let tried = self.synced.elapsed();
-        if !self.shared.is_failing() || tried < RETRY_EVERY {
+        if !self.shared.is_failing() || self.tried.elapsed() < RETRY_EVERY {
             return;
         }
-        self.synced = Instant::now();
-        let probe = self.shared.directory.path().join("probe.tmp");
+        self.tried = Instant::now();
+        let probe = self.shared.directory.probe();
         let written = self.shared.needs_room(1 << 20).and_then(|()| {
             let mut file = self.shared.directory.create(&probe)?;
             io::Write::write_all(&mut file, &[0; 4096])?;
@@ -196,35 +171,5 @@ impl Shared {
                 ),
             )),
         }
-    }
-
-    /// Finds and hides the rows of which memory has newer versions.
-    fn hide_superseded(&self) {
-        let ids = self.superseded.now();
-        if ids.is_empty() {
-            return;
-        }
-        for segment in self.segments().iter() {
-            let found = find_held(segment, superseded_in(&ids, segment));
-            if !found.is_empty() {
-                segment.hide(found.into_iter().map(|(_, row)| row));
-            }
-        }
-        self.superseded.remove(&ids);
-    }
-
-    /// Where earlier versions of these records lie, by segment.
-    pub(super) fn find_earlier(
-        &self,
-        ids: &HashSet<ConnectionId>,
-    ) -> HashMap<u64, Vec<(ConnectionId, u32)>> {
-        let mut earlier = HashMap::new();
-        for segment in self.segments().iter() {
-            let found = find_held(segment, ids.iter().copied());
-            if !found.is_empty() {
-                earlier.insert(segment.number, found);
-            }
-        }
-        earlier
     }
 }

@@ -1,0 +1,84 @@
+//! What is not as it should be, and how that is told.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::{Shared, lock};
+
+/// What has not been written for so long is told.
+const STALLED: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
+
+/// Why nothing is written.
+#[derive(Debug, Default)]
+pub(super) struct Trouble {
+    why: Option<String>,
+    since: Option<Instant>,
+}
+
+impl Shared {
+    /// Notes that the disk refuses, and says so once.
+    pub(super) fn fail(&self, what: &str, path: &Path, error: &dyn std::fmt::Display) {
+        let why = format!("{what} {}: {error}", path.display());
+        let mut trouble = lock(&self.trouble);
+        if trouble.why.is_none() {
+            tracing::error!("history stops here, capture goes on: {why}");
+            trouble.since = Some(Instant::now());
+        }
+        trouble.why = Some(why);
+        self.failing.store(true, Ordering::SeqCst);
+        // Nobody waits for a disk that refuses.
+        self.moved.notify_all();
+        self.rotated_news.notify_all();
+    }
+
+    /// Notes that the disk takes again what is written.
+    pub(super) fn works(&self) {
+        let mut trouble = lock(&self.trouble);
+        if trouble.why.take().is_some() {
+            let stopped = trouble.since.take().map_or(0, |since| since.elapsed().as_secs());
+            tracing::info!("history goes on, after {stopped} s");
+        }
+        self.failing.store(false, Ordering::SeqCst);
+    }
+
+    /// Says so where nothing has been written for long, though nothing was refused.
+    fn stalled(&self) -> Option<String> {
+        let writing = *lock(&self.writing_since);
+        let since = writing.or_else(|| lock(&self.queue).since)?.elapsed();
+        let path = self.directory.path().display();
+        (since >= STALLED)
+            .then(|| format!("{path}: the disk has taken nothing for {} s", since.as_secs()))
+    }
+
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::SeqCst)
+    }
+
+    /// Why nothing is written, if so.
+    pub(super) fn stopped(&self) -> Option<String> {
+        let refused = lock(&self.trouble).why.clone();
+        refused.or_else(|| self.stalled())
+    }
+
+    /// That, or what cannot be shown.
+    pub(super) fn trouble_of_all(&self) -> Option<String> {
+        if let Some(why) = self.stopped() {
+            return Some(format!("history is not written: {why}"));
+        }
+        let segments = self.segments();
+        let unreadable = segments.iter().filter(|segment| segment.is_unreadable()).count();
+        if unreadable > 0 {
+            return Some(format!(
+                "history lacks {unreadable} of its segments, which cannot be read"
+            ));
+        }
+        let recovery = lock(&self.recovery);
+        let first = recovery.set_aside.first()?;
+        let more = match recovery.set_aside.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        Some(format!("history lacks what the start found damaged and set aside: {first}{more}"))
+    }
+}
