@@ -20,12 +20,23 @@ pub struct Lost {
     pub slow_consumer: u64,
     /// The bytes of the event could not be understood.
     pub undecodable: u64,
+    /// Capture ended before they were shown: of an earlier capture, as its books had it then.
+    #[serde(default)]
+    pub capture_ended: u64,
 }
 
 impl Lost {
     /// All causes together.
     pub fn total(&self) -> u64 {
-        self.ring_full + self.map_full + self.slow_consumer + self.undecodable
+        self.ring_full + self.map_full + self.slow_consumer + self.undecodable + self.capture_ended
+    }
+
+    fn add(&mut self, other: &Lost) {
+        self.ring_full += other.ring_full;
+        self.map_full += other.map_full;
+        self.slow_consumer += other.slow_consumer;
+        self.undecodable += other.undecodable;
+        self.capture_ended += other.capture_ended;
     }
 }
 
@@ -149,6 +160,7 @@ impl Accounting {
             map_full: take(diff(from.lost.map_full, to.lost.map_full)),
             slow_consumer: take(diff(from.lost.slow_consumer, to.lost.slow_consumer)),
             undecodable: take(diff(from.lost.undecodable, to.lost.undecodable)),
+            capture_ended: take(diff(from.lost.capture_ended, to.lost.capture_ended)),
         };
         let filtered = take(diff(from.filtered, to.filtered));
         let delivered = left;
@@ -169,6 +181,27 @@ impl Accounting {
             until,
             complete: !any_loss && updates_lost == 0 && missed == 0,
         }
+    }
+
+    /// The books of a capture that is over: nothing is pending there any more.
+    pub(crate) fn ended(mut self) -> Self {
+        self.lost.capture_ended += std::mem::take(&mut self.pending);
+        self.complete &= self.lost.capture_ended == 0;
+        self
+    }
+
+    /// Adds what another capture saw in the same window.
+    pub(crate) fn add(&mut self, other: Accounting) {
+        self.attempts += other.attempts;
+        self.delivered += other.delivered;
+        self.filtered += other.filtered;
+        self.lost.add(&other.lost);
+        self.pending += other.pending;
+        self.updates_lost += other.updates_lost;
+        self.missed += other.missed;
+        self.evicted += other.evicted;
+        self.gaps.extend(other.gaps);
+        self.complete &= other.complete;
     }
 
     /// Whether each attempt is in exactly one term.

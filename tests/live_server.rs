@@ -275,3 +275,85 @@ fn sockets_whose_end_is_out_of_reach_take_no_room() {
     server.stop();
     std::fs::remove_dir(&group).unwrap();
 }
+
+/// The books of a window of time, and how many records there are of it.
+fn books_between(server: &Server, since: &Value, until: &str) -> (Value, u64) {
+    let (since, path) = (since.as_str().unwrap(), "/api/v1/connections");
+    let answer = server.get(&format!("{path}?since={since}&until={until}&limit=1"));
+    let books = answer["accounting"].clone();
+    let term = |name: &str| books[name].as_u64().unwrap();
+    let lost = books["lost"].as_object().unwrap().values().map(|n| n.as_u64().unwrap());
+    let terms = term("delivered") + term("filtered") + term("pending") + lost.sum::<u64>();
+    assert_eq!(term("attempts"), terms, "{books:#}");
+    (books, answer["total"].as_u64().unwrap())
+}
+
+#[test]
+fn the_books_of_a_server_outlive_it_and_say_when_nobody_watched() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: needs root");
+        return;
+    }
+    let now = || format!("{:.9}", jiff::Timestamp::now());
+    let directory = std::env::temp_dir().join(format!("netspy-books-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&directory);
+    let arguments = ["--data-dir", directory.to_str().unwrap(), "--no-preexisting"];
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let connect = |server: &Server, times: u64, before: u64| {
+        (0..times).for_each(|_| drop(TcpStream::connect(closed).unwrap_err()));
+        let until = Instant::now() + PATIENCE;
+        let target = format!("/api/v1/summary?port={}", closed.port());
+        while server.get(&target)["total"].as_u64().unwrap() < before + times {
+            assert!(Instant::now() < until, "{:#}", server.get(&target));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+
+    let server = Server::start(&arguments);
+    let start = server.get("/api/v1/status")["accounting"]["since"].clone();
+    connect(&server, 50, 0);
+    let first = now();
+    let (said, _) = books_between(&server, &start, &first);
+    server.stop();
+    let stopped = now();
+
+    let mut server = Server::start(&arguments);
+    // Of the first one it says what that one said.
+    let (books, total) = books_between(&server, &start, &first);
+    assert_eq!((&books["complete"], &books["gaps"]), (&said["complete"], &said["gaps"]), "{books}");
+    assert_eq!(books["complete"], true, "{books:#}");
+    assert!(books["attempts"].as_u64().unwrap() >= 50 && total >= 50, "{books:#}");
+    let own = server.get("/api/v1/status")["accounting"].clone();
+    assert_eq!((&own["complete"], own["attempts"].as_u64() < Some(50)), (&true.into(), true));
+    // Between them nobody watched.
+    let (books, _) = books_between(&server, &start, &now());
+    let gaps = books["gaps"].as_array().unwrap();
+    assert_eq!((gaps.len(), &books["complete"]), (1, &false.into()), "{books:#}");
+    assert_eq!(gaps[0]["why"], "the server had been stopped");
+    assert_eq!(gaps[0]["until"], own["since"]);
+    let times = [&first, gaps[0]["since"].as_str().unwrap(), &stopped].map(|time| {
+        let time: jiff::Timestamp = time.parse().unwrap();
+        time
+    });
+    assert!(times.is_sorted(), "{times:?}");
+
+    connect(&server, 30, 50);
+    let file = directory.join("books");
+    let until = Instant::now() + PATIENCE;
+    while std::fs::read_to_string(&file).unwrap().matches("\"started\"").count() < 2 {
+        assert!(Instant::now() < until, "the second is not in the books");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    server.child.kill().unwrap();
+    server.child.wait().unwrap();
+    let server = Server::start(&arguments);
+    let (books, _) = books_between(&server, &start, &first);
+    assert_eq!(books["complete"], true, "{books:#}");
+    let (books, _) = books_between(&server, &start, &now());
+    let why = books["gaps"].as_array().unwrap().iter().map(|gap| gap["why"].as_str().unwrap());
+    let why: Vec<_> = why.collect();
+    let expected = ["the server had been stopped", "the server had ended without notice"];
+    assert_eq!((why, &books["complete"]), (expected.to_vec(), &false.into()));
+    server.stop();
+    std::fs::remove_dir_all(&directory).unwrap();
+}

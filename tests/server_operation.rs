@@ -119,10 +119,10 @@ fn a_wrong_file_is_refused_with_its_line_and_what_is_accepted() {
 #[test]
 fn a_file_that_may_not_grow_does_not_end_the_server() {
     let directory = Directory::new("file-size");
-    let server = Server::configured(&directory.config(""));
+    let server = configured(&directory.config(""));
     // What the kernel sends to who writes beyond the limit on file sizes.
     server.signal(Signal::XFSZ);
-    assert_eq!(server.status("").0, 200);
+    assert_eq!(ask(&server, "").0, 200);
     server.stop();
 }
 

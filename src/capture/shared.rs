@@ -223,6 +223,7 @@ impl Shared {
                 map_full: kernel.map_full,
                 slow_consumer,
                 undecodable,
+                capture_ended: 0,
             },
             updates_lost: kernel.updates_lost + self.updates_lost.load(Ordering::Acquire),
             missed,

@@ -255,6 +255,7 @@ impl Server {
             };
             let status = ready(capture.as_ref(), scheme, &address, file.as_ref());
             let end = signals.end(reloader, &status);
+            let source = source.clone();
             tokio::select! {
                 () = notify::watch(capture.as_ref()) => {}
                 () = serve_on(source, listeners, terms, async {
@@ -267,6 +268,7 @@ impl Server {
         })?;
         feed.stop();
         store.close();
+        source.close_books();
         let status = store.status();
         tracing::info!(
             "stopped; {} records were held, {} had aged out",

@@ -11,9 +11,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::cursor::Rank;
+use super::ledger::Past;
 use super::matcher::Selection;
 use super::segment::{Range, Segment};
 use super::view::{Columns, View};
+use crate::accounting::Counters;
 use crate::event::{Connection, ConnectionId};
 use crate::query::{HistoryStatus, Sort};
 
@@ -27,6 +29,18 @@ pub(super) struct Group {
     pub(super) segments: Vec<Arc<Segment>>,
     /// What memory held before it: records there may have changed since.
     pub(super) older: Vec<Arc<Segment>>,
+}
+
+/// Figures of a capture.
+#[derive(Debug, Clone)]
+pub(super) struct Noted {
+    /// When it began, and all were zero.
+    pub(super) start: Timestamp,
+    /// When they were read, at least a second ago unless it has ended.
+    pub(super) at: Timestamp,
+    pub(super) counters: Counters,
+    /// Why it watches no longer.
+    pub(super) ended: Option<String>,
 }
 
 pub(super) trait Archive: Debug + Send + Sync {
@@ -60,6 +74,14 @@ pub(super) trait Archive: Debug + Send + Sync {
     fn evicted(&self) -> u64;
     /// How many of this time, rather too many than too few.
     fn evicted_between(&self, since: Timestamp, until: Timestamp) -> u64;
+    /// Counts records that memory had to give up.
+    fn count_given_up(&self, times: Range<i64>, records: u64);
+    /// The times of what can no longer be read.
+    fn unreadable(&self) -> Vec<Range<i64>>;
+    /// What is known of captures before this process.
+    fn past(&self) -> Arc<Past>;
+    /// Takes figures of this capture into the books, if what was delivered by then is safe.
+    fn note_books(&self, noted: &Noted);
     fn status(&self) -> HistoryStatus;
     /// Why nothing is written, if so.
     fn stopped(&self) -> Option<String>;

@@ -1,6 +1,7 @@
 //! The books of any window of time: the figures of the capture, sampled every second.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -16,17 +17,107 @@ const COARSE_STEP: SignedDuration = SignedDuration::from_secs(60);
 /// Why nothing is known of the time before the start.
 const BEFORE_CAPTURE: &str = "before capture began";
 
+/// Gaps that an answer names one by one.
+const GAPS: usize = 100;
+
 /// A stretch in which the figures did not change.
-#[derive(Debug, Clone, Copy)]
-struct Sample {
-    first: Timestamp,
-    last: Timestamp,
-    counters: Counters,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sample {
+    pub(super) first: Timestamp,
+    pub(super) last: Timestamp,
+    pub(super) counters: Counters,
+}
+
+/// What was read as `counters` before the first moment of a window: the latest figures of a moment
+/// that was no later.
+fn before<'a>(mut samples: impl DoubleEndedIterator<Item = &'a Sample>, at: Timestamp) -> Counters {
+    let sample = samples.rfind(|sample| sample.first <= at);
+    sample.map(|sample| sample.counters).unwrap_or_default()
+}
+
+/// The first figures of a moment that was no earlier.
+fn after<'a>(mut samples: impl Iterator<Item = &'a Sample>, at: Timestamp) -> Option<Counters> {
+    samples.find(|sample| sample.last >= at).map(|sample| sample.counters)
+}
+
+/// A capture that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Run {
+    /// When all figures were zero.
+    pub(super) start: Timestamp,
+    /// Figures since the start, oldest first.
+    pub(super) samples: Vec<Sample>,
+    /// Why nothing was watched after the last of them.
+    pub(super) why: String,
+}
+
+impl Run {
+    /// Until when it is known to have watched.
+    pub(super) fn end(&self) -> Timestamp {
+        self.samples.last().map_or(self.start, |sample| sample.last)
+    }
+
+    /// The books of the part of a window that it watched; none where there is no such part.
+    fn books(&self, from: Timestamp, to: Timestamp) -> Option<Accounting> {
+        let end = self.end();
+        let (from, to) = (from.max(self.start), to.min(end));
+        if from > to {
+            return None;
+        }
+        let at_from = match from == self.start {
+            true => Counters::default(),
+            false => before(self.samples.iter(), from),
+        };
+        let at_to = after(self.samples.iter(), to).unwrap_or_default();
+        let books = Accounting::between(&at_from, &at_to, from, to);
+        Some(if to == end { books.ended() } else { books })
+    }
+}
+
+/// What is known of the time before this capture: captures in their order, none of which begins
+/// before the one before it has ended.
+#[derive(Debug, Default)]
+pub(super) struct Past {
+    pub(super) runs: Vec<Run>,
+    /// Records of these times may have been lost later.
+    pub(super) damage: Vec<Gap>,
+}
+
+impl Past {
+    /// When the first of the captures began.
+    pub(super) fn begin(&self) -> Option<Timestamp> {
+        self.runs.first().map(|run| run.start)
+    }
+
+    /// Adds what the books of this window say of it.
+    fn add_to(&self, books: &mut Accounting, next: Timestamp) {
+        let (from, to) = (books.since, books.until);
+        let starts = self.runs.iter().skip(1).map(|run| run.start).chain([next]);
+        for (run, next) in self.runs.iter().zip(starts) {
+            // The clock may have been set back between them.
+            if let Some(run) = run.books(from, to.min(next)) {
+                books.add(run);
+            }
+            add_gap(books, run.end(), next, &run.why);
+        }
+        for damage in &self.damage {
+            add_gap(books, damage.since, damage.until, &damage.why);
+        }
+    }
+}
+
+/// Adds a gap, as far as it lies in the window.
+fn add_gap(books: &mut Accounting, since: Timestamp, until: Timestamp, why: &str) {
+    let (since, until) = (since.max(books.since), until.min(books.until));
+    if since < until {
+        books.gaps.push(Gap { since, until, why: why.to_owned() });
+    }
 }
 
 /// Figures over time, since the start of capture. Bounded: what is older is kept coarser.
 #[derive(Debug)]
 pub struct Ledger {
+    past: Arc<Past>,
     start: Timestamp,
     coarse: VecDeque<Sample>,
     fine: VecDeque<Sample>,
@@ -35,9 +126,16 @@ pub struct Ledger {
 
 impl Ledger {
     /// Books that begin with this start of capture, when all figures were zero.
+    #[cfg(test)]
     pub fn new(start: Timestamp) -> Self {
+        Ledger::after(Arc::default(), start)
+    }
+
+    /// Books that go on with this start of capture, when all figures were zero, after the others.
+    pub(super) fn after(past: Arc<Past>, start: Timestamp) -> Self {
         let zero = Sample { first: start, last: start, counters: Counters::default() };
-        Ledger { start, coarse: VecDeque::new(), fine: VecDeque::from([zero]), stopped: None }
+        let fine = VecDeque::from([zero]);
+        Ledger { past, start, coarse: VecDeque::new(), fine, stopped: None }
     }
 
     /// Notes the figures as they are now.
@@ -70,9 +168,15 @@ impl Ledger {
         self.stopped.get_or_insert_with(|| (now, why.to_owned()));
     }
 
+    /// When capture has stopped, and why, if it has.
+    pub fn stopped(&self) -> Option<&(Timestamp, String)> {
+        self.stopped.as_ref()
+    }
+
     /// The books of a window that lies wholly or partly in the time of capture. `current` are
-    /// the figures at `now`. What was asked for from before the start of capture is a gap; who
-    /// names no start asks for the time since then.
+    /// the figures at `now`. What was asked for from before the start of the first capture is a gap,
+    /// and so is what lies between two of them; who names no start asks for the time since the start
+    /// of this one.
     pub fn books(
         &self,
         since: Option<Timestamp>,
@@ -80,26 +184,46 @@ impl Ledger {
         now: Timestamp,
         current: &Counters,
     ) -> Accounting {
+        let begin = self.past.begin().map_or(self.start, |begin| begin.min(self.start));
+        self.books_from(begin, since, until, now, current)
+    }
+
+    fn books_from(
+        &self,
+        begin: Timestamp,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+        now: Timestamp,
+        current: &Counters,
+    ) -> Accounting {
         let now = now.max(self.start);
-        let (from, to) = self.clip(since, until, now);
-        let [before, after] = self.figures(from, to, now, current);
-        let mut books = Accounting::between(&before, &after, from, to);
-        if let Some(since) = since.filter(|since| *since < self.start) {
-            let until = until.unwrap_or(now).clamp(since, self.start);
+        let from = since.unwrap_or(self.start).clamp(begin, now);
+        let to = until.unwrap_or(now).clamp(from, now);
+        let nothing = Counters::default();
+        let mut books = Accounting::between(&nothing, &nothing, from, to);
+        if to >= self.start {
+            let [at_from, at_to] = self.figures(from.max(self.start), to, now, current);
+            books.add(Accounting::between(&at_from, &at_to, from, to));
+        }
+        if let Some(since) = since.filter(|since| *since < begin) {
+            let until = until.unwrap_or(now).clamp(since, begin);
             books.gaps.push(Gap { since, until, why: BEFORE_CAPTURE.to_owned() });
         }
-        if let Some((stop, why)) = &self.stopped
-            && *stop < to
-        {
-            books.gaps.push(Gap { since: (*stop).max(from), until: to, why: why.clone() });
+        if begin < self.start {
+            self.past.add_to(&mut books, self.start);
         }
+        if let Some((stop, why)) = &self.stopped {
+            add_gap(&mut books, *stop, to, why);
+        }
+        fold(&mut books.gaps);
         // A window that ends before capture began was not watched at all.
-        let unwatched = until.is_some_and(|until| until <= self.start);
+        let unwatched = until.is_some_and(|until| until <= begin);
         books.complete &= books.gaps.is_empty() && !unwatched;
         books
     }
 
-    /// The books of drops of such a window.
+    /// The books of drops of such a window: of this capture alone, since drops of another are not
+    /// kept.
     pub fn drop_books(
         &self,
         since: Option<Timestamp>,
@@ -107,7 +231,7 @@ impl Ledger {
         now: Timestamp,
         current: &Counters,
     ) -> DropBooks {
-        let books = self.books(since, until, now, current);
+        let books = self.books_from(self.start, since, until, now, current);
         let (from, to) = (books.since, books.until);
         let [before, after] = self.figures(from, to, now.max(self.start), current);
         let window = Window { since: from, until: to };
@@ -119,17 +243,6 @@ impl Ledger {
         drops
     }
 
-    /// The part of a window that lies in the time of capture.
-    fn clip(
-        &self,
-        since: Option<Timestamp>,
-        until: Option<Timestamp>,
-        now: Timestamp,
-    ) -> (Timestamp, Timestamp) {
-        let from = since.unwrap_or(self.start).clamp(self.start, now);
-        (from, until.unwrap_or(now).clamp(from, now))
-    }
-
     /// The figures at both edges.
     fn figures(
         &self,
@@ -138,22 +251,32 @@ impl Ledger {
         now: Timestamp,
         current: &Counters,
     ) -> [Counters; 2] {
-        let before = if from == self.start { Counters::default() } else { self.before(from) };
-        let after = if to == now { *current } else { self.after(to).unwrap_or(*current) };
-        [before, after]
+        let at_from = match from == self.start {
+            true => Counters::default(),
+            false => before(self.samples(), from),
+        };
+        let at_to = match to == now {
+            true => *current,
+            false => after(self.samples(), to).unwrap_or(*current),
+        };
+        [at_from, at_to]
     }
 
     fn samples(&self) -> impl DoubleEndedIterator<Item = &Sample> {
         self.coarse.iter().chain(&self.fine)
     }
+}
 
-    fn before(&self, time: Timestamp) -> Counters {
-        let sample = self.samples().rev().find(|sample| sample.first <= time);
-        sample.map(|sample| sample.counters).unwrap_or_default()
+/// Puts gaps in their order, and what is too many of them into one.
+fn fold(gaps: &mut Vec<Gap>) {
+    gaps.sort_by_key(|gap| gap.since);
+    if gaps.len() <= GAPS {
+        return;
     }
-
-    fn after(&self, time: Timestamp) -> Option<Counters> {
-        self.samples().find(|sample| sample.last >= time).map(|sample| sample.counters)
+    let rest = gaps.split_off(GAPS - 1);
+    if let (Some(first), Some(until)) = (rest.first(), rest.iter().map(|gap| gap.until).max()) {
+        let why = format!("{} gaps, of which the first: {}", rest.len(), first.why);
+        gaps.push(Gap { since: first.since, until, why });
     }
 }
 
@@ -239,6 +362,95 @@ mod tests {
         assert_eq!(ledger.books(None, None, at(seconds), &now).attempts, seconds as u64);
         let day = ledger.books(Some(at(seconds - 86_400)), None, at(seconds), &now);
         assert!((86_400..=86_460).contains(&day.attempts));
+    }
+
+    fn run(start: i64, samples: &[(i64, u64, u64)], why: &str) -> Run {
+        let zero = Sample { first: at(start), last: at(start), counters: Counters::default() };
+        let sample = |&(second, attempts, lost): &(i64, u64, u64)| Sample {
+            first: at(second),
+            last: at(second),
+            counters: figures(attempts, lost),
+        };
+        let samples = [zero].into_iter().chain(samples.iter().map(sample)).collect();
+        Run { start: at(start), samples, why: why.to_owned() }
+    }
+
+    fn after_two_runs() -> Ledger {
+        let runs = vec![
+            run(0, &[(10, 100, 0), (20, 200, 5)], "killed"),
+            run(30, &[(40, 50, 0)], "stopped"),
+        ];
+        Ledger::after(Arc::new(Past { runs, damage: Vec::new() }), at(60))
+    }
+
+    fn gap(since: i64, until: i64, why: &str) -> Gap {
+        Gap { since: at(since), until: at(until), why: why.to_owned() }
+    }
+
+    #[test]
+    fn a_window_of_earlier_captures_has_their_figures_and_what_lies_between_them_as_gaps() {
+        let ledger = after_two_runs();
+        let now = figures(7, 0);
+        let all = ledger.books(Some(at(0)), None, at(70), &now);
+        assert_eq!((all.attempts, all.lost.ring_full, all.balances()), (257, 5, true));
+        assert_eq!(all.gaps, [gap(20, 30, "killed"), gap(40, 60, "stopped")]);
+        assert!(!all.complete);
+        // Each alone.
+        let first = ledger.books(Some(at(0)), Some(at(10)), at(70), &now);
+        assert_eq!((first.attempts, first.complete), (100, true));
+        let lossy = ledger.books(Some(at(11)), Some(at(19)), at(70), &now);
+        assert_eq!((lossy.lost.ring_full, lossy.complete), (5, false));
+        let second = ledger.books(Some(at(32)), Some(at(39)), at(70), &now);
+        assert_eq!((second.attempts, second.complete), (50, true));
+        let nobody = ledger.books(Some(at(22)), Some(at(25)), at(70), &now);
+        assert_eq!((nobody.attempts, nobody.gaps), (0, vec![gap(22, 25, "killed")]));
+        let own = ledger.books(Some(at(60)), None, at(70), &now);
+        assert_eq!((own.attempts, own.complete), (7, true));
+        assert_eq!(ledger.books(None, None, at(70), &now), own);
+        let earlier = ledger.books(Some(at(-5)), Some(at(5)), at(70), &now);
+        assert_eq!(earlier.gaps, [gap(-5, 0, BEFORE_CAPTURE)]);
+    }
+
+    #[test]
+    fn what_was_pending_when_a_capture_ended_is_lost() {
+        let mut counters = figures(10, 0);
+        counters.delivered = 8;
+        let sample = Sample { first: at(5), last: at(5), counters };
+        let runs = vec![Run { start: at(0), samples: vec![sample], why: "killed".to_owned() }];
+        let ledger = Ledger::after(Arc::new(Past { runs, damage: Vec::new() }), at(9));
+        let books = ledger.books(Some(at(0)), None, at(10), &Counters::default());
+        assert_eq!((books.pending, books.lost.capture_ended, books.balances()), (0, 2, true));
+        assert!(!books.complete);
+    }
+
+    #[test]
+    fn damage_is_a_gap_of_the_windows_that_it_touches() {
+        let damage = vec![gap(5, 8, "set aside")];
+        let runs = vec![run(0, &[(20, 10, 0)], "stopped")];
+        let ledger = Ledger::after(Arc::new(Past { runs, damage }), at(30));
+        let now = Counters::default();
+        let touched = ledger.books(Some(at(1)), Some(at(6)), at(40), &now);
+        assert_eq!((touched.gaps, touched.complete), (vec![gap(5, 6, "set aside")], false));
+        assert!(ledger.books(Some(at(9)), Some(at(20)), at(40), &now).complete);
+    }
+
+    #[test]
+    fn very_many_gaps_are_told_in_few() {
+        let runs = (0..1_000).map(|n| run(n * 10, &[(n * 10 + 5, 1, 0)], "killed")).collect();
+        let ledger = Ledger::after(Arc::new(Past { runs, damage: Vec::new() }), at(10_000));
+        let books = ledger.books(Some(at(0)), None, at(10_001), &Counters::default());
+        assert_eq!((books.attempts, books.gaps.len(), books.complete), (1_000, GAPS, false));
+        let last = books.gaps.last().unwrap();
+        assert_eq!(last.until, at(10_000));
+        assert!(last.why.starts_with("901 gaps"), "{last:?}");
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_between_captures_counts_nothing_twice() {
+        let runs = vec![run(0, &[(100, 10, 0)], "killed")];
+        let ledger = Ledger::after(Arc::new(Past { runs, damage: Vec::new() }), at(50));
+        let books = ledger.books(Some(at(50)), None, at(60), &figures(3, 0));
+        assert_eq!((books.attempts, books.balances()), (3 + 10, true));
     }
 
     #[test]

@@ -36,10 +36,11 @@ use tokio::sync::watch;
 use crate::event::{Connection, ConnectionId, DropRecord};
 use crate::query::{Page, QueryError, StoreStatus};
 use crate::stream::DropStream;
-use archive::{Archive, Part};
+use archive::{Archive, Noted, Part};
 use drops::Drops;
 use evictions::Evictions;
 use follow::Log;
+use ledger::Past;
 use row::wide;
 use segment::{Body, MAX_ROWS, Range, Segment, Updated};
 
@@ -398,13 +399,35 @@ impl Store {
     }
 
     /// How many records of this time have aged out; at the edges rather too many than too few.
-    pub fn evicted_between(&self, since: Option<Timestamp>, until: Timestamp) -> u64 {
-        let Some(since) = since else { return self.evicted_so_far() };
+    pub fn evicted_between(&self, since: Timestamp, until: Timestamp) -> u64 {
         let archived = self.archive.as_ref().map_or(0, |a| a.evicted_between(since, until));
         lock(&self.evictions).between(since, until) + archived
     }
 
-    fn evicted_so_far(&self) -> u64 {
+    /// The times of records that can no longer be read.
+    fn unreadable(&self) -> Vec<Range<i64>> {
+        self.archive.as_ref().map_or_else(Vec::new, |archive| archive.unreadable())
+    }
+
+    /// What is known of captures before this process.
+    fn past(&self) -> Arc<Past> {
+        self.archive.as_ref().map_or_else(Arc::default, |archive| archive.past())
+    }
+
+    /// Whether the books outlive this process.
+    fn keeps_books(&self) -> bool {
+        self.archive.is_some()
+    }
+
+    /// Takes figures of this capture into the books that outlive it.
+    fn note_books(&self, noted: &Noted) {
+        if let Some(archive) = &self.archive {
+            archive.note_books(noted);
+        }
+    }
+
+    /// How many records have aged out since the start.
+    pub fn evicted_so_far(&self) -> u64 {
         let archived = self.archive.as_ref().map_or(0, |archive| archive.evicted());
         self.evicted.load(Ordering::Relaxed) + archived
     }

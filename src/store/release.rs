@@ -76,8 +76,8 @@ impl Store {
         let body = segment.read();
         let rows = body.rows.len() as u64;
         self.evicted.fetch_add(rows, Ordering::Relaxed);
-        if let Some(times) = body.times {
-            lock(&self.evictions).add(times, rows);
+        if let (Some(times), Some(archive)) = (body.times, &self.archive) {
+            archive.count_given_up(times, rows);
         }
     }
 

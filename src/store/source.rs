@@ -8,7 +8,9 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use jiff::Timestamp;
 
+use super::archive::Noted;
 use super::ledger::Ledger;
+use super::row::wide;
 use super::{DropSelection, Follower, Selected, SelectedDrops, Selection, Store};
 use crate::accounting::{Accounting, Counters, Gap};
 use crate::analysis::Tally;
@@ -22,6 +24,9 @@ use crate::query::{
     CaptureHandle, Count, Filter, Follow, List, Page, QueryError, Source, Status, Summary, Window,
 };
 
+const STOPPED: &str = "the server had been stopped";
+const UNREADABLE: &str = "a segment of history cannot be read";
+
 /// Answers from a [`Store`] and the capture that feeds it. Clones answer from the same.
 #[derive(Clone)]
 pub struct LocalSource {
@@ -32,6 +37,8 @@ struct Inner {
     store: Arc<Store>,
     capture: Arc<dyn CaptureHandle>,
     ledger: Mutex<Ledger>,
+    /// What the figures were a second ago.
+    read: Mutex<Option<(Timestamp, Counters)>>,
     started: Instant,
     /// Nothing is captured: the records come from a file, and are of another time.
     replayed: bool,
@@ -46,9 +53,10 @@ impl std::fmt::Debug for LocalSource {
 impl LocalSource {
     /// Answers from this store, which this capture feeds.
     pub fn new(store: Arc<Store>, capture: Arc<dyn CaptureHandle>) -> Self {
-        let ledger = Mutex::new(Ledger::new(capture.since()));
+        let ledger = Mutex::new(Ledger::after(store.past(), capture.since()));
         let replayed = capture.report().backend.is_none();
-        let inner = Inner { store, capture, ledger, started: Instant::now(), replayed };
+        let read = Mutex::default();
+        let inner = Inner { store, capture, ledger, read, started: Instant::now(), replayed };
         LocalSource { inner: Arc::new(inner) }
     }
 
@@ -68,13 +76,25 @@ impl LocalSource {
     }
 
     /// Samples the figures of the capture every second, which makes the books of windows exact to
-    /// a second. Runs until it is dropped.
+    /// a second, and has them written where records outlive the process. Runs until it is dropped.
     pub async fn keep_books(&self) {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            self.inner.sample();
+            let counters = self.inner.sample();
+            if self.inner.store.keeps_books() && !self.inner.replayed {
+                // It fails only if it panics, and then there is the next second.
+                let _ = self.look(move |inner| inner.write_books(counters)).await;
+            }
+        }
+    }
+
+    /// Has the last of the books written: capture has ended, and everything that it delivered is
+    /// stored.
+    pub fn close_books(&self) {
+        if self.inner.store.keeps_books() && !self.inner.replayed {
+            self.inner.close_books();
         }
     }
 
@@ -127,7 +147,37 @@ impl Inner {
         counters
     }
 
-    /// The books of a window; of the whole time of capture where it has no edges.
+    /// Writes what was read a second ago: the records of that time are in a file by now.
+    fn write_books(&self, counters: Counters) {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let (ended, now) = (self.ended(), Timestamp::now());
+        let Some((at, counters)) = read.replace((now, counters)) else { return };
+        let (at, ended) = match ended {
+            Some((stop, why)) if stop <= at => (stop, Some(format!("capture had stopped: {why}"))),
+            _ => (at, None),
+        };
+        self.store.note_books(&Noted { start: self.capture.since(), at, counters, ended });
+    }
+
+    fn close_books(&self) {
+        // Before the figures are read, which notes the end that was asked for.
+        let ended = self.ended();
+        let counters = self.sample();
+        let (at, ended) = match ended {
+            Some((at, why)) => (at, format!("capture had stopped: {why}")),
+            None => (Timestamp::now(), STOPPED.to_owned()),
+        };
+        let start = self.capture.since();
+        self.store.note_books(&Noted { start, at, counters, ended: Some(ended) });
+    }
+
+    /// When and why capture has stopped, if it has.
+    fn ended(&self) -> Option<(Timestamp, String)> {
+        let ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        ledger.stopped().cloned()
+    }
+
+    /// The books of a window; of all that there is to ask about where it has no edges.
     fn books(&self, since: Option<Timestamp>, until: Option<Timestamp>) -> Accounting {
         let mut books = match self.replayed {
             true => self.replayed_books(since, until),
@@ -139,7 +189,25 @@ impl Inner {
                 ledger.books(since, until, Timestamp::now(), &counters)
             }
         };
-        books.evicted = self.store.evicted_between(since, until.unwrap_or(Timestamp::MAX));
+        let (from, to) = (since.unwrap_or_else(|| self.begun()), until.unwrap_or(Timestamp::MAX));
+        books.evicted = self.store.evicted_between(from, to);
+        for times in self.store.unreadable() {
+            let (since, until) = (wide(times.min).max(from), wide(times.max).min(to));
+            if since <= until {
+                books.gaps.push(Gap { since, until, why: UNREADABLE.to_owned() });
+            }
+        }
+        books.complete &= books.evicted == 0 && books.gaps.is_empty();
+        books
+    }
+
+    /// The books since the start of capture.
+    fn books_of_capture(&self) -> Accounting {
+        if self.replayed {
+            return self.books(None, None);
+        }
+        let mut books = self.books(Some(self.capture.since()), None);
+        books.evicted = self.store.evicted_so_far();
         books.complete &= books.evicted == 0;
         books
     }
@@ -152,7 +220,10 @@ impl Inner {
             let filter = Filter { since, until, ..Filter::default() };
             let selection = Selection { filter, attempts_only: true, ..Selection::default() };
             let delivered = self.store.count(&selection)
-                + self.store.evicted_between(since, until.unwrap_or(Timestamp::MAX));
+                + self.store.evicted_between(
+                    since.unwrap_or(Timestamp::MIN),
+                    until.unwrap_or(Timestamp::MAX),
+                );
             counters.attempts = counters.attempts.saturating_sub(counters.delivered) + delivered;
             counters.delivered = delivered;
         }
@@ -327,7 +398,16 @@ impl Inner {
         let window = self.window(since, until);
         // What capture did not watch is no part of the time that a rate is over.
         let from = if self.replayed { window.since } else { window.since.max(self.begun()) };
-        let seconds = window.until.duration_since(from).as_secs_f64();
+        let accounting = self.books(since, until);
+        let watched = |gap: &Gap| {
+            let (since, until) = (gap.since.max(from), gap.until.min(window.until));
+            until.duration_since(since).as_secs_f64().max(0.0)
+        };
+        let unwatched: f64 = match self.replayed {
+            true => 0.0,
+            false => accounting.gaps.iter().map(watched).sum(),
+        };
+        let seconds = window.until.duration_since(from).as_secs_f64() - unwatched;
         let rate_per_second = if seconds > 0.0 { totals.attempts as f64 / seconds } else { 0.0 };
         let newest_outside_window = self.newest_if_none(totals.total, &selection);
         Summary {
@@ -340,7 +420,7 @@ impl Inner {
             rate_per_second,
             handshake: totals.handshake,
             window,
-            accounting: self.books(since, until),
+            accounting,
             newest_outside_window,
         }
     }
@@ -453,7 +533,7 @@ impl Inner {
             backend,
             features: report.features,
             store: self.store.status(),
-            accounting: self.books(None, None),
+            accounting: self.books_of_capture(),
             privileges: self.capture.privileges(),
         }
     }

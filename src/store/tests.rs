@@ -227,9 +227,9 @@ fn the_oldest_go_first_and_are_counted() {
     assert_eq!(store.get(refused(19_999, &curl).id), Some(refused(19_999, &curl)));
     assert_eq!(store.get(refused(0, &curl).id), None);
     assert_eq!(status.oldest, Some(micros(20_000 - status.records as i64)));
-    let late = store.evicted_between(Some(micros(19_000)), micros(30_000));
+    let late = store.evicted_between(micros(19_000), micros(30_000));
     assert_eq!(late, 0);
-    assert_eq!(store.evicted_between(Some(micros(0)), micros(30_000)), status.evicted);
+    assert_eq!(store.evicted_between(micros(0), micros(30_000)), status.evicted);
 }
 
 #[test]

@@ -321,6 +321,7 @@ pub fn incomplete(a: &Accounting, clock: &Clock) -> Option<String> {
             (a.lost.map_full, "lost in a full socket table"),
             (a.lost.slow_consumer, "lost by a slow reader"),
             (a.lost.undecodable, "undecodable"),
+            (a.lost.capture_ended, "not shown before an earlier capture ended"),
         ]);
         let (delivered, attempts) = (units::count(a.delivered), units::count(a.attempts));
         let lost = lost.join(", ");

@@ -38,6 +38,9 @@ pub(super) enum Name {
 const MAX_NUMBER: u64 = 900_000_000_000;
 /// Only there while it is tried whether the disk takes anything.
 const PROBE: &str = "probe.tmp";
+/// The books, and what is to take their place.
+const BOOKS: &str = "books";
+const UNFINISHED_BOOKS: &str = "books.tmp";
 
 impl Name {
     fn parse(name: &str) -> Option<Name> {
@@ -122,7 +125,17 @@ impl Directory {
         self.path.join(PROBE)
     }
 
-    /// The files that are of this program; see [`list`].
+    /// The books of the captures.
+    pub(super) fn books(&self) -> PathBuf {
+        self.path.join(BOOKS)
+    }
+
+    /// The same, until they are written.
+    pub(super) fn unfinished_books(&self) -> PathBuf {
+        self.path.join(UNFINISHED_BOOKS)
+    }
+
+    /// The files of records that are of this program; see [`list`].
     pub(super) fn list(&self) -> io::Result<Vec<(Name, PathBuf)>> {
         list(&self.path)
     }

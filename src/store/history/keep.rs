@@ -6,9 +6,11 @@ use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 
+use super::books::Books;
 use super::segment::Segment;
 use super::{Shared, lock};
 use crate::store::row::nanos;
+use crate::store::segment::Range;
 
 impl Shared {
     /// Lets go of what is too much, or too old.
@@ -41,11 +43,22 @@ impl Shared {
             // Another thread was quicker.
             return;
         }
+        let (times, records) = (segment.times(), segment.shown());
+        self.evicted.fetch_add(records, Ordering::Relaxed);
+        // Before it is gone, so that no answer lacks it unawares, be it one of the next process.
+        self.note_let_go(&mut lock(&self.books), times, records);
         if let Err(error) = fs::remove_file(&segment.path) {
             tracing::warn!("{}: cannot be removed: {error}", segment.path.display());
         }
-        let records = segment.shown();
-        self.evicted.fetch_add(records, Ordering::Relaxed);
-        lock(&self.evictions).add(segment.times(), records);
+    }
+
+    /// Notes records that no answer has any more.
+    pub(super) fn note_let_go(&self, books: &mut Books, times: Range<i64>, records: u64) {
+        let all = {
+            let mut evictions = lock(&self.evictions);
+            evictions.add(times, records);
+            evictions.all()
+        };
+        books.let_go(times, records, all);
     }
 }

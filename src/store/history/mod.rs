@@ -11,6 +11,7 @@
 //! and the row before it is hidden.
 
 mod block;
+mod books;
 mod check;
 mod columns;
 mod decode;
@@ -44,9 +45,11 @@ use std::time::{Duration, Instant};
 
 use crate::event::{Connection, ConnectionId};
 use crate::query::{HistoryStatus, Recovery};
-use crate::store::archive::{Archive, Group, Part};
+use crate::store::archive::{Archive, Group, Noted, Part};
 use crate::store::evictions::Evictions;
-use crate::store::segment::Segment as MemorySegment;
+use crate::store::ledger::Past;
+use crate::store::segment::{Range, Segment as MemorySegment};
+use books::Books;
 pub use check::HistoryReport;
 use directory::Directory;
 pub(in crate::store) use fields::{Fields, RemoteFields};
@@ -181,6 +184,9 @@ struct Shared {
     unwritten: AtomicU64,
     evicted: AtomicU64,
     evictions: Mutex<Evictions>,
+    books: Mutex<Books>,
+    /// What memory has let go of that is in no segment, and not in the books yet.
+    given_up: Mutex<Vec<(Range<i64>, u64)>>,
     recovery: Mutex<Recovery>,
 }
 
@@ -200,7 +206,11 @@ impl History {
         let directory = Directory::take(&options.directory)?;
         let found = recovery::recover(&directory)?;
         let first = found.next_number;
-        let shared = Arc::new(Shared::new(directory, options.clone(), found.segments));
+        let mut books = Books::open(&directory, options.max_age);
+        for damage in recovery::damage(&directory, &found) {
+            books.damaged(damage);
+        }
+        let shared = Arc::new(Shared::new(directory, options.clone(), found.segments, books));
         *lock(&shared.recovery) = found.recovery;
         shared.keep_limits();
         let spawn = |name: &str, run: fn(&Shared, u64)| {
@@ -227,7 +237,14 @@ impl History {
 }
 
 impl Shared {
-    fn new(directory: Directory, options: HistoryOptions, segments: Vec<Arc<Segment>>) -> Self {
+    fn new(
+        directory: Directory,
+        options: HistoryOptions,
+        segments: Vec<Arc<Segment>>,
+        books: Books,
+    ) -> Self {
+        let mut evictions = Evictions::default();
+        books.evicted().iter().for_each(|gone| evictions.add(gone.times, gone.records));
         let last = segments.iter().map(|s| s.facts.last).max().unwrap_or(0);
         let shared = Shared {
             directory,
@@ -252,7 +269,9 @@ impl Shared {
             journaled: AtomicU64::new(0),
             unwritten: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
-            evictions: Mutex::default(),
+            evictions: Mutex::new(evictions),
+            books: Mutex::new(books),
+            given_up: Mutex::default(),
             recovery: Mutex::default(),
         };
         for segment in &segments {
@@ -420,6 +439,35 @@ impl Archive for History {
 
     fn evicted_between(&self, since: jiff::Timestamp, until: jiff::Timestamp) -> u64 {
         lock(&self.shared.evictions).between(since, until)
+    }
+
+    fn count_given_up(&self, times: Range<i64>, records: u64) {
+        lock(&self.shared.evictions).add(times, records);
+        // Who takes records in waits for no disk: the next to note the books writes it.
+        lock(&self.shared.given_up).push((times, records));
+    }
+
+    fn unreadable(&self) -> Vec<Range<i64>> {
+        let segments = self.shared.segments();
+        let unreadable = segments.iter().filter(|segment| segment.is_unreadable());
+        unreadable.map(|segment| segment.times()).collect()
+    }
+
+    fn past(&self) -> Arc<Past> {
+        Arc::clone(lock(&self.shared.books).past())
+    }
+
+    fn note_books(&self, noted: &Noted) {
+        let shared = &self.shared;
+        let mut books = lock(&shared.books);
+        let given_up = std::mem::take(&mut *lock(&shared.given_up));
+        for (times, records) in given_up {
+            let all = lock(&shared.evictions).all();
+            books.let_go(times, records, all);
+        }
+        if !shared.is_behind() {
+            books.note(noted);
+        }
     }
 
     fn status(&self) -> HistoryStatus {

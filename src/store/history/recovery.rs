@@ -6,14 +6,17 @@ use std::sync::Arc;
 use std::{fs, io};
 
 use arrow_array::RecordBatch;
+use jiff::Timestamp;
 
 use super::decode::Decoder;
 use super::directory::{Directory, Name};
 use super::part::{find_held, find_versions};
 use super::segment::{self, Segment, SegmentError};
 use super::{HistoryError, Left, MAX_CHANGE, journal};
+use crate::accounting::Gap;
 use crate::event::{Connection, ConnectionId};
 use crate::query::Recovery;
+use crate::store::row::wide;
 
 /// Bytes of the largest journal that is read: far more than any that is written.
 const MAX_JOURNAL: u64 = 1 << 30;
@@ -230,6 +233,22 @@ fn hide_earlier(segments: &[Arc<Segment>]) {
             segment.hide(found.into_iter().map(|(_, row)| row));
         }
     }
+}
+
+/// Of what was set aside: the time that its records may be of. That is what came after the segment
+/// before it, until it was last written.
+pub(super) fn damage(directory: &Directory, found: &Found) -> Vec<Gap> {
+    let of_file = |name: &String| {
+        let file = fs::symlink_metadata(directory.path().join(name)).ok()?;
+        let until = Timestamp::try_from(file.modified().ok()?).ok()?;
+        let number: u64 = name.get(..12)?.parse().ok()?;
+        let earlier = found.segments.iter().filter(|segment| segment.number < number);
+        let since = earlier.map(|segment| wide(segment.facts.last_time)).max();
+        let since = since.unwrap_or(Timestamp::UNIX_EPOCH);
+        let why = format!("a file of history was damaged, and is set aside as {name}");
+        (since < until).then_some(Gap { since, until, why })
+    };
+    found.recovery.set_aside.iter().filter_map(of_file).collect()
 }
 
 fn report(directory: &Directory, segments: &[Arc<Segment>], recovery: &Recovery) {

@@ -51,6 +51,14 @@ impl Shared {
             .then(|| format!("{path}: the disk has taken nothing for {} s", since.as_secs()))
     }
 
+    /// Whether what came more than a second ago may not be in a file yet.
+    pub(super) fn is_behind(&self) -> bool {
+        let writing = *lock(&self.writing_since);
+        let since = [writing, lock(&self.queue).since];
+        let late = |since: &Instant| since.elapsed() >= Duration::from_secs(1);
+        self.is_failing() || since.iter().flatten().any(late)
+    }
+
     pub(super) fn is_failing(&self) -> bool {
         self.failing.load(Ordering::SeqCst)
     }

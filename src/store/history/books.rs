@@ -1,0 +1,397 @@
+//! The books of each capture, beside its records: without them nobody could say whether an answer
+//! about yesterday is complete.
+//!
+//! The file `books` has a line for each entry, the CRC-32 of its JSON in hexadecimal digits before
+//! it. Figures are written a second after they were read, when their records are in a file: whatever
+//! ends the process, the books of its last capture end before what may be missing.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::directory::Directory;
+use crate::accounting::{Counters, Gap};
+use crate::store::archive::Noted;
+use crate::store::evictions::Stretch;
+use crate::store::ledger::{Past, Run, Sample};
+use crate::store::row::{nanos, wide};
+use crate::store::segment::Range;
+
+/// How often figures are written that have changed.
+const CHANGED_EVERY: SignedDuration = SignedDuration::from_secs(10);
+/// How often it is written that they have not.
+const SAME_EVERY: SignedDuration = SignedDuration::from_secs(60);
+/// A file that has grown by so much is written anew, with fewer samples of what is long ago.
+const GROWTH: u64 = 1 << 20;
+/// Samples that are kept in all.
+const SAMPLES: usize = 10_000;
+/// The largest file that is read: far more than any that is written.
+const MAX_FILE: u64 = 64 << 20;
+/// Why a capture ended that did not say so.
+const UNNOTICED: &str = "the server had ended without notice";
+const DAMAGED: &str = "the books of this time are damaged";
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Entry {
+    /// A capture began: all figures are zero.
+    Started { at: Timestamp },
+    /// Figures of the capture that began last.
+    Figures { at: Timestamp, counters: Counters },
+    /// They have not changed until then.
+    Same { at: Timestamp },
+    /// Nothing was watched after the last figures.
+    Ended { why: String },
+    /// Records that were let go, and the times of their attempts.
+    Evicted { since: Timestamp, until: Timestamp, records: u64 },
+    /// Records of this time may have been lost.
+    Damaged { gap: Gap },
+}
+
+/// The file.
+#[derive(Debug)]
+pub(super) struct Books {
+    path: PathBuf,
+    unfinished: PathBuf,
+    /// None where it cannot be written.
+    file: Option<File>,
+    bytes: u64,
+    bytes_when_new: u64,
+    max_age: Option<Duration>,
+    past: Arc<Past>,
+    evicted: Vec<Stretch>,
+    /// The capture of this process, once it has begun.
+    current: Option<Run>,
+    written: Timestamp,
+    /// What the disk said last; told once.
+    trouble: Option<String>,
+}
+
+impl Books {
+    /// Reads what there is. What it says of evictions is for whoever keeps those.
+    pub(super) fn open(directory: &Directory, max_age: Option<Duration>) -> Self {
+        let path = directory.books();
+        let contents = read(&path).unwrap_or_else(|error| {
+            tracing::error!("{}: {error}; the time before is a gap", path.display());
+            Contents::default()
+        });
+        let mut books = Books {
+            path,
+            unfinished: directory.unfinished_books(),
+            file: None,
+            bytes: 0,
+            bytes_when_new: 0,
+            max_age,
+            past: Arc::new(contents.past),
+            evicted: contents.evicted,
+            current: None,
+            written: Timestamp::MIN,
+            trouble: None,
+        };
+        books.write_anew(Timestamp::now());
+        books
+    }
+
+    pub(super) fn past(&self) -> &Arc<Past> {
+        &self.past
+    }
+
+    pub(super) fn evicted(&self) -> &[Stretch] {
+        &self.evicted
+    }
+
+    /// Notes that files were found damaged at the start, so that records of this time are lost.
+    pub(super) fn damaged(&mut self, gap: Gap) {
+        let mut past = Past { runs: self.past.runs.clone(), damage: self.past.damage.clone() };
+        past.damage.push(gap.clone());
+        self.past = Arc::new(past);
+        self.write(&[Entry::Damaged { gap }]);
+    }
+
+    /// Notes records that were let go. All that are known are given, too, since the file may be
+    /// written anew.
+    pub(super) fn let_go(&mut self, times: Range<i64>, records: u64, all: Vec<Stretch>) {
+        self.evicted = all;
+        let (since, until) = (wide(times.min), wide(times.max));
+        self.write(&[Entry::Evicted { since, until, records }]);
+    }
+
+    /// Notes figures of which all records are safe.
+    pub(super) fn note(&mut self, noted: &Noted) {
+        if self.current.as_ref().is_some_and(|run| run.why != UNNOTICED) {
+            // It has ended.
+            return;
+        }
+        let begins = self.current.is_none();
+        let zero = |at| Sample { first: at, last: at, counters: Counters::default() };
+        let run = self.current.get_or_insert_with(|| Run {
+            start: noted.start,
+            samples: vec![zero(noted.start)],
+            why: UNNOTICED.to_owned(),
+        });
+        let Some(last) = run.samples.last_mut() else { return };
+        let at = noted.at.max(last.last);
+        let changed = last.counters != noted.counters;
+        let urgent = incomplete(&last.counters) != incomplete(&noted.counters);
+        let age = at.duration_since(self.written.min(at));
+        let due = if changed { age >= CHANGED_EVERY || urgent } else { age >= SAME_EVERY };
+        if !(begins || due || noted.ended.is_some()) {
+            return;
+        }
+        let mut entries = Vec::new();
+        if begins {
+            entries.push(Entry::Started { at: run.start });
+        }
+        if changed {
+            run.samples.push(Sample { first: at, last: at, counters: noted.counters });
+            entries.push(Entry::Figures { at, counters: noted.counters });
+        } else {
+            last.last = at;
+            entries.push(Entry::Same { at });
+        }
+        if let Some(why) = &noted.ended {
+            run.why.clone_from(why);
+            entries.push(Entry::Ended { why: why.clone() });
+        }
+        self.written = at;
+        self.write(&entries);
+    }
+
+    fn write(&mut self, entries: &[Entry]) {
+        if self.file.is_none() || self.bytes > self.bytes_when_new + GROWTH {
+            // With what is to be written, which is in memory.
+            return self.write_anew(Timestamp::now());
+        }
+        let text: String = entries.iter().filter_map(line).collect();
+        let Some(file) = &mut self.file else { return };
+        match file.write_all(text.as_bytes()) {
+            Ok(()) => self.bytes += text.len() as u64,
+            Err(error) => {
+                // It may have a part of a line: what comes next is written to another file.
+                self.file = None;
+                self.tell(&error);
+            }
+        }
+    }
+
+    /// Writes all of it to another file, which takes its place.
+    fn write_anew(&mut self, now: Timestamp) {
+        let oldest = self.max_age.and_then(|age| now.checked_sub(age).ok());
+        let text = self.text(oldest, now);
+        match self.replace(&text) {
+            Ok(file) => {
+                self.file = Some(file);
+                self.bytes = text.len() as u64;
+                self.bytes_when_new = self.bytes;
+                if self.trouble.take().is_some() {
+                    tracing::info!("{}: the books go on", self.path.display());
+                }
+            }
+            Err(error) => self.tell(&error),
+        }
+    }
+
+    fn replace(&self, text: &str) -> io::Result<File> {
+        // What an earlier try left, whoever it belongs to now.
+        match fs::remove_file(&self.unfinished) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut options = OpenOptions::new();
+        let mut file = options.append(true).create_new(true).mode(0o600).open(&self.unfinished)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&self.unfinished, &self.path)?;
+        Ok(file)
+    }
+
+    fn tell(&mut self, error: &io::Error) {
+        let path = self.path.display();
+        if self.trouble.replace(error.to_string()).is_none() {
+            tracing::error!("{path}: the books cannot be kept, history goes on: {error}");
+        }
+    }
+
+    /// The whole of it, in fewer samples the longer ago they are; what is older than this goes.
+    fn text(&mut self, oldest: Option<Timestamp>, now: Timestamp) -> String {
+        let mut past = Past { runs: self.past.runs.clone(), damage: self.past.damage.clone() };
+        if let Some(oldest) = oldest {
+            past.runs.retain(|run| run.end() >= oldest);
+            past.damage.retain(|gap| gap.until >= oldest);
+            self.evicted.retain(|stretch| stretch.times.max >= nanos(oldest));
+        }
+        thin(&mut past.runs, self.current.as_mut(), now);
+        let mut text = String::new();
+        for run in &past.runs {
+            add_run(&mut text, run, true);
+        }
+        if let Some(run) = &self.current {
+            add_run(&mut text, run, run.why != UNNOTICED);
+        }
+        for gap in &past.damage {
+            text.extend(line(&Entry::Damaged { gap: gap.clone() }));
+        }
+        for Stretch { times, records } in &self.evicted {
+            let (since, until) = (wide(times.min), wide(times.max));
+            text.extend(line(&Entry::Evicted { since, until, records: *records }));
+        }
+        text
+    }
+}
+
+/// What makes an answer incomplete.
+fn incomplete(counters: &Counters) -> (u64, u64, u64) {
+    (counters.lost.total(), counters.updates_lost, counters.missed)
+}
+
+fn add_run(text: &mut String, run: &Run, ended: bool) {
+    text.extend(line(&Entry::Started { at: run.start }));
+    for sample in &run.samples {
+        text.extend(line(&Entry::Figures { at: sample.first, counters: sample.counters }));
+        if sample.last > sample.first {
+            text.extend(line(&Entry::Same { at: sample.last }));
+        }
+    }
+    if ended {
+        text.extend(line(&Entry::Ended { why: run.why.clone() }));
+    }
+}
+
+/// Leaves out samples: the longer ago, the more. The first and the last of a capture stay, and the
+/// figures are running totals, so that nothing is lost but the moment at which something was counted.
+fn thin(runs: &mut Vec<Run>, mut current: Option<&mut Run>, now: Timestamp) {
+    let mut part = 100.0;
+    loop {
+        for run in runs.iter_mut().chain(current.as_deref_mut()) {
+            thin_run(run, now, part);
+        }
+        let of_now = current.as_ref().map_or(0, |run| run.samples.len());
+        let samples: usize = runs.iter().map(|run| run.samples.len()).sum();
+        if samples + of_now <= SAMPLES {
+            return;
+        }
+        if part > 1.0 {
+            part /= 2.0;
+        } else if runs.is_empty() {
+            return;
+        } else {
+            runs.drain(..runs.len().div_ceil(4));
+        }
+    }
+}
+
+fn thin_run(run: &mut Run, now: Timestamp, part: f64) {
+    let Some(last) = run.samples.last().copied() else { return };
+    let mut kept: Option<Timestamp> = None;
+    run.samples.retain(|sample| {
+        let age = now.duration_since(sample.first).as_secs_f64();
+        let step = (age / part).max(CHANGED_EVERY.as_secs_f64());
+        let far = kept.is_none_or(|kept| sample.first.duration_since(kept).as_secs_f64() >= step);
+        let keep = far || *sample == last;
+        if keep {
+            kept = Some(sample.first);
+        }
+        keep
+    });
+}
+
+/// An entry as it is written. Nothing in an entry can fail to become JSON.
+fn line(entry: &Entry) -> Option<String> {
+    let json = serde_json::to_string(entry).ok()?;
+    Some(format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())))
+}
+
+/// The entry of a line, if that is as it was written.
+fn parse(line: &[u8]) -> Option<Entry> {
+    let (crc, json) = line.split_at_checked(9)?;
+    let (crc, space) = crc.split_at(8);
+    let crc = u32::from_str_radix(std::str::from_utf8(crc).ok()?, 16).ok()?;
+    let whole = space == b" " && crc == crc32fast::hash(json);
+    whole.then(|| serde_json::from_slice(json).ok()).flatten()
+}
+
+#[derive(Debug, Default)]
+struct Contents {
+    past: Past,
+    evicted: Vec<Stretch>,
+}
+
+fn read(path: &Path) -> io::Result<Contents> {
+    let bytes = match fs::metadata(path) {
+        Ok(file) if !file.is_file() => return Err(io::Error::other("it is no regular file")),
+        Ok(file) if file.len() > MAX_FILE => {
+            return Err(io::Error::other("it is larger than any that is written"));
+        }
+        Ok(_) => fs::read(path)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    Ok(understand(&bytes))
+}
+
+/// What the lines say. After the last one there may be a part of another, which was being written
+/// when the process ended; any other that is not as it was written makes the time before a gap.
+fn understand(bytes: &[u8]) -> Contents {
+    let mut contents = Contents::default();
+    let mut damaged = false;
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        let Some(line) = line.strip_suffix(b"\n") else { break };
+        match parse(line) {
+            Some(entry) => contents.add(entry),
+            None => damaged = true,
+        }
+    }
+    let Past { runs, damage } = &mut contents.past;
+    runs.retain(|run| !run.samples.is_empty());
+    if damaged && let (Some(first), Some(last)) = (runs.first(), runs.last()) {
+        damage.push(Gap { since: first.start, until: last.end(), why: DAMAGED.to_owned() });
+    }
+    contents
+}
+
+impl Contents {
+    fn add(&mut self, entry: Entry) {
+        let runs = &mut self.past.runs;
+        match entry {
+            Entry::Started { at } => {
+                // The clock may have been set back between two captures, or within one.
+                let at = runs.last().map_or(at, |run| at.max(run.end()));
+                let zero = Sample { first: at, last: at, counters: Counters::default() };
+                runs.push(Run { start: at, samples: vec![zero], why: UNNOTICED.to_owned() });
+            }
+            Entry::Figures { at, counters } => {
+                if let Some(run) = runs.last_mut() {
+                    let at = at.max(run.end());
+                    match run.samples.last_mut() {
+                        Some(last) if last.counters == counters => last.last = at,
+                        _ => run.samples.push(Sample { first: at, last: at, counters }),
+                    }
+                }
+            }
+            Entry::Same { at } => {
+                if let Some(last) = runs.last_mut().and_then(|run| run.samples.last_mut()) {
+                    last.last = at.max(last.last);
+                }
+            }
+            Entry::Ended { why } => {
+                if let Some(run) = runs.last_mut() {
+                    run.why = why;
+                }
+            }
+            Entry::Evicted { since, until, records } => {
+                let times = Range { min: nanos(since), max: nanos(until) };
+                self.evicted.push(Stretch { times, records });
+            }
+            Entry::Damaged { gap } => self.past.damage.push(gap),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

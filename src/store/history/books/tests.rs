@@ -1,0 +1,230 @@
+use super::*;
+use crate::accounting::Lost;
+
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("netspy-books-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        Place(path)
+    }
+
+    /// As a process does that begins.
+    fn open(&self) -> Books {
+        Books::open(&Directory::take(&self.0).unwrap(), None)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("books")
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(self.file()).unwrap()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_700_000_000 + second).unwrap()
+}
+
+fn noted(start: i64, second: i64, attempts: u64) -> Noted {
+    let counters = Counters { attempts, delivered: attempts, ..Counters::default() };
+    Noted { start: at(start), at: at(second), counters, ended: None }
+}
+
+fn ended(noted: Noted, why: &str) -> Noted {
+    Noted { ended: Some(why.to_owned()), ..noted }
+}
+
+/// Attempts at the end of each capture, when it began and ended, and why.
+fn runs(past: &Past) -> Vec<(u64, i64, i64, &str)> {
+    let second = |time: Timestamp| time.as_second() - at(0).as_second();
+    let run = |run: &'_ Run| {
+        let attempts = run.samples.last().unwrap().counters.attempts;
+        (attempts, second(run.start), second(run.end()))
+    };
+    let runs = past.runs.iter();
+    runs.map(|r| (run(r), r.why.as_str())).map(|((a, s, e), why)| (a, s, e, why)).collect()
+}
+
+#[test]
+fn a_capture_that_ends_in_order_is_known_with_its_figures_and_its_end() {
+    let place = Place::new("order");
+    let mut books = place.open();
+    books.note(&noted(0, 1, 10));
+    books.note(&ended(noted(0, 100, 70), "stopped"));
+    drop(books);
+    let mut books = place.open();
+    assert_eq!(runs(books.past()), [(70, 0, 100, "stopped")]);
+    books.note(&ended(noted(200, 300, 5), "stopped"));
+    drop(books);
+    // Whoever reads it writes it anew: nothing changes by that.
+    for _ in 0..3 {
+        assert_eq!(runs(place.open().past()), [(70, 0, 100, "stopped"), (5, 200, 300, "stopped")]);
+    }
+}
+
+#[test]
+fn a_capture_that_ends_at_any_byte_is_known_until_what_was_written_last() {
+    let place = Place::new("torn");
+    let mut books = place.open();
+    for n in 0..20 {
+        books.note(&noted(0, n * 10, n as u64 * 3));
+    }
+    drop(books);
+    let whole = fs::read(place.file()).unwrap();
+    for length in 0..whole.len() {
+        let past = understand(&whole[..length]).past;
+        assert!(past.damage.is_empty());
+        for (attempts, start, end, why) in runs(&past) {
+            assert_eq!((attempts as i64 * 10, start, why), (end * 3, 0, UNNOTICED), "{length}");
+        }
+    }
+    fs::write(place.file(), &whole[..whole.len() - 20]).unwrap();
+    let mut books = place.open();
+    assert_eq!(runs(books.past()), [(54, 0, 180, UNNOTICED)]);
+    books.note(&ended(noted(300, 310, 1), "stopped"));
+    drop(books);
+    let runs_after = [(54, 0, 180, UNNOTICED), (1, 300, 310, "stopped")];
+    assert_eq!(runs(place.open().past()), runs_after);
+}
+
+#[test]
+fn a_damaged_line_makes_the_time_before_a_gap() {
+    let place = Place::new("damaged");
+    let mut books = place.open();
+    books.note(&noted(0, 1, 10));
+    books.note(&ended(noted(0, 100, 70), "stopped"));
+    drop(books);
+    let damaged = place.text().replacen("\"attempts\":10", "\"attempts\":11", 1);
+    fs::write(place.file(), damaged).unwrap();
+    for _ in 0..2 {
+        let books = place.open();
+        let gap = Gap { since: at(0), until: at(100), why: DAMAGED.to_owned() };
+        assert_eq!(
+            (runs(books.past()), &books.past().damage),
+            (vec![(70, 0, 100, "stopped")], &vec![gap])
+        );
+    }
+    fs::write(place.file(), [0xff; 1_000]).unwrap();
+    assert!(runs(place.open().past()).is_empty());
+}
+
+#[test]
+fn a_loss_is_written_at_once_and_what_does_not_change_once_a_minute() {
+    let place = Place::new("pace");
+    let mut books = place.open();
+    books.note(&noted(0, 1, 10));
+    let lines = |place: &Place| place.text().lines().count();
+    let before = lines(&place);
+    books.note(&noted(0, 2, 11));
+    books.note(&noted(0, 3, 12));
+    assert_eq!(lines(&place), before);
+    let mut lossy = noted(0, 4, 13);
+    lossy.counters.lost = Lost { ring_full: 1, ..Lost::default() };
+    books.note(&lossy);
+    assert_eq!(lines(&place), before + 1);
+    for second in 5..=125 {
+        let same = Noted { at: at(second), ..lossy.clone() };
+        books.note(&same);
+    }
+    assert_eq!(lines(&place), before + 3);
+    drop(books);
+    assert_eq!(runs(place.open().past()), [(13, 0, 124, UNNOTICED)]);
+}
+
+#[test]
+fn a_year_of_figures_stays_small_and_exact_in_its_sums() {
+    let place = Place::new("year");
+    let mut books = place.open();
+    let minutes = 365 * 24 * 60;
+    let start = Timestamp::now().checked_sub(SignedDuration::from_mins(minutes)).unwrap();
+    for minute in 1..=minutes {
+        let at = start.checked_add(SignedDuration::from_mins(minute)).unwrap();
+        books.note(&Noted { start, at, ..noted(0, 0, minute as u64) });
+    }
+    drop(books);
+    let books = place.open();
+    let run = &books.past().runs[0];
+    assert_eq!(run.samples.last().unwrap().counters.attempts, minutes as u64);
+    assert!(run.samples.len() <= SAMPLES, "{}", run.samples.len());
+    assert!(place.text().len() < 4 << 20, "{}", place.text().len());
+    // The last hour in steps of no more than a minute.
+    let recent = run.samples.iter().rev().take(60).map(|sample| sample.first);
+    let steps: Vec<_> = recent.collect();
+    let longest = steps.windows(2).map(|pair| pair[0].duration_since(pair[1]).as_secs()).max();
+    assert!(longest.unwrap() <= 60, "{longest:?}");
+}
+
+#[test]
+fn a_server_that_begins_again_and_again_does_not_fill_the_disk() {
+    let place = Place::new("again");
+    drop(place.open());
+    let mut text = String::new();
+    for n in 0..20_000 {
+        add_run(
+            &mut text,
+            &Run {
+                start: at(n * 10),
+                samples: vec![
+                    Sample { first: at(n * 10), last: at(n * 10), counters: Counters::default() },
+                    Sample {
+                        first: at(n * 10 + 5),
+                        last: at(n * 10 + 5),
+                        counters: noted(0, 0, 1).counters,
+                    },
+                ],
+                why: "stopped".to_owned(),
+            },
+            true,
+        );
+    }
+    fs::write(place.file(), text).unwrap();
+    drop(place.open());
+    let books = place.open();
+    let runs = runs(books.past());
+    assert!((1_000..=SAMPLES).contains(&runs.len()), "{}", runs.len());
+    assert_eq!(runs.last().unwrap(), &(1, 199_990, 199_995, "stopped"));
+}
+
+#[test]
+fn what_was_let_go_or_damaged_is_remembered() {
+    let place = Place::new("let-go");
+    let mut books = place.open();
+    books.note(&noted(0, 1, 10));
+    let times = Range { min: nanos(at(0)), max: nanos(at(1)) };
+    books.let_go(times, 7, vec![Stretch { times, records: 7 }]);
+    let gap = Gap { since: at(2), until: at(3), why: "set aside".to_owned() };
+    books.damaged(gap.clone());
+    drop(books);
+    for _ in 0..2 {
+        let books = place.open();
+        let evicted: Vec<_> = books.evicted().iter().map(|e| (e.times.min, e.records)).collect();
+        assert_eq!((evicted, &books.past().damage), (vec![(times.min, 7)], &vec![gap.clone()]));
+    }
+}
+
+#[test]
+fn books_that_cannot_be_written_do_no_harm_and_go_on_when_they_can() {
+    let place = Place::new("refused");
+    let mut books = place.open();
+    books.note(&noted(0, 1, 10));
+    fs::remove_file(place.file()).unwrap();
+    fs::create_dir(place.file()).unwrap();
+    fs::write(place.file().join("x"), "").unwrap();
+    books.file = None;
+    books.note(&noted(0, 100, 20));
+    assert!(books.trouble.is_some());
+    fs::remove_dir_all(place.file()).unwrap();
+    books.note(&noted(0, 200, 30));
+    assert!(books.trouble.is_none());
+    drop(books);
+    assert_eq!(runs(place.open().past()), [(30, 0, 200, UNNOTICED)]);
+}
