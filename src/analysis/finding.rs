@@ -24,6 +24,10 @@ pub enum Kind {
     PortScan,
     /// Very many attempts of one process within ten seconds.
     ConnectionStorm,
+    /// One process tries one public address again and again at equal intervals.
+    Beaconing,
+    /// A program that serves one purpose talks to a port that belongs to another.
+    UnusualPort,
     /// Connections to a port whose registered service does not encrypt.
     ClearTextService,
 }

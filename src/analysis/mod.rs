@@ -5,6 +5,7 @@
 //! Texts here are fixed words and figures. What somebody on the host may have chosen, such as the
 //! name of a process, stands in the subject alone.
 
+mod beats;
 mod finding;
 mod records;
 mod rules;

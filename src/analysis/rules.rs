@@ -30,6 +30,35 @@ const CLEAR_TEXT: [(u16, &str); 9] = [
     (514, "rsh or syslog"),
 ];
 
+/// Ports of services that are asked at equal intervals by their nature: DNS, NTP, DNS over TLS.
+const PERIODIC: [u16; 3] = [53, 123, 853];
+
+/// Programs that serve one purpose, by the names of their processes; their ports; what they speak.
+const PURPOSES: [(&[&str], &[u16], &str); 6] = [
+    (&["ssh", "scp", "sftp", "autossh"], &[22], "SSH"),
+    (&["chronyd", "ntpd", "ntpdate", "systemd-timesyn"], &[123, 4460], "NTP"),
+    (&["systemd-resolve", "unbound", "named", "dnsmasq"], &[53, 443, 853], "DNS"),
+    (&["smtp", "sendmail", "msmtp"], &[25, 465, 587], "SMTP"),
+    (&["rsync"], &[873], "rsync"),
+    (&["telnet"], &[23], "Telnet"),
+];
+
+/// Whether an address is one of the internet's, rather than of this host or its networks.
+fn is_public(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            // RFC 6598: addresses of a provider's own network.
+            let shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;
+            let own = ip.is_loopback() || ip.is_private() || ip.is_link_local() || shared;
+            !(own || ip.is_multicast() || ip.is_broadcast() || ip.is_unspecified())
+        }
+        IpAddr::V6(ip) => {
+            let own = ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local();
+            !(own || ip.is_multicast() || ip.is_unspecified())
+        }
+    }
+}
+
 /// A finding's figures.
 fn figures<const N: usize>(pairs: [(&str, u64); N]) -> BTreeMap<String, u64> {
     pairs.map(|(name, figure)| (name.to_owned(), figure)).into()
@@ -46,6 +75,8 @@ impl Tally {
             found.extend(repeated_failures(&subject, flow));
             found.extend(stuck(&subject, flow));
             found.extend(drop_reason(&subject, flow));
+            found.extend(beaconing(&subject, flow));
+            found.extend(unusual_port(&subject, flow));
             found.extend(clear_text(&subject, flow));
         }
         self.scans(&name, &mut found);
@@ -194,6 +225,55 @@ fn drop_reason(subject: &Subject, flow: &Flow) -> Option<Finding> {
                    drops of this remote for the rest"
                 .to_owned(),
         }
+    })
+}
+
+fn beaconing(subject: &Subject, flow: &Flow) -> Option<Finding> {
+    if !subject.remote.is_some_and(is_public) || PERIODIC.contains(&subject.port?) {
+        return None;
+    }
+    let rhythm = flow.beats.rhythm()?;
+    let (beats, percent) = (rhythm.beats, rhythm.regular_percent);
+    let seconds = rhythm.interval_ns as f64 / 1e9;
+    let milliseconds = u64::try_from(rhythm.interval_ns / 1_000_000).unwrap_or(0);
+    Some(Finding {
+        kind: Kind::Beaconing,
+        severity: Severity::Warning,
+        subject: subject.clone(),
+        evidence: flow.beats.marks().evidence(figures([
+            ("beats", beats),
+            ("interval_ms", milliseconds),
+            ("regular_percent", percent),
+        ])),
+        why: format!(
+            "{beats} attempts in a row, {seconds:.1} s apart: {percent} % of the intervals are within \
+             a tenth of that"
+        ),
+        next: "Find out what the program is and who runs it: update checks, monitoring agents and \
+               timers do this, and so does what waits for orders from outside"
+            .to_owned(),
+    })
+}
+
+fn unusual_port(subject: &Subject, flow: &Flow) -> Option<Finding> {
+    let (port, process) = (subject.port?, subject.process.as_deref()?);
+    let remote = subject.remote.filter(|ip| !ip.is_loopback())?;
+    let (_, usual, what) = PURPOSES.iter().find(|(names, ..)| names.contains(&process))?;
+    if usual.contains(&port) || flow.established.count == 0 {
+        return None;
+    }
+    let usual: Vec<_> = usual.iter().map(u16::to_string).collect();
+    let usual = usual.join(" or ");
+    Some(Finding {
+        kind: Kind::UnusualPort,
+        severity: Severity::Info,
+        subject: Subject { remote: Some(remote), ..subject.clone() },
+        evidence: flow.established.evidence(figures([("established", flow.established.count)])),
+        why: format!("{process} speaks {what}, whose port is {usual}"),
+        next:
+            "See whether the service was moved to this port on purpose, and whether the program is \
+               what its name says: the executable of its records tells"
+                .to_owned(),
     })
 }
 

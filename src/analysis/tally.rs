@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::beats::Beats;
 use super::finding::Evidence;
 use crate::event::{ConnectionId, Outcome};
 
@@ -93,6 +94,7 @@ pub(super) struct Flow {
     pub(super) by_outcome: BTreeMap<Outcome, u64>,
     pub(super) stuck: Marks,
     pub(super) established: Marks,
+    pub(super) beats: Beats,
     /// Attempts that failed and had packets dropped.
     pub(super) dropped: Marks,
     pub(super) reasons: BTreeMap<String, u64>,
@@ -167,6 +169,7 @@ impl Flow {
     fn add(&mut self, seen: &Seen<'_>, now_ns: i64) -> bool {
         self.attempts += 1;
         let (time, id) = (seen.time_ns, seen.id);
+        self.beats.add(time, id);
         match seen.outcome {
             Outcome::InProgress if now_ns.saturating_sub(time) > STUCK_NS => {
                 self.stuck.add(time, id)

@@ -165,3 +165,75 @@ fn what_has_no_ports_is_no_scan() {
     });
     assert_eq!(kinds(pings), []);
 }
+
+const PUBLIC: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7));
+
+/// An attempt at a public address this many milliseconds after the start.
+fn at(ms: i64) -> Seen<'static> {
+    let n = ms as u64;
+    Seen { remote: PUBLIC, time_ns: START + ms * 1_000_000, ..seen(n, Outcome::Established) }
+}
+
+fn beacons(all: impl IntoIterator<Item = Seen<'static>>) -> bool {
+    kinds(all).contains(&Kind::Beaconing)
+}
+
+#[test]
+fn equal_intervals_are_beaconing_from_ten_beats_in_whatever_order_they_are_seen() {
+    let beats = |n: i64| (0..n).map(|n| at(n * 60_000));
+    assert!(!beacons(beats(9)));
+    assert!(beacons(beats(10)));
+    assert!(beacons(beats(200)));
+    let mut mixed: Vec<_> = beats(200).collect();
+    mixed.sort_by_key(|seen| seen.time_ns.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64));
+    assert!(beacons(mixed));
+    let found = tally(beats(12)).findings();
+    let finding = found.iter().find(|finding| finding.kind == Kind::Beaconing).unwrap();
+    assert_eq!(finding.evidence.figures["beats"], 12);
+    assert_eq!(finding.evidence.figures["interval_ms"], 60_000);
+    assert_eq!(finding.evidence.figures["regular_percent"], 100);
+}
+
+#[test]
+fn a_tenth_of_jitter_and_several_connections_of_one_beat_do_not_hide_a_rhythm() {
+    // Within +/- 4 % of the place of each beat, so that intervals differ by up to 8 %.
+    let jitter = |n: i64| (n * 7_919 % 4_800) - 2_400;
+    assert!(beacons((0..20).map(|n| at(n * 60_000 + jitter(n)))));
+    assert!(beacons((0..20).flat_map(|n| [at(n * 60_000), at(n * 60_000 + 300)])));
+}
+
+#[test]
+fn what_people_and_busy_programs_do_is_no_beaconing() {
+    // Intervals from seconds to minutes, as of somebody who reads pages.
+    let wild = |n: i64| n * n * 3_000 + (n * 7_919 % 40_000);
+    assert!(!beacons((0..60).map(|n| at(wild(n)))));
+    // A program that works without a pause.
+    assert!(!beacons((0..500).map(|n| at(n * 1_500))));
+    let elsewhere = |remote: [u8; 4]| {
+        let remote = IpAddr::from(remote);
+        (0..20).map(move |n| Seen { remote, ..at(n * 60_000) })
+    };
+    for own in [[127, 0, 0, 1], [10, 1, 2, 3], [192, 168, 1, 1], [169, 254, 1, 1], [100, 64, 0, 1]]
+    {
+        assert!(!beacons(elsewhere(own)), "{own:?}");
+    }
+    assert!(!beacons((0..20).map(|n| Seen { port: Some(123), ..at(n * 60_000) })));
+}
+
+#[test]
+fn a_program_of_one_purpose_at_another_port_is_told_once_it_has_got_through() {
+    let of = |process, port, outcome| Seen {
+        process: Some(process),
+        port: Some(port),
+        remote: PUBLIC,
+        ..seen(1, outcome)
+    };
+    let told = |seen| kinds([seen]).contains(&Kind::UnusualPort);
+    assert!(told(of("ssh", 2_222, Outcome::Established)));
+    assert!(!told(of("ssh", 22, Outcome::Established)));
+    assert!(!told(of("ssh", 2_222, Outcome::Refused)));
+    assert!(!told(of("curl", 2_222, Outcome::Established)));
+    let here =
+        Seen { remote: IpAddr::from([127, 0, 0, 1]), ..of("ssh", 2_222, Outcome::Established) };
+    assert!(!told(here));
+}
