@@ -31,6 +31,7 @@ impl Lost {
         self.ring_full + self.map_full + self.slow_consumer + self.undecodable + self.capture_ended
     }
 
+    #[cfg(feature = "store")]
     fn add(&mut self, other: &Lost) {
         self.ring_full += other.ring_full;
         self.map_full += other.map_full;
@@ -184,6 +185,7 @@ impl Accounting {
     }
 
     /// The books of a capture that is over: nothing is pending there any more.
+    #[cfg(feature = "store")]
     pub(crate) fn ended(mut self) -> Self {
         self.lost.capture_ended += std::mem::take(&mut self.pending);
         self.complete &= self.lost.capture_ended == 0;
@@ -191,6 +193,7 @@ impl Accounting {
     }
 
     /// Adds what another capture saw in the same window.
+    #[cfg(feature = "store")]
     pub(crate) fn add(&mut self, other: Accounting) {
         self.attempts += other.attempts;
         self.delivered += other.delivered;
