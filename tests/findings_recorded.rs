@@ -26,7 +26,7 @@ async fn findings(recording: &str) -> Vec<String> {
         let subject = &finding.subject;
         for id in &finding.evidence.records {
             let record = source.get(*id).await.unwrap().unwrap();
-            let process = record.process.map(|process| process.comm);
+            let process = record.process.map(|process| process.comm.clone());
             assert_eq!(process, subject.process, "{finding:?}");
         }
         let kind = serde_json::to_value(finding.kind).unwrap();

@@ -246,7 +246,8 @@ pub fn unix_connection(n: u32, comm: &str) -> Value {
 pub fn accounting(complete: bool) -> Value {
     let lost = if complete { 0 } else { 3 };
     json!({"attempts": 10 + lost, "delivered": 10, "filtered": 0,
-        "lost": {"ring_full": lost, "map_full": 0, "slow_consumer": 0, "undecodable": 0},
+        "lost": {"ring_full": lost, "map_full": 0, "slow_consumer": 0, "undecodable": 0,
+                  "capture_ended": 0},
         "pending": 0, "updates_lost": 0, "missed": 0, "evicted": 0, "gaps": [],
         "since": "2026-01-31T09:00:00.000000000Z", "until": "2026-01-31T10:00:00.000000000Z", "complete": complete})
 }
