@@ -5,6 +5,8 @@
 //! segment goes as a whole. Each segment has its own lock, held for as long as one batch or one
 //! look through the segment takes.
 
+// Only history is one.
+#[cfg_attr(not(feature = "history"), allow(dead_code))]
 mod archive;
 mod cursor;
 mod dictionary;
@@ -469,6 +471,7 @@ impl Store {
 }
 
 /// Stores what a stream of drops yields, on a thread that ends with the stream.
+#[cfg_attr(not(any(feature = "server", feature = "cli")), allow(dead_code))]
 pub(crate) fn store_drops(
     mut stream: DropStream,
     store: &Arc<Store>,

@@ -78,6 +78,7 @@ enum Place<'a> {
     Row(&'a Row, &'a Tables),
     /// A record that does not fit a row, with the time that it is found under.
     Whole(&'a Row, &'a Connection),
+    #[cfg_attr(not(feature = "history"), allow(dead_code))]
     Column(&'a dyn Columnar, usize),
 }
 
@@ -123,6 +124,7 @@ impl<'a> View<'a> {
     }
 
     /// The `row`-th record of these columns.
+    #[cfg_attr(not(feature = "history"), allow(dead_code))]
     pub(super) fn of_column(columns: &'a dyn Columnar, row: usize) -> Self {
         View(Place::Column(columns, row))
     }
