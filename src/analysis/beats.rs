@@ -49,7 +49,7 @@ impl Beats {
     pub(super) fn rhythm(&self) -> Option<Rhythm> {
         let mut beats: Vec<i64> = Vec::with_capacity(self.times.len());
         for (time, _) in &self.times {
-            if beats.last().is_none_or(|last| time - last > ONE_BEAT_NS) {
+            if beats.last().is_none_or(|last| time.saturating_sub(*last) > ONE_BEAT_NS) {
                 beats.push(*time);
             }
         }
@@ -60,7 +60,7 @@ impl Beats {
         intervals.sort_unstable();
         let median = *intervals.get(intervals.len() / 2)?;
         let near = (median / 10).max(ONE_BEAT_NS);
-        let regular = intervals.iter().filter(|interval| (*interval - median).abs() <= near);
+        let regular = intervals.iter().filter(|interval| interval.saturating_sub(median).saturating_abs() <= near);
         let regular_percent = regular.count() as u64 * 100 / intervals.len() as u64;
         let is_one = median >= SHORTEST_NS && regular_percent >= REGULAR_PERCENT;
         let rhythm = Rhythm { beats: beats.len() as u64, interval_ns: median, regular_percent };
@@ -77,7 +77,8 @@ impl Beats {
 
 fn interval(pair: &[i64]) -> Option<i64> {
     match pair {
-        [a, b] => Some(b - a),
+        // Times of hostile recordings may lie as far apart as numbers can.
+        [a, b] => Some(b.saturating_sub(*a)),
         _ => None,
     }
 }
