@@ -60,7 +60,9 @@ impl Beats {
         intervals.sort_unstable();
         let median = *intervals.get(intervals.len() / 2)?;
         let near = (median / 10).max(ONE_BEAT_NS);
-        let regular = intervals.iter().filter(|interval| interval.saturating_sub(median).saturating_abs() <= near);
+        let regular = intervals
+            .iter()
+            .filter(|interval| interval.saturating_sub(median).saturating_abs() <= near);
         let regular_percent = regular.count() as u64 * 100 / intervals.len() as u64;
         let is_one = median >= SHORTEST_NS && regular_percent >= REGULAR_PERCENT;
         let rhythm = Rhythm { beats: beats.len() as u64, interval_ns: median, regular_percent };
