@@ -3,7 +3,7 @@
 //!
 //! `sudo cargo bench --bench rest` (root, since it captures; `wrk` asks the questions). Beside that:
 //! `NETSPY_BENCH_RECORDS=10000,1000000`, `NETSPY_BENCH_SECONDS=6` for each figure,
-//! `NETSPY_BENCH_RATE=20000` connects a second.
+//! `NETSPY_BENCH_RATE=20000` connects a second, `NETSPY_BENCH_CONNECTIONS=8` of those who ask.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod daemon;
@@ -22,7 +22,7 @@ use std::time::Duration;
 use daemon::{Daemon, Place};
 use load::{Kind, Plan, Rate};
 use streams::{Following, OPENERS};
-use wrk::CONNECTIONS;
+use wrk::Figures;
 
 /// What is asked, the first being an answer that costs nothing to find.
 const QUESTIONS: &[(&str, &str)] = &[
@@ -49,6 +49,7 @@ struct Terms {
     records: Vec<u64>,
     time: Duration,
     rate: u32,
+    connections: u32,
 }
 
 fn variable<T: std::str::FromStr>(name: &str, default: T) -> T {
@@ -66,7 +67,14 @@ impl Terms {
             records: records.split(',').map(count).collect(),
             time: Duration::from_secs(variable("NETSPY_BENCH_SECONDS", 6)),
             rate: variable("NETSPY_BENCH_RATE", 20_000),
+            connections: variable("NETSPY_BENCH_CONNECTIONS", 8),
         }
+    }
+}
+
+impl Terms {
+    fn ask(&self, daemon: &Daemon, target: &str) -> Figures {
+        wrk::run(&daemon.url(target), self.connections, self.time)
     }
 }
 
@@ -159,7 +167,7 @@ fn measure(terms: &Terms, count: u64) {
     println!("|---:|---:|---|---:|---:|---:|---:|");
     let ask = |load: &str| {
         for (name, target) in QUESTIONS {
-            row(count, load, name, &wrk::run(&daemon.url(target), terms.time).to_string());
+            row(count, load, name, &terms.ask(&daemon, target).to_string());
         }
     };
     ask("none");
@@ -170,7 +178,7 @@ fn measure(terms: &Terms, count: u64) {
     let rate = terms.rate.to_string();
     for (name, target) in QUESTIONS {
         let connects = Connects::start(terms);
-        let figures = wrk::run(&daemon.url(target), terms.time);
+        let figures = terms.ask(&daemon, target);
         captured.add(connects.end());
         row(count, &rate, name, &figures.to_string());
     }
@@ -204,10 +212,11 @@ fn main() {
     }
     let terms = Terms::of_environment();
     println!(
-        "{} processors; questions over {CONNECTIONS} connections that stay open, streams opened by \
+        "{} processors; questions over {} connections that stay open, streams opened by \
          {OPENERS} clients, each for {} s. For streams that are followed: records per second and \
          client, and the age of a record when the client has read it.",
         std::thread::available_parallelism().unwrap(),
+        terms.connections,
         terms.time.as_secs(),
     );
     for count in &terms.records {

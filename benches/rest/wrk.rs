@@ -4,9 +4,6 @@ use std::fmt;
 use std::process::Command;
 use std::time::Duration;
 
-/// That stay open, each with one question at a time.
-pub const CONNECTIONS: u32 = 8;
-
 pub struct Figures {
     pub per_second: f64,
     pub p50_ms: f64,
@@ -23,9 +20,10 @@ impl fmt::Display for Figures {
     }
 }
 
-pub fn run(url: &str, time: Duration) -> Figures {
+/// Over connections that stay open, each with one question at a time.
+pub fn run(url: &str, connections: u32, time: Duration) -> Figures {
     let mut wrk = Command::new("wrk");
-    wrk.args(["-t1", &format!("-c{CONNECTIONS}"), "--timeout", "30s", "--latency"]);
+    wrk.args(["-t1", &format!("-c{connections}"), "--timeout", "30s", "--latency"]);
     let output = wrk.arg(format!("-d{}s", time.as_secs())).arg(url).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     figures(&text).unwrap_or_else(|| panic!("{url}: wrk says {text}"))

@@ -53,6 +53,7 @@ impl Server {
     /// Head and body.
     fn answer(&self, target: &str) -> std::io::Result<String> {
         let mut stream = TcpStream::connect(&self.address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
         write!(stream, "GET {target} HTTP/1.0\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
