@@ -36,7 +36,8 @@ pub struct Daemon {
 
 impl Daemon {
     pub fn start(place: &Place) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ebpf-server"));
+        let built = env!("CARGO_BIN_EXE_ebpf-server").into();
+        let mut command = Command::new(std::env::var_os("NETSPY_BENCH_SERVER").unwrap_or(built));
         command.args(["--no-unix", "--port", "0", "--data-dir"]).arg(place.data());
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(|name| name.starts_with("NETSPY_")) {

@@ -3,7 +3,8 @@
 //!
 //! `sudo cargo bench --bench rest` (root, since it captures; `wrk` asks the questions). Beside that:
 //! `NETSPY_BENCH_RECORDS=10000,1000000`, `NETSPY_BENCH_SECONDS=6` for each figure,
-//! `NETSPY_BENCH_RATE=20000` connects a second, `NETSPY_BENCH_CONNECTIONS=8` of those who ask.
+//! `NETSPY_BENCH_RATE=20000` connects a second, `NETSPY_BENCH_CONNECTIONS=8` of those who ask,
+//! `NETSPY_BENCH_SERVER=PATH` for another build of the server, to compare.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod daemon;
