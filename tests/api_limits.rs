@@ -2,6 +2,8 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
+#[path = "common/malformed.rs"]
+mod malformed;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,6 +12,7 @@ use std::time::Duration;
 
 use common::records::*;
 use common::{Server, server, server_on};
+use malformed::malformed;
 use netspy::server::{Limits, Terms};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -100,30 +103,6 @@ async fn where_all_connections_are_busy_another_is_told_to_come_back() {
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("5")));
     assert_eq!(refused.json()["status"], 503);
     server.stop().await;
-}
-
-/// Bytes that are no requests, or no good ones, from a generator that always makes the same.
-fn malformed(wild: &mut Random) -> Vec<u8> {
-    let starts: [&[u8]; 12] = [
-        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
-        b"GET  /  HTTP/1.1\r\n\r\n",
-        b"GET / HTTP/9.9\r\n\r\n",
-        b"POST /api/connection-summary HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"POST /api/list-connections HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{\"pid\":{}",
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        b"GET /api/v1/connections?limit=99999999999999999999 HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        b"GET /api/v1/connections/%ff%fe HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        b"GET /\0 HTTP/1.1\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\nX:\r\n y\r\n\r\n",
-        b"\r\n\r\n\r\n",
-    ];
-    let mut bytes = wild.one(&starts).to_vec();
-    for _ in 0..wild.next(4) {
-        let at = wild.next(bytes.len() as u64) as usize;
-        bytes[at] = wild.next(256) as u8;
-    }
-    bytes
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

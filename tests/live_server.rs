@@ -2,74 +2,21 @@
 //! that it has to.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "common/capturing.rs"]
+mod capturing;
+
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use capturing::{PATIENCE, Server};
 
 const NOBODY: u32 = 65_534;
-const PATIENCE: Duration = Duration::from_secs(60);
-
-struct Server {
-    child: Child,
-    address: String,
-    log: Vec<String>,
-}
 
 impl Server {
-    fn start(arguments: &[&str]) -> Self {
-        Server::start_by(Command::new(env!("CARGO_BIN_EXE_ebpf-server")), arguments)
-    }
-
-    /// The same by a command that becomes the server.
-    fn start_by(mut command: Command, arguments: &[&str]) -> Self {
-        for (name, _) in std::env::vars_os() {
-            if name.to_str().is_some_and(|name| name.starts_with("NETSPY_")) {
-                command.env_remove(name);
-            }
-        }
-        let arguments = [&["--no-unix", "--port", "0"], arguments].concat();
-        let mut child = command.args(arguments).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
-        let mut log = Vec::new();
-        let address = loop {
-            let line = lines.next().unwrap_or_else(|| panic!("no server: {log:?}"));
-            if let Some((_, rest)) = line.split_once("ready: listening on http://") {
-                break rest.split([' ', ',']).next().unwrap().to_owned();
-            }
-            log.push(line);
-        };
-        // Nobody reads on, and it must not wait for that.
-        std::thread::spawn(move || lines.for_each(drop));
-        Server { child, address, log }
-    }
-
-    fn get(&self, target: &str) -> Value {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        write!(stream, "GET {target} HTTP/1.0\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {head}\n{body}"))
-    }
-
-    /// The first record that is as wanted, once there is one.
-    fn wait_for(&self, target: &str, list: &str, is: impl Fn(&Value) -> bool) -> Value {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let answer = self.get(target);
-            if let Some(found) = answer[list].as_array().unwrap().iter().find(|record| is(record)) {
-                return found.clone();
-            }
-            assert!(Instant::now() < until, "{target}: {answer:#}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
     /// The lines of `/proc/PID/task/TID/status` of each thread, by its name.
     fn threads(&self) -> Vec<BTreeMap<String, String>> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
@@ -81,19 +28,6 @@ impl Server {
             Some(lines.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect())
         });
         status.collect()
-    }
-
-    fn stop(mut self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        assert_eq!(self.child.wait().unwrap().code(), Some(0));
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

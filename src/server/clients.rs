@@ -36,6 +36,8 @@ impl Client {
 pub struct Limits {
     connections: AtomicUsize,
     per_client: AtomicUsize,
+    /// What this process has file descriptors for.
+    most: AtomicUsize,
 }
 
 impl Default for Limits {
@@ -50,7 +52,17 @@ impl Limits {
         Limits {
             connections: AtomicUsize::new(connections),
             per_client: AtomicUsize::new(per_client),
+            most: AtomicUsize::new(usize::MAX),
         }
+    }
+
+    /// Never more than this in all, whatever the limits say.
+    pub(super) fn bound(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed).min(self.most.load(Ordering::Relaxed))
     }
 
     /// Other limits from now on; connections that are open stay.
@@ -122,7 +134,7 @@ impl Clients {
         let of_client = table.per_client.get(&client).copied().unwrap_or(0);
         let full = if of_client >= self.limits.per_client.load(Ordering::Relaxed) {
             Some(Some(client))
-        } else if table.open.len() >= self.limits.connections.load(Ordering::Relaxed) {
+        } else if table.open.len() >= self.limits.connections() {
             Some(None)
         } else {
             None
@@ -228,6 +240,16 @@ mod tests {
         assert_eq!(clients.figures.connections.load(Ordering::Relaxed), 2);
         assert_eq!(clients.figures.closed_idle.load(Ordering::Relaxed), 2);
         assert_eq!(clients.figures.refused.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn descriptors_bound_what_may_be_open_whatever_is_configured_later() {
+        let clients = clients(10, 10);
+        clients.limits.bound(1);
+        clients.limits.set(20, 20);
+        let only = clients.admit(ip(1)).unwrap();
+        let _busy = only.busy();
+        assert!(clients.admit(ip(2)).is_none());
     }
 
     #[tokio::test]

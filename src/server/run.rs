@@ -215,6 +215,7 @@ pub fn run(
     };
     raise_file_limit();
     let (store, feed) = start(&options)?;
+    bound_by_descriptors(&terms.limits, options.max_connections);
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("netspy-server")
@@ -311,6 +312,29 @@ fn raise_file_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::debug!("the limit of open files stays: {error}");
     }
+}
+
+/// Descriptors that are kept free of connections: for files of history, for /proc, and for connections
+/// that are being closed to make room.
+const SPARE_FILES: u64 = 64;
+/// Connections that there are whatever is left, as the least that can be configured.
+const LEAST_CONNECTIONS: u64 = 8;
+
+/// Keeps clients from taking the descriptors that the server itself needs: those beyond the limit
+/// could not even be accepted, nor anybody closed to make room for them.
+fn bound_by_descriptors(limits: &Limits, asked: u32) {
+    let Some(may) = rustix::process::getrlimit(rustix::process::Resource::Nofile).current else {
+        return;
+    };
+    let open = std::fs::read_dir("/proc/self/fd").map_or(SPARE_FILES, |fds| fds.count() as u64);
+    let most = may.saturating_sub(open + SPARE_FILES).max(LEAST_CONNECTIONS);
+    if most < u64::from(asked) {
+        tracing::warn!(
+            "no more than {most} connections can be open, not {asked}: this process may have {may} \
+             open files (ulimit -n, LimitNOFILE=)"
+        );
+    }
+    limits.bound(usize::try_from(most).unwrap_or(usize::MAX));
 }
 
 /// What `--check` found.
