@@ -293,6 +293,13 @@ impl StreamHandle {
         self.shared.traffic.figures()
     }
 
+    /// How many descendants are followed now; 0 unless
+    /// [`only_descendants_of`](Builder::only_descendants_of) is set. A process is followed until
+    /// its last thread has ended.
+    pub fn descendants(&self) -> usize {
+        self.shared.descendants()
+    }
+
     /// Start of capture.
     pub fn since(&self) -> Timestamp {
         self.shared.since

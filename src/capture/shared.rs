@@ -36,6 +36,7 @@ pub(crate) struct Shared {
     pub(super) undecodable: AtomicU64,
     pub(super) updates_lost: AtomicU64,
     counters: MapHandle,
+    descendants: MapHandle,
     programs: Vec<OwnedFd>,
     /// Those of return probes. Taken away at the end: an open one keeps its program attached.
     links: Mutex<Vec<OwnedFd>>,
@@ -69,6 +70,9 @@ impl Shared {
         };
         let counters = MapHandle::try_from(&loaded.skel.maps.counters)
             .map_err(|e| io("cannot share the counters")(std::io::Error::other(e.to_string())))?;
+        let descendants = MapHandle::try_from(&loaded.skel.maps.descendants).map_err(|e| {
+            io("cannot share the table of descendants")(std::io::Error::other(e.to_string()))
+        })?;
         let programs = loaded
             .counted
             .iter()
@@ -92,6 +96,7 @@ impl Shared {
             undecodable: AtomicU64::new(0),
             updates_lost: AtomicU64::new(0),
             counters,
+            descendants,
             programs,
             links: Mutex::new(links),
             links_missed: AtomicU64::new(0),
@@ -185,6 +190,11 @@ impl Shared {
             })
             .unwrap_or_else(PoisonError::into_inner);
         self.privileges()
+    }
+
+    /// Processes that are followed now.
+    pub(crate) fn descendants(&self) -> usize {
+        self.descendants.keys().count()
     }
 
     /// Whether the calling thread may read what the kernel side has counted.
