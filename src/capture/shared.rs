@@ -223,9 +223,8 @@ impl Shared {
             .sum();
         // After what it is subtracted from.
         let kernel = self.kernel();
-        let missed = skipped.saturating_sub(kernel.stood_in)
-            + self.links_missed()
-            + kernel.unfollowed;
+        let missed =
+            skipped.saturating_sub(kernel.stood_in) + self.links_missed() + kernel.unfollowed;
         Counters {
             attempts: kernel.attempts,
             delivered,

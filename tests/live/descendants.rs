@@ -102,6 +102,13 @@ fn fork(run: impl FnOnce()) -> rustix::process::Pid {
     }
 }
 
+/// Returns when the parent is gone. There is no other sign of that than who the parent is.
+fn outlive(parent: rustix::process::Pid) {
+    while rustix::process::getppid() == Some(parent) {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
 fn reap(pid: rustix::process::Pid) {
     let options = rustix::process::WaitOptions::empty();
     let (_, status) = rustix::process::waitpid(Some(pid), options).unwrap().unwrap();
@@ -132,33 +139,24 @@ pub fn family(remote: SocketAddr) {
     let threads = play("connect in a thread", beside(remote, THREAD_OF_CHILD)).status().unwrap();
     assert!(threads.success());
     // A daemon: its parent and the session are gone before it does anything.
-    let (orphaned, parent_is_there) = rustix::pipe::pipe().unwrap();
     let (end, done) = rustix::pipe::pipe().unwrap();
     let child = fork(|| {
         let parent = rustix::process::getpid();
         fork(|| {
             rustix::process::setsid().unwrap();
-            // Until only the child of init has the other end.
-            while rustix::process::getppid() == Some(parent) {
-                std::thread::yield_now();
-            }
+            outlive(parent);
             attempt(beside(remote, ORPHAN));
             rustix::io::write(&done, b".").unwrap();
         });
     });
-    drop((orphaned, parent_is_there));
     reap(child);
     rustix::io::read(&end, &mut [0]).unwrap();
     say('.');
     // One that outlives it: the end of what this process reads is the last that it hears.
     assert!(!told());
-    let input = std::io::stdin();
+    let itself = rustix::process::getpid();
     fork(|| {
-        let parent = rustix::process::getppid();
-        while rustix::process::getppid() == parent {
-            std::thread::yield_now();
-        }
-        let _ = &input;
+        outlive(itself);
         attempt(beside(remote, LATE));
     });
 }

@@ -116,11 +116,8 @@ fn spawn(command: &[OsString], user: Option<&Account>) -> Result<Child, NotRun> 
         let mut command = Command::new(program);
         command.args(arguments);
         if let Some(user) = user {
-            let failed = |error| NotRun::User {
-                program: program.clone(),
-                user: user.describe(),
-                error,
-            };
+            let failed =
+                |error| NotRun::User { program: program.clone(), user: user.describe(), error };
             user.become_it().map_err(failed)?;
             user.prepare(&mut command);
         }

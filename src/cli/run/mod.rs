@@ -74,8 +74,12 @@ pub struct Run {
     #[arg(long)]
     pub all: bool,
     /// The command and its arguments
-    #[arg(trailing_var_arg = true, required = true, allow_hyphen_values = true,
-          value_name = "COMMAND")]
+    #[arg(
+        trailing_var_arg = true,
+        required = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND"
+    )]
     pub command: Vec<OsString>,
 }
 
@@ -250,7 +254,11 @@ impl Out {
             writeln!(out, "{}", record::CSV_TITLES)?;
         }
         let mut groups = Groups::default();
-        let page = query::Page { limit: Some(query::Page::MAX_LIMIT), sort: Sort::Oldest, ..<_>::default() };
+        let page = query::Page {
+            limit: Some(query::Page::MAX_LIMIT),
+            sort: Sort::Oldest,
+            ..<_>::default()
+        };
         let mut page = page;
         let accounting = loop {
             let list = origin.source.list(filter, &page).await?;

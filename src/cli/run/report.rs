@@ -251,7 +251,12 @@ mod tests {
         let ip = [192, 0, 2, 1].into();
         let remote = Remote { ip, port, name: None, name_source: None, service: None };
         let latency_us = Some(latency_us);
-        let mut c = Connection { outcome, latency_us, remote: Some(remote), ..established(0, &info(1, "x")) };
+        let mut c = Connection {
+            outcome,
+            latency_us,
+            remote: Some(remote),
+            ..established(0, &info(1, "x"))
+        };
         (c.direction, c.errno, c.error, c.drop) = (Direction::Outbound, None, None, None);
         if outcome == Outcome::Refused {
             (c.errno, c.error) = (Some(111), Some("ECONNREFUSED".into()));
@@ -282,7 +287,11 @@ mod tests {
 
     #[test]
     fn a_place_that_was_reached_at_other_times_says_so() {
-        let all = [to(1, Outcome::Refused, 1), to(1, Outcome::Established, 1), to(2, Outcome::Refused, 1)];
+        let all = [
+            to(1, Outcome::Refused, 1),
+            to(1, Outcome::Established, 1),
+            to(2, Outcome::Refused, 1),
+        ];
         let summary = summary(&all);
         assert_eq!((summary.connections, summary.unsuccessful), (3, 2));
         for group in &summary.groups {

@@ -40,7 +40,12 @@ pub fn write(printer: &mut Printer<'_>, command: &str, report: &Report) -> io::R
     let took = units::duration(report.duration_us);
     let user = report.user.as_deref().map(|user| format!(" as {}", clean(user)));
     let command = printer.screen.paint(&clean(command), TITLE);
-    writeln!(printer.out, "netspy: {command}{} {ended} after {took}; {}", user.unwrap_or_default(), totals(report))?;
+    writeln!(
+        printer.out,
+        "netspy: {command}{} {ended} after {took}; {}",
+        user.unwrap_or_default(),
+        totals(report)
+    )?;
     for (title, belongs) in PARTS {
         let groups: Vec<_> = report.findings.groups.iter().filter(|g| belongs(g)).collect();
         if groups.is_empty() {

@@ -136,7 +136,8 @@ impl Account {
         for (name, value) in self.environment() {
             command.env(name, value);
         }
-        for name in ["SUDO_COMMAND", "SUDO_GID", "SUDO_UID", "SUDO_USER", "DOAS_USER", "PKEXEC_UID"] {
+        for name in ["SUDO_COMMAND", "SUDO_GID", "SUDO_UID", "SUDO_USER", "DOAS_USER", "PKEXEC_UID"]
+        {
             command.env_remove(name);
         }
     }
