@@ -55,7 +55,7 @@ pub struct Counters {
     pub lost: Lost,
     /// Later versions of delivered records that were lost.
     pub updates_lost: u64,
-    /// Runs of the BPF programs that the kernel skipped.
+    /// Runs of the BPF programs that the kernel skipped, and descendants that could not be followed.
     pub missed: u64,
     /// Addresses that could not be read from the process (the record is there, its `remote` may
     /// be missing).
@@ -125,7 +125,7 @@ pub struct Accounting {
     pub pending: u64,
     /// Later versions of delivered records that were lost.
     pub updates_lost: u64,
-    /// Runs of the BPF programs that the kernel skipped.
+    /// Runs of the BPF programs that the kernel skipped, and descendants that could not be followed.
     pub missed: u64,
     /// Records that were delivered and have since aged out of the store.
     pub evicted: u64,

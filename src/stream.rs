@@ -34,6 +34,11 @@ pub struct Builder {
     pub only_process: Vec<String>,
     /// Process ids.
     pub only_pid: Vec<u32>,
+    /// The processes that these start from then on, what those start in turn, and so on, whatever
+    /// becomes of their parents; not these themselves. Ids as this process sees them. At most
+    /// `max_sockets` descendants are followed at a time: attempts of others are `filtered`, and
+    /// each of these counts as `missed`.
+    pub only_descendants_of: Vec<u32>,
     /// User ids.
     pub only_uid: Vec<u32>,
     /// Remote ports; of inbound connections, local ports.
@@ -140,6 +145,7 @@ impl Builder {
         let lengths = [
             ("only_process", self.only_process.len()),
             ("only_pid", self.only_pid.len()),
+            ("only_descendants_of", self.only_descendants_of.len()),
             ("only_uid", self.only_uid.len()),
             ("only_port", self.only_port.len()),
             ("only_cidr", self.only_cidr.len()),
@@ -287,6 +293,13 @@ impl StreamHandle {
         self.shared.traffic.figures()
     }
 
+    /// How many descendants are followed now; 0 unless
+    /// [`only_descendants_of`](Builder::only_descendants_of) is set. A process is followed until
+    /// its last thread has ended.
+    pub fn descendants(&self) -> usize {
+        self.shared.descendants()
+    }
+
     /// Start of capture.
     pub fn since(&self) -> Timestamp {
         self.shared.since
@@ -367,6 +380,7 @@ mod tests {
             ("max_sockets", Builder { max_sockets: Some(0), ..base() }),
             ("datagram_idle", Builder { datagram_idle: Some(Duration::ZERO), ..base() }),
             ("only_process", Builder { only_process: vec!["x".repeat(16)], ..base() }),
+            ("only_descendants_of", Builder { only_descendants_of: vec![1; 1025], ..base() }),
             ("only_pid", Builder { only_pid: vec![1; 1025], ..base() }),
         ];
         for (option, builder) in cases {

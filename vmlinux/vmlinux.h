@@ -304,6 +304,14 @@ struct css_set {
 	struct cgroup *dfl_cgrp;
 };
 
+typedef struct {
+	int counter;
+} atomic_t;
+
+struct signal_struct {
+	atomic_t live;
+};
+
 struct task_struct {
 	unsigned int flags;
 	struct mm_struct *mm;
@@ -316,6 +324,7 @@ struct task_struct {
 	struct files_struct *files;
 	const struct cred *real_cred;
 	struct css_set *cgroups;
+	struct signal_struct *signal;
 };
 
 struct linux_binprm {

@@ -3,7 +3,7 @@
 #ifndef NETSPY_ATTEMPT_H
 #define NETSPY_ATTEMPT_H
 
-#include "config.h"
+#include "descendants.h"
 
 #define PF_EXITING   0x4 /* include/linux/sched.h */
 #define PF_IO_WORKER 0x10
@@ -155,6 +155,8 @@ static __always_inline bool is_filtered(const struct netspy_conn *c)
 	if (cfg_no_unix && c->family == AF_UNIX)
 		return true;
 	if (cfg_only_pid && !bpf_map_lookup_elem(&only_pid, &c->pid))
+		return true;
+	if (cfg_only_descendants && !is_descendant(c->pid, c->task_start_ns))
 		return true;
 	if (cfg_only_uid && !bpf_map_lookup_elem(&only_uid, &c->uid))
 		return true;

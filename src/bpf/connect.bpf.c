@@ -625,3 +625,37 @@ int BPF_PROG(exec_raw, struct task_struct *task, pid_t old_pid, struct linux_bin
 
 	return on_exec(false, task, bprm);
 }
+
+/* ---- processes that come and go ---- */
+
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(fork_btf, struct task_struct *parent, struct task_struct *child)
+{
+	STAY_IN_TRACEPOINT;
+
+	return on_fork(true, parent, child);
+}
+
+SEC("raw_tp/sched_process_fork")
+int BPF_PROG(fork_raw, struct task_struct *parent, struct task_struct *child)
+{
+	STAY_IN_TRACEPOINT;
+
+	return on_fork(false, parent, child);
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(exit_btf, struct task_struct *task)
+{
+	STAY_IN_TRACEPOINT;
+
+	return on_exit(true, task);
+}
+
+SEC("raw_tp/sched_process_exit")
+int BPF_PROG(exit_raw, struct task_struct *task)
+{
+	STAY_IN_TRACEPOINT;
+
+	return on_exit(false, task);
+}

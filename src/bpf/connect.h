@@ -168,6 +168,8 @@ struct netspy_counters {
 	__u64 left;
 	/* Runs of a program that the kernel skipped, but not those of its stand-in. */
 	__u64 stood_in;
+	/* Processes for which `descendants` had no room. */
+	__u64 unfollowed;
 };
 
 /* Key of the network filters. */
@@ -186,6 +188,6 @@ _Static_assert(sizeof(struct netspy_unix) == 328, "layout of netspy_unix");
 _Static_assert(sizeof(struct netspy_exec) == 1056, "layout of netspy_exec");
 _Static_assert(sizeof(struct netspy_traffic) == 48, "layout of netspy_traffic");
 _Static_assert(sizeof(struct netspy_walk) == 16, "layout of netspy_walk");
-_Static_assert(sizeof(struct netspy_counters) == 88, "layout of netspy_counters");
+_Static_assert(sizeof(struct netspy_counters) == 96, "layout of netspy_counters");
 
 #endif

@@ -1,7 +1,8 @@
 //! The options of the programs: constants and sizes before they are loaded, filters after.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use ipnet::IpNet;
@@ -88,6 +89,11 @@ pub(super) fn configure(
     if !modes.standin_of_calls {
         size(&mut open.maps.returned, 1)?;
     }
+    let descendants = match options.only_descendants_of.is_empty() {
+        true => 1,
+        false => options.max_sockets(),
+    };
+    size(&mut open.maps.descendants, descendants)?;
     if !modes.calls {
         size(&mut open.maps.calls, 1)?;
     }
@@ -115,6 +121,13 @@ pub(super) fn configure(
     rodata.cfg_idle_ns = options.datagram_idle().as_nanos() as u64;
     rodata.cfg_only_pid = !options.only_pid.is_empty();
     rodata.cfg_only_comm = !options.only_process.is_empty();
+    rodata.cfg_only_descendants = !options.only_descendants_of.is_empty();
+    if rodata.cfg_only_descendants
+        && let Some(namespace) = own_pid_namespace()?
+    {
+        rodata.cfg_pidns_dev = namespace.dev();
+        rodata.cfg_pidns_ino = namespace.ino();
+    }
     rodata.cfg_only_uid = !options.only_uid.is_empty();
     rodata.cfg_only_port = !options.only_port.is_empty();
     rodata.cfg_only_cgroup = !options.only_cgroup.is_empty();
@@ -128,11 +141,28 @@ pub(super) fn configure(
     Ok(())
 }
 
+/// The namespace of process ids that this process is in, unless that is the kernel's first: its ids
+/// are those that programs have.
+fn own_pid_namespace() -> Result<Option<Metadata>, CaptureError> {
+    /// PROC_PID_INIT_INO of include/uapi/linux/nsfs.h.
+    const FIRST: u64 = 0xEFFF_FFFC;
+    const PATH: &str = "/proc/self/ns/pid";
+    let namespace = std::fs::metadata(PATH);
+    let namespace = namespace.map_err(|source| {
+        let what = format!("cannot tell whose process ids these are from {PATH}");
+        CaptureError::Io { what, source }
+    })?;
+    Ok((namespace.ino() != FIRST).then_some(namespace))
+}
+
 /// Puts the values of the filters into their maps.
 pub(super) fn fill_filters(skel: &ConnectSkel<'_>, options: &Builder) -> Result<(), CaptureError> {
     let maps = &skel.maps;
     for pid in &options.only_pid {
         insert(&maps.only_pid, &pid.to_ne_bytes())?;
+    }
+    for pid in &options.only_descendants_of {
+        insert(&maps.ancestors, &pid.to_ne_bytes())?;
     }
     for uid in &options.only_uid {
         insert(&maps.only_uid, &uid.to_ne_bytes())?;

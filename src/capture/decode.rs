@@ -79,6 +79,7 @@ pub(crate) fn sum_counters<'a>(per_cpu: impl Iterator<Item = &'a [u8]>) -> netsp
         sum.settled += one.settled;
         sum.left += one.left;
         sum.stood_in += one.stood_in;
+        sum.unfollowed += one.unfollowed;
     }
     sum
 }

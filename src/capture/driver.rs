@@ -87,6 +87,9 @@ type Ready = std::sync::mpsc::SyncSender<Result<Arc<Shared>, CaptureError>>;
 fn own(options: &Builder, sender: Sender<Batch>, ready: &Ready) -> Result<(), CaptureError> {
     let support = KernelSupport::probe();
     let mut plan = plan(&support, options.backend, &options.left_out())?;
+    if !options.only_descendants_of.is_empty() {
+        plan.follow_descendants(&support);
+    }
     let mut storage = MaybeUninit::uninit();
     let mut loaded = loop {
         match loader::load(&mut storage, options, &support, &plan) {

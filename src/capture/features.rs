@@ -203,6 +203,31 @@ const NO_PORT_YET: Option<&str> = Some("the local port of an attempt is known on
 const CLOSE: Need = Need::Feature("datagram_close");
 const UDP_KPROBES: &[&str] = &["udp_kretprobe", "udpv6_kretprobe", "udp_kprobe", "udpv6_kprobe"];
 
+/// Whose attempts are wanted, where only descendants are. It observes nothing by itself, and is there
+/// only where that was asked for: then it comes first, so that no process is missed, and capture
+/// makes no sense without it.
+pub const DESCENDANTS: FeatureHooks = FeatureHooks {
+    name: "descendants",
+    required: true,
+    hooks: &[
+        Hook {
+            name: "tp_btf/sched_process_fork + sched_process_exit",
+            backend: None,
+            programs: &["exit_btf", "fork_btf"],
+            needs: &[],
+            note: None,
+        },
+        Hook {
+            name: "raw_tp/sched_process_fork + sched_process_exit",
+            backend: None,
+            programs: &["exit_raw", "fork_raw"],
+            needs: &[Need::ProbeRead],
+            note: None,
+        },
+    ],
+    without: "",
+};
+
 /// Everything that connect.bpf.c observes. They are attached in this order: what only cleans up
 /// comes first and what begins attempts last, so that nothing that begins is without its end.
 pub const FEATURES: &[FeatureHooks] = &[

@@ -1,7 +1,7 @@
 //! Which programs to load for which feature: a pure function of the facts.
 
 use super::error::CaptureError;
-use super::features::{FEATURES, FeatureHooks, Hook, Need};
+use super::features::{DESCENDANTS, FEATURES, FeatureHooks, Hook, Need};
 use super::report::{Backend, NotUsed};
 use super::support::KernelSupport;
 
@@ -61,6 +61,13 @@ pub fn plan(
         }
     }
     Ok(AttachPlan { features })
+}
+
+impl AttachPlan {
+    /// Follows processes from fork to exit, before anything else is attached.
+    pub(crate) fn follow_descendants(&mut self, support: &KernelSupport) {
+        self.features.insert(0, consider(&DESCENDANTS, support, None));
+    }
 }
 
 fn leave_out(feature: &'static FeatureHooks, option: &'static str) -> Planned {

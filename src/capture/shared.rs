@@ -36,6 +36,7 @@ pub(crate) struct Shared {
     pub(super) undecodable: AtomicU64,
     pub(super) updates_lost: AtomicU64,
     counters: MapHandle,
+    descendants: MapHandle,
     programs: Vec<OwnedFd>,
     /// Those of return probes. Taken away at the end: an open one keeps its program attached.
     links: Mutex<Vec<OwnedFd>>,
@@ -69,6 +70,9 @@ impl Shared {
         };
         let counters = MapHandle::try_from(&loaded.skel.maps.counters)
             .map_err(|e| io("cannot share the counters")(std::io::Error::other(e.to_string())))?;
+        let descendants = MapHandle::try_from(&loaded.skel.maps.descendants).map_err(|e| {
+            io("cannot share the table of descendants")(std::io::Error::other(e.to_string()))
+        })?;
         let programs = loaded
             .counted
             .iter()
@@ -92,6 +96,7 @@ impl Shared {
             undecodable: AtomicU64::new(0),
             updates_lost: AtomicU64::new(0),
             counters,
+            descendants,
             programs,
             links: Mutex::new(links),
             links_missed: AtomicU64::new(0),
@@ -187,6 +192,11 @@ impl Shared {
         self.privileges()
     }
 
+    /// Processes that are followed now.
+    pub(crate) fn descendants(&self) -> usize {
+        self.descendants.keys().count()
+    }
+
     /// Whether the calling thread may read what the kernel side has counted.
     pub(super) fn can_be_read(&self) -> bool {
         let counters = self.counters.lookup_percpu(&0_u32.to_ne_bytes(), MapFlags::ANY);
@@ -213,7 +223,8 @@ impl Shared {
             .sum();
         // After what it is subtracted from.
         let kernel = self.kernel();
-        let missed = skipped.saturating_sub(kernel.stood_in) + self.links_missed();
+        let missed =
+            skipped.saturating_sub(kernel.stood_in) + self.links_missed() + kernel.unfollowed;
         Counters {
             attempts: kernel.attempts,
             delivered,

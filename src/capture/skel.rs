@@ -33,6 +33,6 @@ unsafe impl Plain for types::netspy_walk {}
 const _: () = assert!(size_of::<types::netspy_conn>() == 216);
 const _: () = assert!(size_of::<types::netspy_unix>() == 328);
 const _: () = assert!(size_of::<types::netspy_exec>() == 1056);
-const _: () = assert!(size_of::<types::netspy_counters>() == 88);
+const _: () = assert!(size_of::<types::netspy_counters>() == 96);
 const _: () = assert!(size_of::<types::netspy_traffic>() == 48);
 const _: () = assert!(size_of::<types::netspy_walk>() == 16);

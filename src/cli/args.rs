@@ -16,6 +16,7 @@ Examples:
   netspy summary --since 1h --unit nginx.service
   netspy top --by remote --since 1h
   netspy diff --since 15m
+  netspy run -- npm test                       what a command reached, and what it could not
   netspy --tool get_network_summary --process curl --duration 120
   netspy                                       the interactive shell
 
@@ -28,7 +29,8 @@ Exit codes:
   1  nothing matches; diff: nothing differs; findings: nothing stands out
   2  wrong usage, or a file that cannot be read or written
   3  no answer from the server
-  4  no server here, and no privilege to capture";
+  4  no server here, and no privilege to capture
+run ends with the exit code of its command; see netspy run --help.";
 
 /// Which process on this host connects where, and how it ended.
 #[derive(Debug, Parser)]
@@ -160,6 +162,8 @@ pub enum Command {
     Record(Record),
     /// List what a recording holds
     Replay(Replay),
+    /// Run a command, and report every connection that it and its descendants made
+    Run(super::run::Run),
 }
 
 /// Arguments of `watch`.

@@ -17,7 +17,7 @@ const FLAGS: [&str; 9] = [
 
 /// Gives the original's single-dash flags, and those only, their second dash.
 pub fn normalise(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let mut literal = false;
+    let (mut literal, mut is_value) = (false, false);
     args.into_iter()
         .enumerate()
         .map(|(position, arg)| {
@@ -27,12 +27,17 @@ pub fn normalise(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
                 let name = name.split_once('=').map_or(name, |(name, _)| name);
                 FLAGS.contains(&name) || name == "help"
             };
-            match arg.to_str() {
+            // What follows belongs to the command that is to be run.
+            let runs = arg == "run" && !is_value;
+            is_value = arg.to_str().is_some_and(|text| text.starts_with('-'));
+            let arg = match arg.to_str() {
                 Some(text) if position > 0 && !literal && known(text) => {
                     OsString::from(format!("-{text}"))
                 }
                 _ => arg,
-            }
+            };
+            literal |= runs && position > 0;
+            arg
         })
         .collect()
 }
@@ -66,6 +71,8 @@ mod tests {
             "netspy -",
             "-pid",
             "netspy list -- -pid",
+            "netspy run curl -server x",
+            "netspy run -- x -pid 5",
         ] {
             assert_eq!(after(args), args);
         }

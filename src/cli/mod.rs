@@ -16,6 +16,7 @@ mod own;
 mod questions;
 mod recording;
 pub mod render;
+mod run;
 mod shell;
 mod signals;
 mod watch;
@@ -58,10 +59,15 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let named = |matches: &clap::ArgMatches| {
         matches.value_source("server") == Some(clap::parser::ValueSource::CommandLine)
     };
-    if let Some(("replay", sub)) = matches.subcommand()
+    let alone = |name| match name {
+        "replay" => Some("replay reads a file and asks no server: leave out --server"),
+        "run" => Some("run captures by itself and asks no server: leave out --server"),
+        _ => None,
+    };
+    if let Some((name, sub)) = matches.subcommand()
+        && let Some(text) = alone(name)
         && (named(&matches) || named(sub))
     {
-        let text = "replay reads a file and asks no server: leave out --server";
         return Err(command.error(clap::error::ErrorKind::ArgumentConflict, text));
     }
     Cli::from_arg_matches(&matches)
@@ -168,6 +174,9 @@ async fn run_command(
     if let Command::Doctor(args) = command {
         return doctor::run(args, printer);
     }
+    if let Command::Run(args) = command {
+        return run::run(args).await;
+    }
     let origin = locate(server, capture).await?;
     match command {
         Command::Watch(args) => watch::run(args, &origin, printer).await,
@@ -182,7 +191,7 @@ async fn run_command(
         Command::Drops(args) => commands::drops(args, &origin, printer).await,
         Command::Status(args) => commands::status(args, &origin, printer).await,
         Command::Record(args) => recording::record(args, &origin).await,
-        Command::Replay(_) | Command::Doctor(_) => Ok(()),
+        Command::Replay(_) | Command::Doctor(_) | Command::Run(_) => Ok(()),
     }
 }
 
@@ -222,7 +231,7 @@ fn check(command: &Command) -> Result<Capture, Failure> {
             Ok(Capture::Allowed { no_unix: true })
         }
         Command::Status(_) => Ok(Capture::Allowed { no_unix: false }),
-        Command::Doctor(_) => Ok(Capture::Never),
+        Command::Doctor(_) | Command::Run(_) => Ok(Capture::Never),
         Command::Show(args) => {
             commands::read_id(&args.id)?;
             Ok(Capture::Never)

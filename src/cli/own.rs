@@ -23,7 +23,12 @@ pub struct OwnCapture {
 impl OwnCapture {
     /// Loads and attaches. Runs inside a tokio runtime.
     pub fn start(no_unix: bool) -> Result<Self, CaptureError> {
-        let mut stream = Builder { no_unix, ..ConnectionStream::builder() }.start()?;
+        OwnCapture::start_with(Builder { no_unix, ..ConnectionStream::builder() })
+    }
+
+    /// The same with further options.
+    pub fn start_with(builder: Builder) -> Result<Self, CaptureError> {
+        let mut stream = builder.start()?;
         let handle = stream.handle();
         let store = Arc::new(Store::new(STORE_BYTES));
         let source = Arc::new(LocalSource::new(Arc::clone(&store), Arc::new(handle.clone())));
@@ -58,6 +63,11 @@ impl OwnCapture {
             // It can end in no other way than by the end of its stream.
             let _ = reader.join();
         }
+    }
+
+    /// Processes that are followed now, where only descendants are.
+    pub fn descendants(&self) -> usize {
+        self.handle.descendants()
     }
 
     /// Why capture stopped by itself, if it did.

@@ -8,6 +8,7 @@ mod accounting;
 mod calls;
 mod cgroup;
 mod datagram;
+mod descendants;
 mod drops;
 mod fast_open;
 mod faults;

@@ -41,6 +41,17 @@ fn a_role_is_played_where_one_is_given() {
     if role == "capture" {
         return crate::faults::capture_until_killed();
     }
+    match role.as_str() {
+        "family" => return crate::descendants::family(remote),
+        "many" => return crate::descendants::many(remote),
+        "two" => return crate::descendants::two(remote),
+        "connect in a thread" => {
+            let attempt = move || std::net::TcpStream::connect(remote).map(drop);
+            std::thread::spawn(attempt).join().unwrap().unwrap_err();
+            std::process::exit(0);
+        }
+        _ => {}
+    }
     if role == "flood" {
         return crate::flood::flood(remote);
     }

@@ -1,6 +1,7 @@
 //! What the output goes to: how wide it is, and whether it shows colour.
 
 use std::io::IsTerminal;
+use std::os::fd::AsFd;
 
 use anstyle::{AnsiColor, Style};
 
@@ -16,14 +17,27 @@ pub struct Screen {
 impl Screen {
     /// What standard output is.
     pub fn of_stdout() -> Self {
-        let stdout = std::io::stdout();
-        if !stdout.is_terminal() {
-            return Screen { width: None, color: false };
+        Screen::of(&std::io::stdout())
+    }
+
+    /// What standard error is.
+    pub fn of_stderr() -> Self {
+        Screen::of(&std::io::stderr())
+    }
+
+    /// A file.
+    pub fn of_file() -> Self {
+        Screen { width: None, color: false }
+    }
+
+    fn of(stream: &(impl IsTerminal + AsFd)) -> Self {
+        if !stream.is_terminal() {
+            return Screen::of_file();
         }
         let set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
         // https://no-color.org: present and not empty, whatever the value.
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let width = terminal_size::terminal_size_of(&stdout).map(|(w, _)| usize::from(w.0));
+        let width = terminal_size::terminal_size_of(stream).map(|(w, _)| usize::from(w.0));
         Screen { width: width.or(Some(80)), color: !set("NO_COLOR") && !dumb }
     }
 

@@ -29,7 +29,7 @@ use crate::event::{Connection, Outcome};
 use crate::query::{Filter, Follow};
 
 /// Lines are counted anew, and groups shown, this often.
-const PERIOD: Duration = Duration::from_millis(250);
+pub const PERIOD: Duration = Duration::from_millis(250);
 
 /// How long the end may be held up by the question whether anything was lost.
 const LAST_QUESTION: Duration = Duration::from_secs(1);
@@ -69,6 +69,7 @@ pub async fn run(
             () = &mut end => break Ok(()),
             _ = tick.tick() => {
                 view.period()?;
+                reader_is_there()?;
                 if let Some(why) = origin.own.as_ref().and_then(|own| own.stopped()) {
                     break Err(Failure::Unreachable(format!("capture stopped: {why}")));
                 }
@@ -146,7 +147,8 @@ pub fn replay(
     Ok(shown)
 }
 
-struct View<'a, 'b> {
+/// Lines of connections, and what was shown of them.
+pub struct View<'a, 'b> {
     printer: &'a mut Printer<'b>,
     json: bool,
     layout: Layout,
@@ -157,7 +159,8 @@ struct View<'a, 'b> {
 }
 
 impl<'a, 'b> View<'a, 'b> {
-    fn new(printer: &'a mut Printer<'b>, json: bool, limit: Option<u64>) -> Self {
+    /// Shows lines, or every change as JSON; as many as `limit` says.
+    pub fn new(printer: &'a mut Printer<'b>, json: bool, limit: Option<u64>) -> Self {
         View {
             layout: layout(&printer.screen),
             printer,
@@ -169,7 +172,8 @@ impl<'a, 'b> View<'a, 'b> {
         }
     }
 
-    fn begin(&mut self) -> io::Result<()> {
+    /// Shows the titles.
+    pub fn begin(&mut self) -> io::Result<()> {
         if !self.json {
             let header = self.layout.header(&record::TITLES[..7], &self.printer.screen);
             writeln!(self.printer.out, "{header}")?;
@@ -181,7 +185,8 @@ impl<'a, 'b> View<'a, 'b> {
         self.left == Some(0)
     }
 
-    fn take(&mut self, item: Follow) -> io::Result<()> {
+    /// Shows a change, unless it waits for the end of the period.
+    pub fn take(&mut self, item: Follow) -> io::Result<()> {
         let connection = match item {
             Follow::Change(change) => change.connection,
             Follow::Skipped { changes } => {
@@ -236,13 +241,13 @@ impl<'a, 'b> View<'a, 'b> {
     }
 
     /// The end of a period: what was grouped is shown.
-    fn period(&mut self) -> io::Result<()> {
+    pub fn period(&mut self) -> io::Result<()> {
         self.groups.begin_period();
         if !self.groups.is_empty() {
             self.show_groups()?;
             self.flush()?;
         }
-        reader_is_there()
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -1,0 +1,135 @@
+//! The report for people: what could not be reached comes first.
+
+use std::io;
+
+use super::report::{Group, Latency, Report, is_reached};
+use crate::cli::render::answers::{Printer, incomplete};
+use crate::cli::render::record::style;
+use crate::cli::render::screen::{BAD, GOOD, ODD, PLAIN, TITLE};
+use crate::cli::render::table::{self, Cell, Steps};
+use crate::cli::render::text::clean;
+use crate::cli::render::units::{self, Clock};
+use crate::event::{Direction, Outcome};
+
+/// What gives way on a narrow terminal.
+const STEPS: Steps =
+    &[(2, 40), (6, 10), (0, 15), (2, 21), (4, 12), (6, 0), (0, 8), (1, 0), (2, 15), (4, 0)];
+const TITLES: [&str; 7] = ["PROCESS", "PROTO", "PLACE", "OUTCOME", "ERROR", "COUNT", "LATENCY"];
+
+/// Which groups belong under which title, in the order in which they are shown.
+type Part = (&'static str, fn(&Group) -> bool);
+const PARTS: [Part; 5] = [
+    ("Could not reach", |g| is_outbound(g) && g.key.outcome.is_unsuccessful()),
+    ("Reached", |g| is_outbound(g) && is_reached(g.key.outcome)),
+    ("Given up before an outcome, or without one yet", |g| {
+        is_outbound(g) && !g.key.outcome.is_unsuccessful() && !is_reached(g.key.outcome)
+    }),
+    ("Accepted connections", |g| !is_outbound(g) && g.key.outcome != Outcome::Listening),
+    ("Listened", |g| !is_outbound(g) && g.key.outcome == Outcome::Listening),
+];
+
+fn is_outbound(group: &Group) -> bool {
+    group.key.direction == Direction::Outbound
+}
+
+/// The whole report.
+pub fn write(printer: &mut Printer<'_>, command: &str, report: &Report) -> io::Result<()> {
+    let ended = ended(report);
+    let style = if report.exit.code == 0 { GOOD } else { BAD };
+    let ended = printer.screen.paint(&ended, style);
+    let took = units::duration(report.duration_us);
+    let user = report.user.as_deref().map(|user| format!(" as {}", clean(user)));
+    let command = printer.screen.paint(&clean(command), TITLE);
+    writeln!(
+        printer.out,
+        "netspy: {command}{} {ended} after {took}; {}",
+        user.unwrap_or_default(),
+        totals(report)
+    )?;
+    for (title, belongs) in PARTS {
+        let groups: Vec<_> = report.findings.groups.iter().filter(|g| belongs(g)).collect();
+        if groups.is_empty() {
+            continue;
+        }
+        let rows: Vec<_> = groups.iter().map(|group| cells(group)).collect();
+        writeln!(printer.out, "\n{}", printer.screen.paint(title, TITLE))?;
+        table::write(printer.out, &printer.screen, &TITLES, &rows, STEPS)?;
+    }
+    let mut remarks = Vec::new();
+    self::remarks(report, &printer.clock, |text| remarks.push(text.to_owned()));
+    for text in remarks {
+        writeln!(printer.out, "{}", printer.screen.paint(&text, ODD))?;
+    }
+    Ok(())
+}
+
+/// What a reader must know of the report itself.
+pub fn remarks(report: &Report, clock: &Clock, mut say: impl FnMut(&str)) {
+    if report.living > 0 {
+        let living = units::counted(report.living, "process", "processes");
+        say(&format!(
+            "{living} that the command left behind: what they do from here on is not in this report \
+             (--wait-descendants waits for them)"
+        ));
+    }
+    if let Some(warning) = incomplete(&report.accounting, clock) {
+        say(&warning);
+    }
+}
+
+fn ended(report: &Report) -> String {
+    match report.exit.signal {
+        Some(signal) => format!("was ended by signal {signal}"),
+        None => format!("ended with exit code {}", report.exit.code),
+    }
+}
+
+fn totals(report: &Report) -> String {
+    let summary = &report.findings;
+    let connections = units::counted(summary.connections, "connection", "connections");
+    match (summary.connections, summary.unsuccessful) {
+        (0, _) => "no connections".to_owned(),
+        (_, 0) => connections,
+        (_, failed) => format!("{connections}, {} unsuccessful", units::count(failed)),
+    }
+}
+
+fn cells(group: &Group) -> Vec<Cell> {
+    let key = &group.key;
+    let place = match &group.name {
+        Some(name) => format!("{} ({})", clean(&key.place), clean(name)),
+        None => clean(&key.place).into_owned(),
+    };
+    let process = clean(key.process.as_deref().unwrap_or("-"));
+    let process = match group.processes {
+        0 | 1 => process.into_owned(),
+        n => format!("{process} ×{}", units::count(n)),
+    };
+    vec![
+        Cell::plain(process),
+        Cell::plain(key.protocol.as_str()),
+        Cell::plain(place),
+        Cell::new(key.outcome.as_str(), style(key.outcome)),
+        Cell::new(cause(group), PLAIN),
+        Cell::plain(units::count(group.count)),
+        Cell::plain(group.latency.map(latency).unwrap_or_default()),
+    ]
+}
+
+/// The error, what this host dropped, and whether it was there at other times.
+fn cause(group: &Group) -> String {
+    let mut causes: Vec<String> = group.key.error.iter().map(|e| clean(e).into_owned()).collect();
+    if !matches!(group.key.outcome, Outcome::Established | Outcome::Refused) {
+        let drops = group.drops.iter();
+        causes.extend(drops.map(|(why, n)| format!("{} ×{}", clean(why), units::count(*n))));
+    }
+    if group.reached && group.key.outcome.is_unsuccessful() {
+        causes.push("also reached".to_owned());
+    }
+    causes.join(", ")
+}
+
+fn latency(latency: Latency) -> String {
+    let (median, max) = (units::duration(latency.median_us), units::duration(latency.max_us));
+    if median == max { median } else { format!("{median}, at most {max}") }
+}

@@ -1,0 +1,384 @@
+//! `netspy run` on the running kernel: what it reports of real commands, and what it leaves alone.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+const NOBODY: u32 = 65_534;
+
+/// Whether these can run here; says why not.
+fn can_capture() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        println!("skipped: this takes root");
+    }
+    root
+}
+
+fn netspy(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_netspy"));
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if name.starts_with("NETSPY_") || name.starts_with("SUDO_") {
+            command.env_remove(name);
+        }
+    }
+    command.arg("run").args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    netspy(arguments).output().unwrap()
+}
+
+/// What the command did, as JSON.
+fn report(arguments: &[&str]) -> (Value, Output) {
+    let file = Scratch::new("report.json");
+    let path = file.0.to_str().unwrap();
+    let output = run(&[&["--output", "json", "--report", path], arguments].concat());
+    let text = std::fs::read_to_string(&file.0).unwrap();
+    let report = serde_json::from_str(&text);
+    (report.unwrap_or_else(|error| panic!("{error}: {text}\n{output:?}")), output)
+}
+
+fn groups(report: &Value) -> Vec<(&str, &str, u64)> {
+    let groups = report["groups"].as_array().unwrap().iter();
+    let mut all: Vec<_> = groups
+        .map(|g| {
+            let text = |name: &str| g[name].as_str().unwrap();
+            (text("place"), text("outcome"), g["count"].as_u64().unwrap())
+        })
+        .collect();
+    all.sort_unstable();
+    all
+}
+
+/// A file of one test, gone with it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let thread = std::thread::current();
+        let test = thread.name().unwrap_or("main").replace("::", "-");
+        let name = format!("netspy-run-{}-{test}-{name}", std::process::id());
+        Scratch(std::env::temp_dir().join(name))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A port of this host where nobody listens.
+fn closed() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A connection in the words of a shell.
+fn connect(to: SocketAddr) -> String {
+    format!("exec 3<>/dev/tcp/{}/{}", to.ip(), to.port())
+}
+
+/// Others that connect all the time, as long as this lives.
+struct Strangers(std::sync::Arc<AtomicBool>, Option<std::thread::JoinHandle<u64>>);
+
+impl Strangers {
+    fn new(to: SocketAddr) -> Self {
+        let ends = std::sync::Arc::new(AtomicBool::new(false));
+        let end = std::sync::Arc::clone(&ends);
+        let thread = std::thread::spawn(move || {
+            let mut count = 0;
+            while !end.load(Ordering::Acquire) {
+                let _ = TcpStream::connect(to);
+                count += 1;
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            count
+        });
+        Strangers(ends, Some(thread))
+    }
+
+    fn end(mut self) -> u64 {
+        self.0.store(true, Ordering::Release);
+        self.1.take().unwrap().join().unwrap()
+    }
+}
+
+#[test]
+fn what_was_reached_and_what_was_not_is_reported_and_nothing_of_others() {
+    if !can_capture() {
+        return;
+    }
+    let (refused, strange, listener) =
+        (closed(), closed(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let open = listener.local_addr().unwrap();
+    let strangers = Strangers::new(strange);
+    let script =
+        format!("({}); ({}) & wait; {}; exit 3", connect(refused), connect(refused), connect(open));
+    let (report, output) = report(&["--", "bash", "-c", &script]);
+    assert!(strangers.end() > 0);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let mut wanted =
+        vec![(open.to_string(), "established", 1), (refused.to_string(), "refused", 2)];
+    wanted.sort_unstable();
+    let wanted: Vec<_> = wanted.iter().map(|(place, o, n)| (place.as_str(), *o, *n)).collect();
+    assert_eq!(groups(&report), wanted, "{report:#}");
+    assert_eq!((&report["connections"], &report["unsuccessful"]), (&3.into(), &2.into()));
+    assert_eq!(report["exit"], serde_json::json!({"code": 3, "signal": null}));
+    assert_eq!(report["command"], serde_json::json!(["bash", "-c", script]));
+    assert_eq!(report["accounting"]["complete"], true, "{report:#}");
+    assert!(report["accounting"]["filtered"].as_u64().unwrap() > 0, "{report:#}");
+    // What the command says is its own.
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.stdout.is_empty() && stderr.contains("Connection refused"), "{stderr}");
+    assert!(!stderr.contains("netspy"), "{stderr}");
+}
+
+#[test]
+fn a_person_reads_first_what_could_not_be_reached() {
+    if !can_capture() {
+        return;
+    }
+    let (refused, listener) = (closed(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let open = listener.local_addr().unwrap();
+    let script = format!("echo out; ({}) 2>/dev/null; {}", connect(refused), connect(open));
+    let output = run(&["--live", "bash", "-c", &script]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), &*output.stdout), (Some(0), &b"out\n"[..]), "{said}");
+    let place = |text: &str| said.find(text).unwrap_or_else(|| panic!("no '{text}' in {said}"));
+    assert!(place("ended with exit code 0") < place("\nCould not reach\n"), "{said}");
+    assert!(place("\nCould not reach\n") < place("\nReached\n"), "{said}");
+    assert!(said.contains("2 connections, 1 unsuccessful"), "{said}");
+    for (address, outcome) in [(refused, "refused"), (open, "established")] {
+        let lines =
+            said.lines().filter(|l| l.contains(&address.to_string()) && l.contains(outcome));
+        assert_eq!(lines.count(), 2, "as it happened, and in the report: {said}");
+    }
+}
+
+#[test]
+fn every_connection_is_a_line_of_json() {
+    if !can_capture() {
+        return;
+    }
+    let refused = closed();
+    let script = format!("for i in 1 2 3; do ({}); done 2>/dev/null", connect(refused));
+    let file = Scratch::new("report.jsonl");
+    let path = file.0.to_str().unwrap();
+    let output = run(&["--output", "jsonl", "--report", path, "--", "bash", "-c", &script]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = std::fs::read_to_string(&file.0).unwrap();
+    let lines: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    let pids: std::collections::BTreeSet<_> =
+        lines.iter().map(|c| c["process"]["pid"].as_u64().unwrap()).collect();
+    assert_eq!(pids.len(), 3);
+    for c in &lines {
+        assert_eq!(
+            (&c["outcome"], &c["remote"]["port"]),
+            (&"refused".into(), &refused.port().into())
+        );
+    }
+}
+
+#[test]
+fn the_exit_code_is_the_commands_or_says_why_it_did_not_run() {
+    if !can_capture() {
+        return;
+    }
+    for (command, code) in [
+        (&["true"][..], 0),
+        (&["sh", "-c", "exit 42"], 42),
+        (&["sh", "-c", "kill -TERM $$"], 128 + 15),
+        (&["sh", "-c", "kill -KILL $$"], 128 + 9),
+        (&["/nonexistent/program"], 127),
+        (&["/etc/passwd"], 126),
+        (&["/"], 126),
+        (&["--user", "no-such-user", "true"], 125),
+        (&["--report", "/nonexistent/file", "true"], 125),
+    ] {
+        let output = run(command);
+        assert_eq!(output.status.code(), Some(code), "{command:?}: {output:?}");
+    }
+}
+
+#[test]
+fn a_command_that_cannot_be_watched_is_not_run() {
+    if !can_capture() {
+        return;
+    }
+    let file = Scratch::new("ran");
+    let mut command = netspy(&["touch", file.0.to_str().unwrap()]);
+    let output = command.uid(NOBODY).gid(NOBODY).output().unwrap();
+    assert_eq!(output.status.code(), Some(125), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("CAP_BPF"), "{output:?}");
+    assert!(!file.0.exists());
+}
+
+/// A command in a process group of its own, that says when it is there.
+fn start(arguments: &[&str]) -> (Child, impl Iterator<Item = String> + use<>) {
+    let mut command = netspy(arguments);
+    let mut child = command
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    (child, lines)
+}
+
+#[test]
+fn what_is_typed_is_for_the_command_and_netspy_reports_all_the_same() {
+    if !can_capture() {
+        return;
+    }
+    let refused = closed();
+    let script = format!(
+        "trap '({}) 2>/dev/null; exit 7' INT; echo there; while :; do read -t 60 x; done",
+        connect(refused)
+    );
+    let (child, mut lines) = start(&["--", "bash", "-c", &script]);
+    assert_eq!(lines.next().as_deref(), Some("there"));
+    // As a terminal does: to all of the group in front.
+    let group = Pid::from_child(&child);
+    rustix::process::kill_process_group(group, Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(7), "{said}");
+    assert!(said.contains(&refused.to_string()) && said.contains("refused"), "{said}");
+}
+
+#[test]
+fn a_signal_for_netspy_is_handed_on_to_the_command() {
+    if !can_capture() {
+        return;
+    }
+    let (child, mut lines) = start(&["--", "sh", "-c", "echo there; exec sleep 600"]);
+    assert_eq!(lines.next().as_deref(), Some("there"));
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.status.signal()), (Some(128 + 15), None), "{said}");
+    assert!(said.contains("was ended by signal 15"), "{said}");
+}
+
+#[test]
+fn descendants_that_are_left_behind_are_named_or_waited_for() {
+    if !can_capture() {
+        return;
+    }
+    let refused = closed();
+    let fifo = Scratch::new("fifo");
+    let path = fifo.0.to_str().unwrap();
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    let left = format!("(read x <{path}; {}) >/dev/null 2>&1 & ", connect(refused));
+    let let_go =
+        || std::fs::OpenOptions::new().write(true).open(path).unwrap().write_all(b"\n").unwrap();
+
+    let (report, output) = report(&["--", "bash", "-c", &left]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!((&report["living"], &report["connections"]), (&1.into(), &0.into()), "{report:#}");
+    let_go();
+
+    let (mut child, _lines) = start(&["--wait-descendants", "--", "bash", "-c", &left]);
+    let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let said = stderr.next().unwrap();
+    assert!(said.contains("waiting for 1 process"), "{said}");
+    let_go();
+    let said: Vec<String> = stderr.collect();
+    assert!(child.wait().unwrap().success());
+    assert!(said.iter().any(|line| line.contains(&refused.to_string())), "{said:?}");
+}
+
+#[test]
+fn a_thousand_children_that_connect_once_are_all_reported() {
+    if !can_capture() {
+        return;
+    }
+    let refused = closed();
+    let strangers = Strangers::new(refused);
+    let script =
+        format!("for i in {{1..1000}}; do ({}) 2>/dev/null; done; exit 0", connect(refused));
+    let (report, _) = report(&["--", "bash", "-c", &script]);
+    assert!(strangers.end() > 0);
+    assert_eq!(groups(&report), [(&*refused.to_string(), "refused", 1000)], "{report:#}");
+    assert_eq!(report["groups"][0]["processes"], 1000);
+    assert_eq!(report["accounting"]["complete"], true);
+}
+
+#[test]
+fn the_command_has_nothing_of_what_capture_takes() {
+    if !can_capture() {
+        return;
+    }
+    // Beside the standard streams, the directory that ls looks at.
+    let script = "ls /proc/self/fd | wc -l; nice; grep -c NoNewPrivs:.0 /proc/self/status";
+    let output = run(&["--", "sh", "-c", script]);
+    let nice = Command::new("nice").output().unwrap();
+    let nice = String::from_utf8(nice.stdout).unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(said, format!("4\n{nice}1\n"));
+}
+
+#[test]
+fn another_user_has_their_groups_and_home_and_no_privileges() {
+    if !can_capture() {
+        return;
+    }
+    let script = "grep -E '^(Uid|Gid|Groups|CapPrm|CapEff|CapInh|CapAmb)' /proc/self/status; \
+                  echo $HOME $USER $LOGNAME $SUDO_USER; touch /root/x 2>/dev/null || echo refused";
+    let entry = Command::new("getent").args(["passwd", "nobody"]).output();
+    let Some(entry) = entry.ok().filter(|e| e.status.success()) else {
+        println!("skipped: there is no user 'nobody' here");
+        return;
+    };
+    let entry = String::from_utf8(entry.stdout).unwrap();
+    let fields: Vec<_> = entry.trim().split(':').collect();
+    let (uid, gid, home) = (fields[2], fields[3], fields[5]);
+    let output = run(&["--user", "nobody", "--", "sh", "-c", script]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<Vec<&str>> = said.lines().map(|l| l.split_whitespace().collect()).collect();
+    let none = "0000000000000000";
+    let wanted = [
+        vec!["Uid:", uid, uid, uid, uid],
+        vec!["Gid:", gid, gid, gid, gid],
+        vec!["Groups:", gid],
+        vec!["CapInh:", none],
+        vec!["CapPrm:", none],
+        vec!["CapEff:", none],
+        vec!["CapAmb:", none],
+        vec![home, "nobody", "nobody"],
+        vec!["refused"],
+    ];
+    assert_eq!(lines, wanted, "{output:?}");
+}
+
+#[test]
+fn a_namespace_of_process_ids_changes_nothing() {
+    if !can_capture() {
+        return;
+    }
+    let refused = closed();
+    let script = format!("({}) 2>/dev/null; exit 5", connect(refused));
+    let run = netspy(&["--", "bash", "-c", &script]);
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--mount-proc"]).arg(run.get_program()).args(run.get_args());
+    let Ok(output) = command.output() else {
+        println!("skipped: there is no unshare(1)");
+        return;
+    };
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(5), "{said}");
+    assert!(said.contains(&refused.to_string()), "{said}");
+}
