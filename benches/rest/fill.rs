@@ -54,5 +54,5 @@ pub fn run(place: &Place, count: u64) {
         store.apply(ns.map(make).collect());
     }
     store.close();
-    assert_eq!(store.status().history.unwrap().records, count);
+    assert_eq!(store.status().records, count);
 }
