@@ -27,7 +27,7 @@ use rustix::net::{AddressFamily, SocketType};
 use serde_json::Value;
 
 /// What may come to stay of what clients did: buffers and threads that are kept for the next ones.
-const KEPT_MEMORY: u64 = 48 << 20;
+const KEPT_MEMORY: u64 = 64 << 20;
 /// Connects a second beside each hardship, from one thread.
 const PAUSE: Duration = Duration::from_micros(500);
 

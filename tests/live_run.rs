@@ -361,7 +361,7 @@ fn another_user_has_their_groups_and_home_and_no_privileges() {
         vec![home, "nobody", "nobody"],
         vec!["refused"],
     ];
-    assert_eq!(lines, wanted, "{output:?}");
+    assert_eq!(lines, wanted, "{said}");
 }
 
 #[test]

@@ -133,7 +133,7 @@ impl Captured {
         println!(
             "\nCaptured beside that: {} connects, {:.0} per second, at the slowest {:.0}. Books: {} \
              attempts, {} delivered, {} filtered, {} pending, lost: {lost}; updates lost {}, missed \
-             {}; complete: {}. The server holds {} records, took {cpu:.1} CPU-seconds and {peak:.0} \
+             {}. The server holds {} records, took {cpu:.1} CPU-seconds and {peak:.0} \
              MiB at most.",
             self.connects,
             self.connects as f64 / self.seconds,
@@ -144,7 +144,6 @@ impl Captured {
             figure("pending"),
             figure("updates_lost"),
             figure("missed"),
-            books["complete"],
             daemon.status()["store"]["records"],
         );
         if figure("delivered") + figure("filtered") < self.connects {

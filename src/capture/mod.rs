@@ -4,6 +4,8 @@
 //! support (facts) -> plan (pure) -> loader -> driver (thread) -> decode -> bounded channel
 //! ```
 
+#[cfg(feature = "server")]
+pub(crate) mod allocator;
 pub(crate) mod clock;
 mod configure;
 pub mod decode;

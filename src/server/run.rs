@@ -11,6 +11,7 @@ use tokio::runtime::{self, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::api::{TokenError, Tokens};
+use crate::capture::allocator;
 use crate::capture::error::CaptureError;
 use crate::capture::privileges::{GiveUp, PrivilegeReport};
 use crate::capture::report::AttachReport;
@@ -195,6 +196,7 @@ pub fn run(
     arguments: Vec<OsString>,
     log: Option<Level>,
 ) -> Result<(), ServerError> {
+    allocator::give_back_freed_memory();
     let options = configuration.options.clone();
     let no_runtime = system("cannot start the runtime");
     let first = runtime::Builder::new_current_thread().enable_all().build().map_err(no_runtime)?;

@@ -130,6 +130,11 @@ async fn watched(args: &Run) -> Result<Exit, Stopped> {
     };
     let ended = local.run_until(attend(args, user, &origin)).await?;
     if let Some(own) = &origin.own {
+        if let Some(why) = own.stopped() {
+            note(&format!(
+                "capture stopped before the command did, so the report ends there: {why}"
+            ));
+        }
         own.finish();
     }
     let exit = ended.exit;
