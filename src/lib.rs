@@ -70,6 +70,8 @@ pub mod server;
 #[cfg(feature = "store")]
 pub mod store;
 pub mod stream;
+#[cfg(feature = "tools")]
+pub mod tools;
 mod version;
 
 pub use capture::error::CaptureError;
