@@ -71,6 +71,8 @@ pub mod server;
 pub mod store;
 pub mod stream;
 #[cfg(feature = "tools")]
+mod text;
+#[cfg(feature = "tools")]
 pub mod tools;
 mod version;
 
