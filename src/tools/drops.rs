@@ -27,7 +27,7 @@ pub(super) const SUMMARY: Tool = Tool {
     params: &[
         shared::PROCESS,
         shared::PID,
-        shared::REMOTE,
+        shared::END,
         shared::PORT,
         shared::DURATION,
         shared::SINCE,
@@ -42,7 +42,7 @@ pub(super) const LIST: Tool = Tool {
     params: &[
         shared::PROCESS,
         shared::PID,
-        shared::REMOTE,
+        shared::END,
         shared::PORT,
         shared::DURATION,
         shared::SINCE,
