@@ -19,11 +19,11 @@ const MOST: usize = 500;
 const CONCISE: usize = 2_200;
 const DETAILED: usize = 12_000;
 
-const ANSWERS: &[Member] = &[("packets", "integer"), parts::WINDOW, parts::COMPLETE];
+const ANSWERS: &[Member] = &[("packets", "integer"), parts::COMPLETE];
 
 pub(super) const SUMMARY: Tool = Tool {
     name: "get_packet_drop_summary",
-    description: "Packets that this host's kernel dropped, by reason, and whom it hurt.",
+    description: "Packets this kernel dropped, by reason, and whom it hurt.",
     params: &[
         shared::PROCESS,
         shared::PID,
@@ -49,7 +49,7 @@ pub(super) const LIST: Tool = Tool {
         shared::UNTIL,
         number("max_events"),
         text("cursor"),
-        shared::FORMAT,
+        shared::FORMAT.unlisted(),
     ],
     answers: ANSWERS,
 };
