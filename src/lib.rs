@@ -65,6 +65,8 @@ pub mod event;
 #[cfg(all(feature = "server", any(test, fuzzing)))]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(feature = "mcp")]
+pub mod mcp;
 #[cfg(feature = "store")]
 pub mod query;
 pub mod record;
@@ -73,6 +75,10 @@ pub mod server;
 #[cfg(feature = "store")]
 pub mod store;
 pub mod stream;
+#[cfg(feature = "tools")]
+mod text;
+#[cfg(feature = "tools")]
+pub mod tools;
 mod version;
 
 pub use capture::error::CaptureError;

@@ -24,7 +24,7 @@ use tower::ServiceExt;
 use super::clients::{Busy, Client, Clients, Limits, Slot};
 use super::patience::WriteTimeout;
 use super::tls::Tls;
-use crate::api::{Api, Tokens, Transport};
+use crate::api::{Api, Tokens, Transport, mcp_alone};
 use crate::store::LocalSource;
 
 /// From the first byte, or from the answer before, to the end of the head of a request.
@@ -111,6 +111,29 @@ pub async fn serve_on(
     }
     stop.send_replace(true);
     while tasks.join_next().await.is_some() {}
+}
+
+/// Answers MCP alone on this listener, by what `make` makes for each session, until `shutdown` is
+/// ready.
+pub async fn serve_mcp<H: rmcp::ServerHandler>(
+    make: impl Fn() -> io::Result<H> + Send + Sync + 'static,
+    listener: TcpListener,
+    tokens: Option<Arc<Tokens>>,
+    shutdown: impl Future<Output = ()> + Send,
+) {
+    let (stop, stopping) = watch::channel(false);
+    let door = Door {
+        router: mcp_alone(make, tokens, stopping.clone()),
+        clients: Clients::new(Arc::default(), Arc::default()),
+        tls: None,
+        stopping,
+    };
+    let task = tokio::spawn(door.accept_all(listener));
+    shutdown.await;
+    stop.send_replace(true);
+    if let Err(error) = task.await {
+        tracing::warn!("serving MCP ended badly: {error}");
+    }
 }
 
 /// TCP or UNIX.
