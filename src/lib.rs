@@ -51,6 +51,8 @@ extern crate self as netspy;
 mod test_records;
 
 pub mod accounting;
+#[cfg(feature = "ai")]
+pub mod ai;
 #[cfg(feature = "store")]
 pub mod analysis;
 #[cfg(feature = "server")]
@@ -65,11 +67,17 @@ pub mod event;
 #[cfg(feature = "store")]
 pub mod query;
 pub mod record;
+#[cfg(feature = "tools")]
+pub mod redact;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "store")]
 pub mod store;
 pub mod stream;
+#[cfg(feature = "tools")]
+mod text;
+#[cfg(feature = "tools")]
+pub mod tools;
 mod version;
 
 pub use capture::error::CaptureError;

@@ -8,30 +8,8 @@ use std::borrow::Cow;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// Stands for a character that must not reach a terminal.
-const REPLACEMENT: char = '\u{fffd}';
-
-/// Whether a character changes something else than the place where it stands.
-fn is_unsafe(c: char) -> bool {
-    match c {
-        ' '..='~' => false,
-        // Soft hyphen, line and paragraph separators, interlinear annotation, tags: not of width
-        // zero in every table, invisible in most terminals.
-        '\u{ad}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' => true,
-        '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}' => true,
-        // Width zero: joiners, bidi marks, variation selectors, combining characters without end.
-        _ => c.is_control() || matches!(c.width(), None | Some(0)),
-    }
-}
-
-/// `text` with every control, bidi and zero-width character replaced by `�`.
-pub fn clean(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(is_unsafe) {
-        return Cow::Borrowed(text);
-    }
-    let replaced = text.chars().map(|c| if is_unsafe(c) { REPLACEMENT } else { c });
-    Cow::Owned(replaced.collect())
-}
+pub use crate::text::clean;
+use crate::text::is_unsafe;
 
 /// JSON whose strings carry no character that a terminal would act on. JSON leaves DEL, the C1
 /// controls and bidi characters as they are; all of them occur inside strings only, where an
