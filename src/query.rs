@@ -23,6 +23,7 @@ pub mod drops;
 pub mod filter;
 pub mod findings;
 pub mod series;
+mod shown;
 pub mod top;
 
 use diff::{Compare, Diff};

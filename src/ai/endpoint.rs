@@ -19,7 +19,9 @@ pub struct Endpoint {
 
 /// The text is no base URL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0} (accepted: http://HOST:PORT/PATH or https://HOST/PATH, such as http://localhost:11434/v1)")]
+#[error(
+    "{0} (accepted: http://HOST:PORT/PATH or https://HOST/PATH, such as http://localhost:11434/v1)"
+)]
 pub struct InvalidEndpoint(&'static str);
 
 impl Endpoint {
@@ -34,7 +36,8 @@ impl Endpoint {
 
     /// For the `Host` header.
     pub(super) fn authority(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        let host =
+            if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         match (self.is_tls, self.port) {
             (true, 443) | (false, 80) => host,
             (_, port) => format!("{host}:{port}"),
@@ -105,7 +108,12 @@ mod tests {
         for (text, target, authority, is_local) in [
             (Endpoint::OPENAI, "/v1/chat/completions", "api.openai.com", false),
             ("http://localhost:11434/v1/", "/v1/chat/completions", "localhost:11434", true),
-            ("http://127.0.0.1:8000/v1/chat/completions", "/v1/chat/completions", "127.0.0.1:8000", true),
+            (
+                "http://127.0.0.1:8000/v1/chat/completions",
+                "/v1/chat/completions",
+                "127.0.0.1:8000",
+                true,
+            ),
             ("http://[::1]:8000", "/chat/completions", "[::1]:8000", true),
             ("https://[2001:db8::1]/v1", "/v1/chat/completions", "[2001:db8::1]", false),
             (
@@ -124,7 +132,16 @@ mod tests {
 
     #[test]
     fn what_is_no_base_url_is_refused_without_being_repeated() {
-        for text in ["", "localhost:11434", "ftp://x/v1", "http://", "http://x:0/", "http://x:99999/", "https://u:secret@x/v1", "http://a b/"] {
+        for text in [
+            "",
+            "localhost:11434",
+            "ftp://x/v1",
+            "http://",
+            "http://x:0/",
+            "http://x:99999/",
+            "https://u:secret@x/v1",
+            "http://a b/",
+        ] {
             let error = text.parse::<Endpoint>().unwrap_err().to_string();
             assert!(error.contains("accepted") && !error.contains("secret"), "{text}: {error}");
         }

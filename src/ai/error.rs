@@ -23,7 +23,9 @@ pub enum ModelError {
         said: String,
     },
     /// 404.
-    #[error("{endpoint} has no model '{model}', or no chat completions (404{said}); check NETSPY_MODEL, --model and OPENAI_API_BASE")]
+    #[error(
+        "{endpoint} has no model '{model}', or no chat completions (404{said}); check NETSPY_MODEL, --model and OPENAI_API_BASE"
+    )]
     NotFound {
         /// Where.
         endpoint: String,
@@ -97,7 +99,9 @@ pub enum ModelError {
         limit: usize,
     },
     /// What came is no chat completion.
-    #[error("{endpoint} answered with something else than a chat completion: {why}; does OPENAI_API_BASE lack its path, such as /v1?")]
+    #[error(
+        "{endpoint} answered with something else than a chat completion: {why}; does OPENAI_API_BASE lack its path, such as /v1?"
+    )]
     Malformed {
         /// Where.
         endpoint: String,
@@ -105,7 +109,9 @@ pub enum ModelError {
         why: String,
     },
     /// Every tool call of a round was unusable, again and again.
-    #[error("the model '{model}' makes calls that no tool can take ({why}); one that is made for tool calls may do better")]
+    #[error(
+        "the model '{model}' makes calls that no tool can take ({why}); one that is made for tool calls may do better"
+    )]
     BadCalls {
         /// Which model.
         model: String,
@@ -119,7 +125,9 @@ pub enum ModelError {
         model: String,
     },
     /// It calls tools without end.
-    #[error("the model '{model}' called tools in each of {rounds} rounds and gave no answer; --max-rounds allows more")]
+    #[error(
+        "the model '{model}' called tools in each of {rounds} rounds and gave no answer; --max-rounds allows more"
+    )]
     EndlessLoop {
         /// Which model.
         model: String,
@@ -133,7 +141,9 @@ pub enum ModelError {
         endpoint: String,
     },
     /// A request would be larger than is sent.
-    #[error("the question with its context has {bytes} bytes, more than the {limit} that are sent; ask for less")]
+    #[error(
+        "the question with its context has {bytes} bytes, more than the {limit} that are sent; ask for less"
+    )]
     TooMuch {
         /// Its size.
         bytes: usize,

@@ -3,7 +3,7 @@
 //! ```text
 //! question ─> Assistant ─┬─> Model: rounds of [request ─> tool calls ─> their answers] ─> answer
 //!                        │          every text that leaves goes through the Veil
-//!                        └─> Rules: what the answer rests on where no model is named, or it fails
+//!                        └─> RuleBased: the answer where no model is named, or it fails
 //! ```
 //!
 //! A model is any endpoint that speaks OpenAI's chat completions. A key in the environment is no
@@ -16,7 +16,6 @@ mod endpoint;
 mod error;
 pub mod figures;
 mod prompt;
-mod rules;
 mod settings;
 mod transport;
 mod turn;

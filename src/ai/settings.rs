@@ -99,7 +99,9 @@ impl Settings {
         base: Option<&str>,
         key: Option<&str>,
     ) -> Result<Option<Settings>, SettingsError> {
-        let given = |text: Option<&str>| text.map(str::trim).filter(|t| !t.is_empty()).map(ToOwned::to_owned);
+        let given = |text: Option<&str>| {
+            text.map(str::trim).filter(|t| !t.is_empty()).map(ToOwned::to_owned)
+        };
         let Some(model) = given(model) else { return Ok(None) };
         let base = given(base);
         let endpoint: Endpoint = base.as_deref().unwrap_or(Endpoint::OPENAI).parse()?;

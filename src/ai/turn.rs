@@ -111,7 +111,8 @@ impl Partial {
         if let Some(error) = chunk.error.filter(|error| !error.is_null()) {
             let message = error.get("message").unwrap_or(&error);
             let message = message.as_str().map_or_else(|| message.to_string(), ToOwned::to_owned);
-            let (endpoint, said) = (settings.endpoint.to_string(), transport::words(settings, &message));
+            let (endpoint, said) =
+                (settings.endpoint.to_string(), transport::words(settings, &message));
             return Err(ModelError::Server { endpoint, status: None, said });
         }
         // Each piece of some servers has the sum so far: the last counts.

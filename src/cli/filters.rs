@@ -3,10 +3,8 @@
 
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
-use strum::VariantArray;
 
 use super::failure::Failure;
-use crate::event::{Outcome, Protocol};
 use crate::query::drops::DropFilter;
 use crate::query::{self, Filter, Source, filter};
 
@@ -136,20 +134,11 @@ impl What {
         if let Some(seconds) = when.duration {
             filter.since = last(seconds);
         }
-        if self.hides_unix() {
-            filter.protocol =
-                Protocol::VARIANTS.iter().copied().filter(|p| *p != Protocol::Unix).collect();
-        }
-        if self.hides_preexisting() {
-            filter.preexisting = Some(false);
+        if !self.all {
+            filter.hide_unix();
+            filter.hide_preexisting();
         }
         Ok((filter, page))
-    }
-
-    /// Whether what existed before capture began is left out because nobody asked for it: it did
-    /// not begin in any time that an answer is about.
-    pub fn hides_preexisting(&self) -> bool {
-        !self.all && self.narrow.state.is_empty()
     }
 
     /// Whether UNIX sockets are left out because nobody asked for them.
@@ -157,16 +146,10 @@ impl What {
         !self.all && self.narrow.protocol.is_empty()
     }
 
-    /// Leaves datagram sockets out that sent nothing, unless somebody asks for them: look-ups of
-    /// names make one of every address that they weigh. Only where it is seen what is sent.
+    /// Leaves datagram sockets out that sent nothing, unless somebody asks for them.
     pub async fn hide_associated(&self, filter: &mut Filter, source: &dyn Source) {
-        if self.all || !self.narrow.outcome.is_empty() {
-            return;
-        }
-        let status = source.status().await;
-        if status.is_ok_and(|s| s.features.get("datagram_sent").is_some_and(|f| f.ok)) {
-            let others = Outcome::VARIANTS.iter().copied().filter(|o| *o != Outcome::Associated);
-            filter.outcome = others.collect();
+        if !self.all {
+            filter.hide_associated(source).await;
         }
     }
 }
@@ -242,6 +225,7 @@ pub fn last(seconds: u32) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Protocol;
 
     #[test]
     fn unix_sockets_are_hidden_unless_asked_for() {

@@ -42,6 +42,12 @@ impl Step {
         Step(Some(millis.max(1)))
     }
 
+    /// The shortest of the usual steps of which a window of this length has at most so many.
+    pub fn at_most(length_ms: u64, steps: u64) -> Self {
+        let usual = USUAL.iter().copied().find(|step| length_ms / step <= steps);
+        Step(usual)
+    }
+
     /// Its length in milliseconds, for this window; `Err` where that makes too many steps.
     pub(crate) fn millis_in(self, window: Window) -> Result<u64, QueryError> {
         let from = window.since.as_millisecond();

@@ -203,7 +203,10 @@ fn assignments(word: &str) -> Cow<'_, str> {
         let Some(named) = is_secret(name.trim_start_matches('-')) else { continue };
         let is_equals = word.as_bytes().get(at) == Some(&b'=');
         // "my-secret:latest" is an image, "host:port" is a host.
-        if !is_equals && !is_quoted && (!lead.is_empty() || done > 0 || named == Named::Word && name != "pass") {
+        if !is_equals
+            && !is_quoted
+            && (!lead.is_empty() || done > 0 || named == Named::Word && name != "pass")
+        {
             continue;
         }
         let behind = &word[at + 1..];

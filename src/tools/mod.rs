@@ -5,15 +5,30 @@
 //! figure is computed here that the query layer has. The two tools that interpret rather than
 //! answer, `ai_insights` and `contextual_analysis`, ask an [`Advisor`].
 
+mod advice;
 pub mod advisor;
+mod args;
+mod connections;
+mod drops;
 mod error;
+mod parts;
+mod patterns;
+mod reach;
+mod rules;
+mod set;
+mod shared;
 mod spec;
+mod status;
+mod summary;
+mod table;
 
 use async_trait::async_trait;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 pub use advisor::{Advice, Advisor, By, Scope};
 pub use error::ToolError;
+pub use rules::RuleBased;
+pub use set::{AllTools, QueryTools};
 pub use spec::Spec;
 
 /// What a tool answers.
@@ -24,6 +39,10 @@ pub struct Answer {
 }
 
 impl Answer {
+    fn of(content: Map<String, Value>) -> Self {
+        Answer { content: Value::Object(content) }
+    }
+
     /// The answer as compact JSON, which is what a model reads.
     pub fn text(&self) -> String {
         self.content.to_string()

@@ -1,6 +1,7 @@
-//! What there is to know about a tool before it is called.
+//! What there is to know about a tool before it is called: one table from which both the schema
+//! and the reader of arguments come, so that they cannot differ.
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 /// A tool: what it is for, what it takes and what it answers.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,4 +16,111 @@ pub struct Spec {
     pub output_schema: Value,
     /// Whether a call can reach something beyond this host's records, such as a model elsewhere.
     pub open_world: bool,
+}
+
+/// What a value is.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    Text,
+    /// A whole number above 0.
+    Number,
+    /// One of these words.
+    Words(&'static [&'static str]),
+}
+
+impl Kind {
+    pub(super) fn accepted(self) -> String {
+        match self {
+            Kind::Text => "a text; several values are separated by commas".to_owned(),
+            Kind::Number => "a whole number".to_owned(),
+            Kind::Words(words) => words.join(", "),
+        }
+    }
+
+    fn schema(self) -> Value {
+        match self {
+            Kind::Text => json!({"type": "string"}),
+            Kind::Number => json!({"type": "integer"}),
+            Kind::Words(words) => json!({"type": "string", "enum": words}),
+        }
+    }
+}
+
+/// A parameter. It has words of its own only where its name does not say all.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Param {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    description: &'static str,
+    required: bool,
+}
+
+pub(super) const fn text(name: &'static str) -> Param {
+    Param { name, kind: Kind::Text, description: "", required: false }
+}
+
+pub(super) const fn number(name: &'static str) -> Param {
+    Param { name, kind: Kind::Number, description: "", required: false }
+}
+
+pub(super) const fn words(name: &'static str, words: &'static [&'static str]) -> Param {
+    Param { name, kind: Kind::Words(words), description: "", required: false }
+}
+
+impl Param {
+    pub(super) const fn says(self, description: &'static str) -> Param {
+        Param { description, ..self }
+    }
+
+    pub(super) const fn required(self) -> Param {
+        Param { required: true, ..self }
+    }
+}
+
+/// A member of an answer: its name and JSON type.
+pub(super) type Member = (&'static str, &'static str);
+
+/// A tool as it is written down.
+#[derive(Debug)]
+pub(super) struct Tool {
+    pub(super) name: &'static str,
+    pub(super) description: &'static str,
+    pub(super) params: &'static [Param],
+    /// Members that every answer has.
+    pub(super) answers: &'static [Member],
+}
+
+impl Tool {
+    pub(super) fn spec(&self, open_world: bool) -> Spec {
+        let mut properties = Map::new();
+        for param in self.params {
+            let mut schema = param.kind.schema();
+            if !param.description.is_empty()
+                && let Some(schema) = schema.as_object_mut()
+            {
+                schema.insert("description".to_owned(), param.description.into());
+            }
+            properties.insert(param.name.to_owned(), schema);
+        }
+        let mut input = json!({"type": "object", "properties": properties});
+        let required: Vec<&str> =
+            self.params.iter().filter(|param| param.required).map(|param| param.name).collect();
+        input["additionalProperties"] = false.into();
+        if !required.is_empty() {
+            input["required"] = required.into();
+        }
+        let members = self.answers.iter();
+        let members: Map<_, _> =
+            members.map(|(name, kind)| ((*name).to_owned(), json!({"type": kind}))).collect();
+        let required: Vec<&str> = self.answers.iter().map(|(name, _)| *name).collect();
+        Spec {
+            name: self.name,
+            description: self.description,
+            input_schema: input,
+            output_schema: json!({
+                "type": "object", "properties": members, "required": required,
+            }),
+            open_world,
+        }
+    }
 }

@@ -1,0 +1,196 @@
+//! `get_packet_drop_summary` and `list_packet_drops`.
+
+use serde_json::{Map, Value};
+
+use super::args::{Args, named};
+use super::parts::{self, Clock};
+use super::spec::{Member, Tool, number, text};
+use super::table::Table;
+use super::{Answer, ToolError, shared};
+use crate::event::DropRecord;
+use crate::query::drops::{DropBooks, DropList};
+use crate::query::{Page, Source};
+use crate::text;
+
+/// Rows unless asked otherwise, and the most.
+const USUAL: usize = 20;
+const MOST: usize = 500;
+/// Bytes of rows.
+const CONCISE: usize = 2_200;
+const DETAILED: usize = 12_000;
+
+const ANSWERS: &[Member] = &[("packets", "integer"), parts::WINDOW, parts::COMPLETE];
+
+pub(super) const SUMMARY: Tool = Tool {
+    name: "get_packet_drop_summary",
+    description: "Packets that this host's kernel dropped, by reason, and whom it hurt.",
+    params: &[
+        shared::PROCESS,
+        shared::PID,
+        shared::REMOTE,
+        shared::PORT,
+        shared::DURATION,
+        shared::SINCE,
+        shared::UNTIL,
+    ],
+    answers: ANSWERS,
+};
+
+pub(super) const LIST: Tool = Tool {
+    name: "list_packet_drops",
+    description: "Dropped packets by flow and reason, newest first.",
+    params: &[
+        shared::PROCESS,
+        shared::PID,
+        shared::REMOTE,
+        shared::PORT,
+        shared::DURATION,
+        shared::SINCE,
+        shared::UNTIL,
+        number("max_events"),
+        text("cursor"),
+        shared::FORMAT,
+    ],
+    answers: ANSWERS,
+};
+
+/// Records of the newest drops among which the summary looks for those who were hurt.
+const LOOKED_AT: usize = 200;
+/// Of them, so many are named.
+const HURT: usize = 8;
+
+pub(super) async fn summary(source: &dyn Source, args: &Args) -> Result<Answer, ToolError> {
+    let filter = args.drop_filter()?;
+    let page = Page { limit: Some(LOOKED_AT), ..Page::default() };
+    let list = source.drops(&filter, &page).await.map_err(named)?;
+    let mut content = Map::new();
+    put_totals(&mut content, &list);
+    let mut hurt: Vec<(&DropRecord, u64)> = Vec::new();
+    for drop in list.drops.iter().filter(|drop| drop.process.is_some()) {
+        let same = |other: &DropRecord| whom(other) == whom(drop) && other.reason == drop.reason;
+        match hurt.iter_mut().find(|(other, _)| same(other)) {
+            Some((_, packets)) => *packets += drop.count,
+            None => hurt.push((drop, drop.count)),
+        }
+    }
+    hurt.sort_by_key(|(_, packets)| std::cmp::Reverse(*packets));
+    let mut table = Table::new(&["process", "remote", "reason", "packets"]);
+    for (drop, packets) in hurt.into_iter().take(HURT) {
+        let (process, remote) = whom(drop);
+        table.push(vec![
+            process.map_or(Value::Null, parts::name),
+            remote.map_or(Value::Null, |end| parts::address(end.ip, Some(end.port)).into()),
+            parts::name(&drop.reason),
+            packets.into(),
+        ]);
+    }
+    let mut hints = Vec::new();
+    if table.len() > 0 {
+        hints.push(format!(
+            "rows: attempts that the newest {} drop records belong to.",
+            list.drops.len()
+        ));
+    }
+    table.put(&mut content, "columns", "rows");
+    end(&mut content, &list, args, hints);
+    Ok(Answer::of(content))
+}
+
+/// Whose attempt was hit, and where it went.
+fn whom(drop: &DropRecord) -> (Option<&str>, Option<crate::event::Endpoint>) {
+    (drop.process.as_ref().map(|p| &*p.comm), drop.destination)
+}
+
+pub(super) async fn list(source: &dyn Source, args: &Args) -> Result<Answer, ToolError> {
+    let filter = args.drop_filter()?;
+    let mut page = args.page(args.limit(USUAL, MOST))?;
+    loop {
+        let list = source.drops(&filter, &page).await.map_err(named)?;
+        let mut table = table(&list, args.detailed());
+        table.fit(if args.detailed() { DETAILED } else { CONCISE });
+        if table.len() < list.drops.len() && page.limit != Some(table.len()) {
+            page.limit = Some(table.len());
+            continue;
+        }
+        let mut content = Map::new();
+        put_totals(&mut content, &list);
+        content.insert("shown".to_owned(), table.len().into());
+        table.put(&mut content, "columns", "rows");
+        let mut hints = Vec::new();
+        if let Some(cursor) = &list.next_cursor {
+            content.insert("next_cursor".to_owned(), cursor.as_str().into());
+            hints.push("More: narrow, or pass next_cursor as cursor.".to_owned());
+        }
+        end(&mut content, &list, args, hints);
+        return Ok(Answer::of(content));
+    }
+}
+
+fn put_totals(content: &mut Map<String, Value>, list: &DropList) {
+    content.insert("packets".to_owned(), list.packets.into());
+    content.insert("records".to_owned(), list.total.into());
+    content.insert("by_reason".to_owned(), parts::figures(&list.by_reason));
+}
+
+fn end(content: &mut Map<String, Value>, list: &DropList, args: &Args, mut hints: Vec<String>) {
+    if let Some(why) = &list.not_seen {
+        hints.insert(0, format!("Drops are not seen here: {}.", text::short(why, 200)));
+    } else if list.total == 0 {
+        hints.push(parts::nothing(list.newest_outside_window));
+    }
+    parts::put_hints(content, &hints);
+    parts::put_window(content, list.window, args.now());
+    let complete = list.accounting.complete && list.not_seen.is_none();
+    content.insert("complete".to_owned(), complete.into());
+    if !list.accounting.complete {
+        content.insert("accounting".to_owned(), books(&list.accounting));
+    }
+}
+
+fn books(books: &DropBooks) -> Value {
+    let all = [
+        ("packets", books.packets),
+        ("no_room", books.no_room),
+        ("no_address", books.no_address),
+        ("pending", books.pending),
+        ("missed", books.missed),
+        ("lost", books.lost),
+        ("evicted", books.evicted),
+    ];
+    let some = all.into_iter().filter(|(_, n)| *n > 0);
+    Value::Object(some.map(|(name, n)| (name.to_owned(), n.into())).collect())
+}
+
+fn table(list: &DropList, detailed: bool) -> Table {
+    let clock = Clock::of(list.window);
+    let concise =
+        ["utc", "reason", "packets", "protocol", "source", "destination", "process", "pid"];
+    let more: &[&str] = if detailed { &["last_utc", "bytes", "connection", "id"] } else { &[] };
+    let mut table = Table::new(&[&concise[..], more].concat());
+    let end = |end: Option<crate::event::Endpoint>| {
+        end.map_or(Value::Null, |end| parts::address(end.ip, Some(end.port)).into())
+    };
+    for drop in &list.drops {
+        let process = drop.process.as_ref();
+        let mut row = vec![
+            clock.show(drop.time),
+            parts::name(&drop.reason),
+            drop.count.into(),
+            drop.protocol.map_or(Value::Null, |p| p.as_str().into()),
+            end(drop.source),
+            end(drop.destination),
+            process.map_or(Value::Null, |p| parts::name(&p.comm)),
+            process.map_or(Value::Null, |p| p.pid.into()),
+        ];
+        if detailed {
+            row.extend([
+                clock.show(drop.last),
+                drop.bytes.into(),
+                drop.connection.map_or(Value::Null, |id| id.to_string().into()),
+                drop.id.to_string().into(),
+            ]);
+        }
+        table.push(row);
+    }
+    table
+}

@@ -1,0 +1,162 @@
+//! Why somebody cannot reach a remote: what the records, those of others and the drops say.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde_json::{Map, Value, json};
+
+use super::parts;
+use crate::event::Outcome;
+use crate::query::drops::DropFilter;
+use crate::query::top::{Key, TopBy};
+use crate::query::{Filter, Page, QueryError, Source, Summary};
+use crate::text::short;
+
+/// Remotes whose drops are looked up.
+const REMOTES: usize = 16;
+
+/// What is known about the way from some processes to some remotes.
+#[derive(Debug)]
+pub(super) struct Reach {
+    own: Summary,
+    errors: Vec<(String, u64)>,
+    /// What all processes, these included, made of the same remotes.
+    all: Summary,
+    /// Packets of the ways there and back that this kernel dropped, by reason.
+    drops: BTreeMap<String, u64>,
+}
+
+impl Reach {
+    /// Whether both ends are named.
+    pub(super) fn is_asked_by(filter: &Filter) -> bool {
+        let who = !filter.process.is_empty() || !filter.pid.is_empty() || !filter.unit.is_empty();
+        let whom =
+            !filter.remote.is_empty() || !filter.cidr.is_empty() || !filter.host_name.is_empty();
+        who && whom
+    }
+
+    pub(super) async fn of(source: &dyn Source, filter: &Filter) -> Result<Reach, QueryError> {
+        let own = source.summary(filter).await?;
+        let by_error = source.top(filter, TopBy::Error, Some(5)).await?;
+        let errors = by_error.groups.into_iter().map(|group| match group.key {
+            Key::Text(error) => (error, group.count),
+            Key::Number(n) => (n.to_string(), group.count),
+        });
+        let errors = errors.collect();
+        let others = Filter {
+            process: Vec::new(),
+            pid: Vec::new(),
+            unit: Vec::new(),
+            uid: Vec::new(),
+            ..filter.clone()
+        };
+        let all = source.summary(&others).await?;
+        let remotes = source.top(filter, TopBy::Remote, Some(REMOTES)).await?.groups;
+        let remotes = remotes.into_iter().filter_map(|group| match group.key {
+            Key::Text(ip) => ip.parse::<IpAddr>().ok(),
+            Key::Number(_) => None,
+        });
+        let dropped = DropFilter {
+            remote: remotes.collect(),
+            port: filter.port.clone(),
+            since: filter.since,
+            until: filter.until,
+            ..DropFilter::default()
+        };
+        let drops = match dropped.remote.is_empty() {
+            // Without an address the filter would mean every drop.
+            true => BTreeMap::new(),
+            false => {
+                let page = Page { limit: Some(1), ..Page::default() };
+                source.drops(&dropped, &page).await?.by_reason
+            }
+        };
+        Ok(Reach { own, errors, all, drops })
+    }
+
+    pub(super) fn shown(&self) -> Value {
+        let mut content = Map::new();
+        content.insert("attempts".to_owned(), self.own.total.into());
+        content.insert("outcomes".to_owned(), parts::figures(&self.own.by_outcome));
+        if !self.errors.is_empty() {
+            let errors = self.errors.iter();
+            let errors: Map<_, _> =
+                errors.map(|(error, n)| (short(error, 48).into_owned(), Value::from(*n))).collect();
+            content.insert("errors".to_owned(), errors.into());
+        }
+        let (attempts, reached) = self.others();
+        content.insert("others".to_owned(), json!({"attempts": attempts, "reached": reached}));
+        if !self.drops.is_empty() {
+            content.insert("drops".to_owned(), parts::figures(&self.drops));
+        }
+        content.insert("verdict".to_owned(), self.verdict().into());
+        Value::Object(content)
+    }
+
+    /// Attempts of other processes at the same remotes, and how many of them got there.
+    fn others(&self) -> (u64, u64) {
+        let attempts = self.all.total.saturating_sub(self.own.total);
+        (attempts, reached(&self.all).saturating_sub(reached(&self.own)))
+    }
+
+    /// What this points at. Figures only as they are in the records.
+    pub(super) fn verdict(&self) -> String {
+        let total = self.own.total;
+        if total == 0 {
+            return "No such attempt in this window: it may not have tried, or under another name \
+                    or address."
+                .to_owned();
+        }
+        let got = reached(&self.own);
+        let failures = self.own.by_outcome.iter().filter(|(o, n)| o.is_unsuccessful() && **n > 0);
+        let Some((worst, n)) = failures.max_by_key(|(_, n)| **n) else {
+            let waiting = self.own.by_outcome.get(&Outcome::InProgress).copied().unwrap_or(0);
+            return match waiting {
+                0 => format!("It gets there: {got} of {total} attempts succeeded, none failed."),
+                n => format!("{n} of {total} attempts have no answer yet, {got} succeeded."),
+            };
+        };
+        let mut text = format!("{n} of {total} attempts ended {worst}, {got} succeeded: ");
+        text.push_str(meaning(*worst));
+        let (attempts, others) = self.others();
+        text.push_str(&match (attempts, others) {
+            (0, _) => " No other process tried.".to_owned(),
+            (n, 0) => format!(" None of {n} attempts of other processes got there either."),
+            (n, m) => format!(
+                " Other processes got there in {m} of {n} attempts, so look at what is special \
+                 about this one."
+            ),
+        });
+        let packets = self.drops.values().fold(0, |sum: u64, n| sum.saturating_add(*n));
+        if let Some((reason, _)) = self.drops.iter().max_by_key(|(_, n)| **n) {
+            text.push_str(&format!(
+                " This host's kernel dropped {packets} packets of this way, most for {}.",
+                short(reason, 60)
+            ));
+        }
+        text
+    }
+}
+
+fn reached(summary: &Summary) -> u64 {
+    let of = |outcome| summary.by_outcome.get(&outcome).copied().unwrap_or(0);
+    of(Outcome::Established) + of(Outcome::Sent)
+}
+
+fn meaning(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Refused => {
+            "the address answers, and nothing listens on the port (or a firewall rejects)."
+        }
+        Outcome::TimedOut => {
+            "nothing came back; a firewall that drops silently, a host that is down, or the way \
+             back is broken."
+        }
+        Outcome::Unreachable => "there is no route, or a router said that it cannot be reached.",
+        Outcome::Denied => {
+            "this host forbids it: a security module, a cgroup program or netfilter."
+        }
+        Outcome::Reset => "the other side took the connection and reset it.",
+        _ => "see the errors.",
+    }
+}

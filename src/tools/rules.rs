@@ -1,0 +1,166 @@
+//! [`RuleBased`]: advice without a model. It puts the findings and figures of the records into
+//! words, and never more than they say.
+
+use std::fmt::Write as _;
+
+use async_trait::async_trait;
+
+use super::ToolError;
+use super::advisor::{Advice, Advisor, Means, Scope};
+use super::args::named;
+use super::parts;
+use super::patterns::subject_remote;
+use super::reach::Reach;
+use crate::analysis::Finding;
+use crate::query::top::{Key, TopBy};
+use crate::query::{Filter, Source, Summary};
+use crate::text;
+
+/// Findings that are put into words.
+const FINDINGS: usize = 6;
+/// Names of processes that a question is searched for.
+const NAMES: usize = 500;
+
+/// Fixed rules: no key, no network, the same answer to the same records.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RuleBased;
+
+#[async_trait]
+impl Advisor for RuleBased {
+    fn calls_out(&self) -> bool {
+        false
+    }
+
+    async fn insights(
+        &self,
+        summary: &str,
+        scope: &Scope,
+        means: Means<'_>,
+    ) -> Result<Advice, ToolError> {
+        let mut advice = Advice::by_rules(told(means.source, &scope.filter).await?);
+        if !summary.trim().is_empty() {
+            let note = "rules read the records of this window, not summary_text";
+            advice.note = Some(note.to_owned());
+        }
+        Ok(advice)
+    }
+
+    async fn answer(
+        &self,
+        question: &str,
+        scope: &Scope,
+        means: Means<'_>,
+    ) -> Result<Advice, ToolError> {
+        let (filter, about) = narrowed(question, &scope.filter, means.source).await?;
+        let mut said = match about.is_empty() {
+            true => "The question names no process, address or port that rules recognise in the \
+                     records; this is about all connections.\n"
+                .to_owned(),
+            false => format!("About {}.\n", about.join(", ")),
+        };
+        if Reach::is_asked_by(&filter) {
+            let reach = Reach::of(means.source, &filter).await.map_err(named)?;
+            said.push_str(&reach.verdict());
+            said.push('\n');
+        }
+        said.push_str(&told(means.source, &filter).await?);
+        Ok(Advice::by_rules(said))
+    }
+}
+
+/// Figures and findings in words.
+async fn told(source: &dyn Source, filter: &Filter) -> Result<String, ToolError> {
+    let summary = source.summary(filter).await.map_err(named)?;
+    let mut said = figures(&summary);
+    let found = source.findings(filter, Some(FINDINGS)).await.map_err(named)?;
+    match found.total {
+        0 if summary.total > 0 => said.push_str("\nNothing stands out by the fixed rules."),
+        0 => {}
+        total => {
+            let _ = write!(said, "\nFindings: {total}.");
+            for finding in &found.findings {
+                let _ = write!(said, "\n- {}", finding_line(finding));
+            }
+        }
+    }
+    Ok(said)
+}
+
+fn figures(summary: &Summary) -> String {
+    if summary.total == 0 {
+        return parts::nothing(summary.newest_outside_window);
+    }
+    let outcomes = parts::outcomes(&summary.by_outcome);
+    let mut said = format!(
+        "{} records of {} processes and {} remotes: {}.",
+        summary.total,
+        summary.processes,
+        summary.remotes,
+        outcomes.as_str().unwrap_or_default()
+    );
+    if let Some(h) = summary.handshake {
+        let _ = write!(
+            said,
+            " Handshakes: median {} ms, 99th percentile {} ms.",
+            parts::ms(h.p50_us),
+            parts::ms(h.p99_us)
+        );
+    }
+    said
+}
+
+fn finding_line(finding: &Finding) -> String {
+    let process = finding.subject.process.as_deref().map(|name| text::short(name, 48));
+    let remote = subject_remote(finding);
+    let whom = match (process, remote.as_str()) {
+        (Some(process), Some(remote)) => format!("{process} -> {remote}"),
+        (Some(process), None) => process.into_owned(),
+        (None, Some(remote)) => remote.to_owned(),
+        (None, None) => "this host".to_owned(),
+    };
+    let (kind, severity) = (finding.kind, finding.severity);
+    format!("{severity}, {kind}: {whom}: {}. Next: {}.", finding.why, finding.next)
+}
+
+/// The filter narrowed to what the question names, and what that is in words.
+async fn narrowed(
+    question: &str,
+    filter: &Filter,
+    source: &dyn Source,
+) -> Result<(Filter, Vec<String>), ToolError> {
+    let mut filter = filter.clone();
+    let mut about = Vec::new();
+    let edge = |c: char| c.is_whitespace() || matches!(c, ',' | ';' | '?' | '!' | '"' | '\'' | '`');
+    let words: Vec<&str> = question
+        .split(edge)
+        .map(|word| word.trim_matches(['.', '(', ')', '[', ']']))
+        .filter(|word| !word.is_empty())
+        .collect();
+    let top = source.top(&filter, TopBy::Process, Some(NAMES)).await.map_err(named)?;
+    for group in top.groups {
+        let Key::Text(name) = group.key else { continue };
+        if words.contains(&name.as_str()) && !filter.process.contains(&name) {
+            about.push(format!("process {}", text::short(&name, 48)));
+            filter.process.push(name);
+        }
+    }
+    for (n, word) in words.iter().enumerate() {
+        let end = word.parse::<std::net::SocketAddr>().ok();
+        let ip = end.map(|end| end.ip()).or_else(|| word.parse().ok());
+        if let Some(ip) = ip {
+            let ip = ip.to_canonical();
+            if !filter.remote.contains(&ip) {
+                about.push(format!("remote {ip}"));
+                filter.remote.push(ip);
+            }
+        }
+        let named = words.get(n.wrapping_sub(1)).is_some_and(|w| w.eq_ignore_ascii_case("port"));
+        let port = end.map(|end| end.port());
+        let port = port.or_else(|| word.parse().ok().filter(|_| named));
+        if let Some(port) = port.filter(|port| !filter.port.contains(port)) {
+            about.push(format!("port {port}"));
+            filter.port.push(port);
+        }
+    }
+    Ok((filter, about))
+}
