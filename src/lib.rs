@@ -64,6 +64,8 @@ pub mod cli;
 pub mod client;
 mod enrich;
 pub mod event;
+#[cfg(feature = "mcp")]
+pub mod mcp;
 #[cfg(feature = "store")]
 pub mod query;
 pub mod record;

@@ -5,6 +5,7 @@
 mod ai_support;
 mod cli_support;
 mod common;
+mod mcp_support;
 
 use ai_support::*;
 use cli_support::{Ran, netspy};
@@ -307,6 +308,34 @@ async fn without_the_name_of_a_model_nothing_is_sent_whatever_key_there_is() {
         }
     }
     assert_eq!(endpoint.asked().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn assistants_reach_the_model_only_where_it_is_named() {
+    let server = server(records()).await;
+    let address = format!("http://{}", server.address);
+    let endpoint = Endpoint::new(vec![
+        calls(&[("get_network_summary", ARGS)]),
+        says("8 attempts, 99 of them odd."),
+    ]);
+    let base = endpoint.base.clone();
+    let ask = move |env: &[(&str, &str)]| {
+        let env = [&[("OPENAI_API_KEY", KEY), ("OPENAI_API_BASE", base.as_str())], env].concat();
+        let mut peer =
+            mcp_support::Assistant::with_env(&address, mcp_support::Era::Stateless, &env);
+        peer.call("contextual_analysis", json!({"query": "why does curl fail?"}))
+    };
+    let (by_rules, by_model) =
+        tokio::task::spawn_blocking(move || (ask(&[]), ask(&[("NETSPY_MODEL", "test-model")])))
+            .await
+            .unwrap();
+    assert_eq!(by_rules["by"], "rules");
+    assert_eq!(by_model["by"], "model test-model", "{by_model}");
+    assert_eq!(by_model["text"], "8 attempts, 99 of them odd.");
+    assert_eq!(by_model["unsupported_figures"], json!(["99"]));
+    assert_eq!((&by_model["tool_calls"], &by_model["tokens"]), (&json!(1), &json!(160)));
+    // What rules answered was not asked of anybody.
+    assert_eq!(endpoint.asked().len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,7 +18,7 @@ use hyper::body::{Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::problem::{Problem, explain};
-use super::{Api, MAX_ANSWERS_KIB, Transport};
+use super::{Api, MAX_ANSWERS_KIB, Tokens, Transport};
 
 /// The longest that an answer may take once the request is here.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
@@ -35,8 +35,13 @@ pub(super) async fn guard(
     next: Next,
 ) -> Response {
     let path = request.uri().path().to_owned();
-    let response = match refusal(&api, transport, &request) {
-        Some(problem) => problem.into_response(),
+    let response = match refusal(transport, api.tokens.as_deref(), &request) {
+        Some(problem) => {
+            if problem.status == StatusCode::UNAUTHORIZED {
+                api.figures.unauthorized.fetch_add(1, Ordering::Relaxed);
+            }
+            problem.into_response()
+        }
         None => next.run(request).await,
     };
     let mut response = explain(response, &path);
@@ -48,16 +53,18 @@ pub(super) async fn guard(
 }
 
 /// Why this client gets no answer, if it gets none.
-fn refusal(api: &Api, transport: Transport, request: &Request) -> Option<Problem> {
+pub(super) fn refusal(
+    transport: Transport,
+    tokens: Option<&Tokens>,
+    request: &Request,
+) -> Option<Problem> {
     match transport {
         Transport::Unix => None,
         // A page of a hostile site knows no token, whatever its name resolves to.
         Transport::Token => {
-            let shown = api.tokens.as_ref().is_some_and(|t| t.are_shown_by(request.headers()));
-            if shown {
+            if tokens.is_some_and(|tokens| tokens.are_shown_by(request.headers())) {
                 return None;
             }
-            api.figures.unauthorized.fetch_add(1, Ordering::Relaxed);
             let detail = "this server wants a token: send it as 'Authorization: Bearer TOKEN'";
             Some(Problem::new(StatusCode::UNAUTHORIZED, detail))
         }
@@ -132,9 +139,10 @@ fn hold(api: &Api, response: Response) -> Response {
     }
 }
 
-struct Held {
-    body: Body,
-    _room: OwnedSemaphorePermit,
+/// The body of an answer, for which room is held until it is sent.
+pub(super) struct Held {
+    pub(super) body: Body,
+    pub(super) _room: OwnedSemaphorePermit,
 }
 
 impl HttpBody for Held {

@@ -1,8 +1,9 @@
-//! REST over the query layer: the compatible endpoints under `/api`, and `/api/v1`.
+//! REST over the query layer: the compatible endpoints under `/api`, and `/api/v1`; and `/mcp`.
 
 mod compat;
 mod event;
 mod guard;
+mod mcp;
 mod metrics;
 mod openapi;
 mod problem;
@@ -15,6 +16,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Router;
+pub use mcp::alone as mcp_alone;
 pub use metrics::http::HttpFigures;
 use routes::Class;
 pub use token::{TokenError, Tokens};
@@ -23,6 +25,7 @@ use tower_http::compression::{CompressionLayer, CompressionLevel};
 
 use crate::event::{Connection, Process, ProcessInfo};
 use crate::store::LocalSource;
+use crate::tools::{Advisor, AllTools, RuleBased};
 
 /// How a request came in, which decides what it may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,13 +60,17 @@ pub struct Api {
     tokens: Option<Arc<Tokens>>,
     /// Becomes true when the server stops, which ends streams.
     stopping: watch::Receiver<bool>,
+    /// What `/mcp` offers.
+    tools: Arc<AllTools>,
 }
 
 impl Api {
     /// Endpoints that answer from this source, until `stopping` becomes true.
     pub fn new(source: LocalSource, stopping: watch::Receiver<bool>) -> Self {
+        let advised = Arc::new(source.clone());
         Api {
             source,
+            tools: Arc::new(AllTools::new(advised, Arc::new(RuleBased))),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             max_streams: MAX_STREAMS,
             questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
@@ -87,6 +94,12 @@ impl Api {
         self
     }
 
+    /// Whom the tools of `/mcp` that interpret ask, rather than fixed rules.
+    pub fn with_advisor(mut self, advisor: Arc<dyn Advisor>) -> Self {
+        self.tools = Arc::new(AllTools::new(Arc::new(self.source.clone()), advisor));
+        self
+    }
+
     /// Where the figures of HTTP are kept.
     pub fn figures(&self) -> &Arc<HttpFigures> {
         &self.figures
@@ -103,6 +116,7 @@ impl Api {
         questions
             .merge(with_body)
             .merge(routes::router(Class::Free))
+            .merge(mcp::router(Arc::clone(&self.tools), self.stopping.clone()))
             // Streams are left alone: what compresses holds back what it has too little of.
             .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
             .layer(axum::middleware::from_fn_with_state((self.clone(), transport), guard::guard))

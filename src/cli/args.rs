@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::filters::{DropPage, Page, What, WhatDrops, When};
+use super::mcp;
 use super::questions;
 use super::render::Output;
 
@@ -165,6 +166,8 @@ pub enum Command {
     Status(Status),
     /// What capture can see on this machine, and what would bring the rest
     Doctor(Doctor),
+    /// The same answers as tools for an AI assistant (Model Context Protocol)
+    Mcp(mcp::Mcp),
     /// Write connections to a file as they happen
     Record(Record),
     /// List what a recording holds

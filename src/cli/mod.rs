@@ -14,6 +14,7 @@ mod failure;
 mod filters;
 mod legacy;
 mod locate;
+mod mcp;
 mod own;
 mod questions;
 mod recording;
@@ -122,6 +123,14 @@ fn dispatch(cli: Cli) -> Result<(), Stop> {
         token_file: cli.common.token_file.as_deref(),
         ca_cert: cli.common.ca_cert.as_deref(),
     };
+    if let Some(Command::Mcp(args)) = &cli.command
+        && args.command.is_none()
+    {
+        // Standard output is the client's: nobody else holds it.
+        let served = runtime.block_on(mcp::serve(args, server));
+        runtime.shutdown_background();
+        return Ok(served?);
+    }
     let mut out = BufWriter::new(io::stdout().lock());
     let mut printer = Printer { out: &mut out, screen: Screen::of_stdout(), clock: Clock::local() };
     let result = match (cli.tool.tool.as_deref(), cli.command) {
@@ -177,6 +186,9 @@ async fn run_command(
     if let Command::Doctor(args) = command {
         return doctor::run(args, printer);
     }
+    if let Command::Mcp(args) = command {
+        return mcp::run_beside(args, server, printer).await;
+    }
     let origin = locate(server, capture).await?;
     match command {
         Command::Watch(args) => watch::run(args, &origin, printer).await,
@@ -195,7 +207,7 @@ async fn run_command(
         Command::Drops(args) => commands::drops(args, &origin, printer).await,
         Command::Status(args) => commands::status(args, &origin, printer).await,
         Command::Record(args) => recording::record(args, &origin).await,
-        Command::Replay(_) | Command::Doctor(_) => Ok(()),
+        Command::Replay(_) | Command::Doctor(_) | Command::Mcp(_) => Ok(()),
     }
 }
 
@@ -245,7 +257,7 @@ fn check(command: &Command) -> Result<Capture, Failure> {
             Ok(Capture::Allowed { no_unix: true })
         }
         Command::Status(_) => Ok(Capture::Allowed { no_unix: false }),
-        Command::Doctor(_) => Ok(Capture::Never),
+        Command::Doctor(_) | Command::Mcp(_) => Ok(Capture::Never),
         Command::Show(args) => {
             commands::read_id(&args.id)?;
             Ok(Capture::Never)

@@ -17,5 +17,5 @@ pub use config::{ConfigError, Configuration};
 pub use options::Options;
 pub use reload::RELOADED;
 pub use run::{CheckReport, ServerError, check, run};
-pub use serve::{Listeners, Terms, serve, serve_on};
+pub use serve::{Listeners, Terms, serve, serve_mcp, serve_on};
 pub use tls::{Tls, TlsError};

@@ -24,8 +24,9 @@ use tower::ServiceExt;
 use super::clients::{Busy, Client, Clients, Limits, Slot};
 use super::patience::WriteTimeout;
 use super::tls::Tls;
-use crate::api::{Api, Tokens, Transport};
+use crate::api::{Api, Tokens, Transport, mcp_alone};
 use crate::store::LocalSource;
+use crate::tools::AllTools;
 
 /// From the first byte, or from the answer before, to the end of the head of a request.
 const HEADER_TIME: Duration = Duration::from_secs(30);
@@ -111,6 +112,28 @@ pub async fn serve_on(
     }
     stop.send_replace(true);
     while tasks.join_next().await.is_some() {}
+}
+
+/// Answers MCP alone on this listener until `shutdown` is ready.
+pub async fn serve_mcp(
+    tools: Arc<AllTools>,
+    listener: TcpListener,
+    tokens: Option<Arc<Tokens>>,
+    shutdown: impl Future<Output = ()> + Send,
+) {
+    let (stop, stopping) = watch::channel(false);
+    let door = Door {
+        router: mcp_alone(tools, tokens, stopping.clone()),
+        clients: Clients::new(Arc::default(), Arc::default()),
+        tls: None,
+        stopping,
+    };
+    let task = tokio::spawn(door.accept_all(listener));
+    shutdown.await;
+    stop.send_replace(true);
+    if let Err(error) = task.await {
+        tracing::warn!("serving MCP ended badly: {error}");
+    }
 }
 
 /// TCP or UNIX.

@@ -179,6 +179,18 @@ fn remote_pair(text: &str) -> Result<(&'static str, String), ToolError> {
     Ok(("host_name", text.to_owned()))
 }
 
+/// The records of this remote, whatever form it is named in.
+#[cfg(feature = "mcp")]
+pub(crate) fn remote_filter(remote: &str) -> Result<Filter, query::QueryError> {
+    let pair = remote_pair(remote).map_err(|error| match error {
+        ToolError::Invalid { parameter, problem, accepted } => {
+            query::QueryError::Invalid { parameter, problem, accepted }
+        }
+        error => filter::invalid("remote", &error.to_string(), "an address or a name"),
+    })?;
+    filter::parse([pair]).map(|(filter, _)| filter)
+}
+
 /// The value as its parameter has it; `None` where it stands for "not given".
 fn normal(param: &Param, value: Value) -> Result<Option<Value>, ToolError> {
     let wrong = || {

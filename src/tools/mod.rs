@@ -26,6 +26,8 @@ use async_trait::async_trait;
 use serde_json::{Map, Value};
 
 pub use advisor::{Advice, Advisor, By, Scope};
+#[cfg(feature = "mcp")]
+pub(crate) use args::remote_filter;
 pub use error::ToolError;
 pub use rules::RuleBased;
 pub use set::{AllTools, QueryTools};

@@ -183,7 +183,11 @@ pub async fn get(address: SocketAddr, target: &str) -> Option<Answer> {
     Some(ask(stream, &head, b"").await)
 }
 
-async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, head: &str, body: &[u8]) -> Answer {
+pub async fn ask(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    head: &str,
+    body: &[u8],
+) -> Answer {
     let head = format!("{head}Connection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     // A server that refuses the head may have closed already.

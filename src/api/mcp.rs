@@ -1,0 +1,65 @@
+//! `/mcp`: the tools over streamable HTTP, beside the rest of the server or alone.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use tokio::sync::{Semaphore, watch};
+
+use super::guard::{Held, refusal};
+use super::problem::Problem;
+use super::{Tokens, Transport};
+use crate::mcp;
+use crate::tools::AllTools;
+
+/// Requests that are under way at a time, streams among them.
+const MAX_REQUESTS: usize = 128;
+
+/// The route, for a router that checks who asks.
+pub(super) fn router<S: Clone + Send + Sync + 'static>(
+    tools: Arc<AllTools>,
+    stopping: watch::Receiver<bool>,
+) -> Router<S> {
+    let room = Arc::new(Semaphore::new(MAX_REQUESTS));
+    Router::new()
+        .route_service(mcp::PATH, mcp::service_until(tools, stopping))
+        .layer(from_fn_with_state(room, bound))
+}
+
+/// MCP alone, until `stopping` becomes true: with `tokens`, to those who show one, and otherwise to
+/// those who ask for this host by name.
+pub fn alone(
+    tools: Arc<AllTools>,
+    tokens: Option<Arc<Tokens>>,
+    stopping: watch::Receiver<bool>,
+) -> Router {
+    let check = move |request: Request, next: Next| {
+        let transport = if tokens.is_some() { Transport::Token } else { Transport::Loopback };
+        let refused = refusal(transport, tokens.as_deref(), &request);
+        async {
+            match refused {
+                Some(problem) => problem.into_response(),
+                None => next.run(request).await,
+            }
+        }
+    };
+    router(tools, stopping).layer(from_fn(check))
+}
+
+/// Holds a place for each request until its answer is sent: streams stay open for long.
+async fn bound(State(room): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
+    match room.try_acquire_owned() {
+        Ok(place) => {
+            let response = next.run(request).await;
+            response.map(|body| Body::new(Held { body, _room: place }))
+        }
+        Err(_) => {
+            let detail = "too many MCP requests are under way: close streams that nobody reads";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response()
+        }
+    }
+}

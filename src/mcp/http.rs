@@ -1,0 +1,66 @@
+//! Streamable HTTP: the service that a router carries under [`PATH`].
+
+use std::io;
+use std::sync::Arc;
+
+use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
+use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::Mcp;
+use crate::tools::AllTools;
+
+/// Where the service is.
+pub const PATH: &str = "/mcp";
+/// The largest request.
+pub const MAX_BODY: usize = 256 * 1024;
+
+/// Sessions of the older era, and requests of the newer one, that are open at a time. A session
+/// without a request ends after five minutes.
+const MAX_SESSIONS: usize = 256;
+
+/// Pages that this host itself serves. A page of another origin is refused, whatever name it made
+/// resolve to this address; programs send no origin.
+const ORIGINS: [&str; 6] = [
+    "http://localhost:*",
+    "https://localhost:*",
+    "http://127.0.0.1:*",
+    "https://127.0.0.1:*",
+    "http://[::1]:*",
+    "https://[::1]:*",
+];
+
+/// A service that answers with these tools until `ended` is cancelled. It checks `Origin`; the
+/// `Host` header and tokens are its router's to check.
+pub fn service(
+    tools: Arc<AllTools>,
+    ended: CancellationToken,
+) -> StreamableHttpService<Mcp, LocalSessionManager> {
+    let config = StreamableHttpServerConfig::default()
+        .disable_allowed_hosts()
+        .with_allowed_origins(ORIGINS)
+        .with_max_request_body_bytes(MAX_BODY)
+        .with_cancellation_token(ended);
+    let room = Arc::new(Semaphore::new(MAX_SESSIONS));
+    let make = move || match Arc::clone(&room).try_acquire_owned() {
+        Ok(place) => Ok(Mcp::new(Arc::clone(&tools)).in_place(place)),
+        Err(_) => Err(io::Error::other("too many MCP sessions are open")),
+    };
+    StreamableHttpService::new(make, Arc::default(), config)
+}
+
+/// The same, until `stopping` becomes true.
+pub fn service_until(
+    tools: Arc<AllTools>,
+    mut stopping: watch::Receiver<bool>,
+) -> StreamableHttpService<Mcp, LocalSessionManager> {
+    let ended = CancellationToken::new();
+    let token = ended.clone();
+    tokio::spawn(async move {
+        // The sender being gone is an end, too.
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+        token.cancel();
+    });
+    service(tools, ended)
+}

@@ -1,0 +1,45 @@
+//! The tools over the Model Context Protocol: standard input and output, or streamable HTTP.
+//!
+//! Both eras are spoken: the handshake with `initialize` (up to 2025-11-25), and requests that stand
+//! for themselves (2026-07-28, `server/discover`). Beside the tools there are resources that can be
+//! watched, prompts for the usual investigations, and completion of names.
+
+mod completion;
+mod http;
+mod live;
+mod prompts;
+mod resources;
+mod server;
+
+use std::io;
+
+use rmcp::ServiceExt;
+use rmcp::transport::io::stdio_pipes;
+
+pub use http::{MAX_BODY, PATH, service, service_until};
+pub use server::Mcp;
+
+/// The connection to the client failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum McpError {
+    /// The first words were not those of the protocol.
+    #[error("the client on standard input does not speak MCP: {0}")]
+    Opening(String),
+    /// The task that serves it ended badly.
+    #[error("serving MCP failed: {0}")]
+    Serving(#[from] io::Error),
+}
+
+/// Serves one client on standard input and output until it closes them.
+pub async fn serve_stdio(mcp: Mcp) -> Result<(), McpError> {
+    use rmcp::service::ServerInitializeError::ConnectionClosed;
+    let running = match mcp.serve(stdio_pipes()).await {
+        Ok(running) => running,
+        // A client that only looked whether the program starts.
+        Err(ConnectionClosed(_)) => return Ok(()),
+        Err(error) => return Err(McpError::Opening(error.to_string())),
+    };
+    running.waiting().await.map_err(io::Error::other)?;
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! What the tools cost a model, counted with a real tokenizer, on a host with 100,000 records.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use common::records::{Random, closed, dropped, info, refused};
+use jiff::{SignedDuration, Timestamp};
+use netspy::Connection;
+use netspy::event::{DropRecord, ProcessInfo, Remote};
+use netspy::query::Source;
+use netspy::store::{LocalSource, Store};
+use netspy::tools::{AllTools, RuleBased, Toolset};
+use serde_json::{Value, json};
+
+/// Tokens that all definitions together, or one answer that was not asked to be long, may take.
+const BUDGET: usize = 1_500;
+const RECORDS: u64 = 100_000;
+
+fn tokens(text: &str) -> usize {
+    tiktoken_rs::o200k_base_singleton().encode_ordinary(text).len()
+}
+
+/// A busy host of the last hour: many processes with long names, IPv6 remotes that are all
+/// different, many failures.
+fn source() -> LocalSource {
+    let mut random = Random(5);
+    let processes: Vec<Arc<ProcessInfo>> = (0..400)
+        .map(|n| {
+            let name = format!("worker-{n:03}-日本語");
+            let unit = format!("a-service-with-a-long-name-{n}@instance-{n}.service");
+            Arc::new(ProcessInfo {
+                unit: Some(unit.into()),
+                ..(*info(1_000_000 + n, &name)).clone()
+            })
+        })
+        .collect();
+    let now = Timestamp::now();
+    let store = Arc::new(Store::new(256 << 20));
+    let mut all = Vec::new();
+    for n in 0..RECORDS {
+        let process = &processes[random.next(400) as usize];
+        let record = if random.one_in(3) { refused(n, process) } else { closed(n, process) };
+        let age = SignedDuration::from_millis(((RECORDS - n) * 30) as i64);
+        let ip = IpAddr::from(Ipv6Addr::from_bits(
+            0x2001_0db8_0000_0000_ffff_ffff_ffff_0000 | u128::from(random.next(2_000)),
+        ));
+        let name = Some("a-host-of-a-cloud.eu-central-1.compute.example.com".into());
+        let remote = Remote { ip, port: 443, name, name_source: None, service: None };
+        let time = now.checked_sub(age).unwrap();
+        all.push(Connection { time, remote: Some(remote), ..record });
+    }
+    let applied = store.apply(all);
+    let drops = (0..2_000).map(|n| {
+        let time = now.checked_sub(SignedDuration::from_millis((2_000 - n) as i64)).unwrap();
+        let reason = format!("A_REASON_WITH_A_LONG_NAME_{}", n % 40);
+        DropRecord { time, last: time, reason: reason.into(), ..dropped(n) }
+    });
+    store.apply_drops(drops.collect());
+    let counters = netspy::accounting::Counters {
+        attempts: applied.attempts,
+        delivered: applied.attempts,
+        ..Default::default()
+    };
+    let capture = common::FakeCapture {
+        since: now.checked_sub(SignedDuration::from_hours(2)).unwrap(),
+        counters: std::sync::Mutex::new(counters),
+        stopped: std::sync::Mutex::default(),
+        traffic: std::sync::Mutex::default(),
+    };
+    LocalSource::new(store, Arc::new(capture))
+}
+
+#[tokio::test]
+async fn all_definitions_and_each_default_answer_stay_within_the_budget() {
+    let source = source();
+    let held = source.status().await.unwrap().store.records;
+    assert_eq!(held, RECORDS, "the store holds all of them");
+    let tools = AllTools::new(Arc::new(source), Arc::new(RuleBased));
+    let list: Vec<Value> = tools
+        .list()
+        .into_iter()
+        .map(|spec| {
+            json!({
+                "name": spec.name, "description": spec.description,
+                "inputSchema": spec.input_schema, "outputSchema": spec.output_schema,
+                "annotations": {"readOnlyHint": true, "openWorldHint": spec.open_world},
+            })
+        })
+        .collect();
+    let cost = tokens(&json!({"tools": list}).to_string());
+    println!("tools/list: {cost}");
+    let mut over = Vec::new();
+    if cost >= BUDGET {
+        over.push(format!("tools/list: {cost}"));
+    }
+    for (name, arguments) in [
+        ("get_network_summary", json!({})),
+        ("get_network_summary", json!({"process_name": "worker-001-日本語"})),
+        ("get_network_summary", json!({"group_by": "remote"})),
+        ("get_network_summary", json!({"group_by": "unit"})),
+        ("get_network_summary", json!({"group_by": "time"})),
+        ("get_network_summary", json!({"compare": "before", "since": "30m"})),
+        ("list_connections", json!({})),
+        ("list_connections", json!({"max_events": 500})),
+        ("analyze_patterns", json!({})),
+        (
+            "analyze_patterns",
+            json!({"process_name": "worker-001-日本語", "remote": "2001:db8::/32"}),
+        ),
+        ("get_packet_drop_summary", json!({})),
+        ("list_packet_drops", json!({})),
+        ("watch_connections", json!({"duration": 1})),
+        ("get_status", json!({})),
+        ("ai_insights", json!({})),
+        ("contextual_analysis", json!({"query": "What fails?"})),
+    ] {
+        let answer = tools.call(name, arguments.clone()).await.unwrap();
+        let cost = tokens(&answer.text());
+        println!("{name} {arguments}: {cost} tokens, {} bytes", answer.text().len());
+        if cost >= BUDGET {
+            over.push(format!("{name} {arguments}: {cost}: {}", answer.text()));
+        }
+    }
+    assert!(over.is_empty(), "over {BUDGET} tokens: {over:#?}");
+}
