@@ -51,6 +51,8 @@ extern crate self as netspy;
 mod test_records;
 
 pub mod accounting;
+#[cfg(feature = "ai")]
+pub mod ai;
 #[cfg(feature = "store")]
 pub mod analysis;
 #[cfg(feature = "server")]
@@ -70,6 +72,8 @@ pub mod mcp;
 #[cfg(feature = "store")]
 pub mod query;
 pub mod record;
+#[cfg(feature = "tools")]
+pub mod redact;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "store")]

@@ -18,6 +18,7 @@ Examples:
   netspy top --by remote --since 1h
   netspy diff --since 15m
   netspy run -- npm test                       what a command reached, and what it could not
+  netspy ask 'why can curl not reach 192.0.2.1?'
   netspy --tool get_network_summary --process curl --duration 120
   netspy                                       the interactive shell
 
@@ -81,16 +82,17 @@ pub struct Common {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "One question, answered in the words of the original netspy")]
 pub struct ToolArgs {
-    /// get_network_summary, list_connections, get_packet_drop_summary or list_packet_drops
+    /// get_network_summary, list_connections, get_packet_drop_summary, list_packet_drops,
+    /// ai_insights or contextual_analysis
     #[arg(long, value_name = "NAME")]
     pub tool: Option<String>,
     #[command(flatten)]
     pub question: Question,
-    /// Text for a tool that is not in this version.
-    #[arg(long, hide = true, requires = "tool")]
+    /// What ai_insights is to consider
+    #[arg(long, value_name = "TEXT", requires = "tool")]
     pub summary_text: Option<String>,
-    /// Question for a tool that is not in this version.
-    #[arg(long, hide = true, requires = "tool")]
+    /// What contextual_analysis is to answer
+    #[arg(long, value_name = "QUESTION", requires = "tool")]
     pub query: Option<String>,
 }
 
@@ -153,6 +155,13 @@ pub enum Command {
     Diff(questions::Diff),
     /// What stands out: failures, scans, storms, ...
     Findings(questions::Findings),
+    /// What stands out and what it may mean, in words: by a model, else by fixed rules
+    #[cfg(feature = "ai")]
+    Insights(super::ask::Insights),
+    /// The answer to a question in words: by a model that calls tools, else by fixed rules
+    #[cfg(feature = "ai")]
+    #[command(visible_alias = "contextual")]
+    Ask(super::ask::Ask),
     /// Packets that the kernel dropped, and why
     Drops(Drops),
     /// Health, what is observed by which hooks, and the books

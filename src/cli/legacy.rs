@@ -5,6 +5,8 @@
 //! included.
 
 pub mod drops;
+#[cfg(feature = "ai")]
+pub mod words;
 
 use std::fmt::Write as _;
 use std::io;
@@ -32,6 +34,9 @@ pub const SHELL_EVENTS: u32 = 10;
 pub const TOOL_EVENTS: u32 = 100;
 
 /// Tools of the original that this version does not have.
+#[cfg(feature = "ai")]
+const MISSING_TOOLS: [&str; 1] = ["analyze_patterns"];
+#[cfg(not(feature = "ai"))]
 const MISSING_TOOLS: [&str; 3] = ["analyze_patterns", "ai_insights", "contextual_analysis"];
 
 /// A tool of the original that this version has.
@@ -45,11 +50,22 @@ pub enum Tool {
     DropSummary,
     /// `list_packet_drops`.
     DropList,
+    /// `ai_insights`.
+    #[cfg(feature = "ai")]
+    Insights,
+    /// `contextual_analysis`.
+    #[cfg(feature = "ai")]
+    Contextual,
 }
 
 impl Tool {
     /// The tool of this name, or why there is none.
     pub fn named(name: &str) -> Result<Tool, Failure> {
+        #[cfg(feature = "ai")]
+        const HERE: &str = "this version, which has get_network_summary, list_connections, \
+                            get_packet_drop_summary, list_packet_drops, ai_insights and \
+                            contextual_analysis";
+        #[cfg(not(feature = "ai"))]
         const HERE: &str = "this version, which has get_network_summary, list_connections, \
                             get_packet_drop_summary and list_packet_drops";
         match name {
@@ -57,6 +73,10 @@ impl Tool {
             "list_connections" => Ok(Tool::List),
             "get_packet_drop_summary" => Ok(Tool::DropSummary),
             "list_packet_drops" => Ok(Tool::DropList),
+            #[cfg(feature = "ai")]
+            "ai_insights" => Ok(Tool::Insights),
+            #[cfg(feature = "ai")]
+            "contextual_analysis" => Ok(Tool::Contextual),
             name if MISSING_TOOLS.contains(&name) => {
                 Err(Failure::Usage(format!("the tool {name} is not in {HERE}")))
             }

@@ -6,6 +6,8 @@
 
 mod args;
 mod argv;
+#[cfg(feature = "ai")]
+mod ask;
 mod commands;
 mod doctor;
 mod failure;
@@ -137,10 +139,10 @@ fn dispatch(cli: Cli) -> Result<(), Stop> {
     }
     let mut out = BufWriter::new(io::stdout().lock());
     let mut printer = Printer { out: &mut out, screen: Screen::of_stdout(), clock: Clock::local() };
-    let result = match (cli.tool.tool, cli.command) {
+    let result = match (cli.tool.tool.as_deref(), cli.command) {
         (Some(name), _) => {
-            let tool = Tool::named(&name)?;
-            runtime.block_on(ask_tool(tool, &cli.tool.question, server, &mut printer))
+            let tool = Tool::named(name)?;
+            runtime.block_on(ask_tool(tool, &cli.tool, server, &mut printer))
         }
         (None, Some(command)) => runtime.block_on(run_command(&command, server, &mut printer)),
         (None, None) => shell::run(&runtime, server, &mut printer),
@@ -154,10 +156,15 @@ fn dispatch(cli: Cli) -> Result<(), Stop> {
 
 async fn ask_tool(
     tool: Tool,
-    question: &args::Question,
+    asked: &args::ToolArgs,
     server: Named<'_>,
     printer: &mut Printer<'_>,
 ) -> Result<(), Failure> {
+    let question = &asked.question;
+    #[cfg(feature = "ai")]
+    if let Some(words) = legacy::words::Words::of(tool, asked)? {
+        return words.ask(server, printer).await;
+    }
     let origin = locate(server, Capture::Allowed { no_unix: false }).await?;
     let until = commands::gather(&origin, Some(question.seconds())).await?;
     let (narrow, source) = (Narrow::default(), &*origin.source);
@@ -168,6 +175,8 @@ async fn ask_tool(
         Tool::List => legacy::list(&all, &narrow, until, source, printer).await,
         Tool::DropSummary => drops::summary(question, until, source, printer).await,
         Tool::DropList => drops::list(&all, until, source, printer).await,
+        #[cfg(feature = "ai")]
+        Tool::Insights | Tool::Contextual => Ok(()),
     }
 }
 
@@ -200,6 +209,10 @@ async fn run_command(
         Command::Series(args) => Question::Series(args).ask(&origin, printer).await,
         Command::Diff(args) => Question::Diff(args).ask(&origin, printer).await,
         Command::Findings(args) => Question::Findings(args).ask(&origin, printer).await,
+        #[cfg(feature = "ai")]
+        Command::Insights(args) => ask::Words::Insights(args).ask(&origin, printer).await,
+        #[cfg(feature = "ai")]
+        Command::Ask(args) => ask::Words::Ask(args).ask(&origin, printer).await,
         Command::Drops(args) => commands::drops(args, &origin, printer).await,
         Command::Status(args) => commands::status(args, &origin, printer).await,
         Command::Record(args) => recording::record(args, &origin).await,
@@ -230,6 +243,16 @@ fn check(command: &Command) -> Result<Capture, Failure> {
         Command::Series(args) => Question::Series(args).check(),
         Command::Diff(args) => Question::Diff(args).check(),
         Command::Findings(args) => Question::Findings(args).check(),
+        #[cfg(feature = "ai")]
+        Command::Insights(args) => {
+            ask::Words::Insights(args).check()?;
+            Ok(Capture::Allowed { no_unix: true })
+        }
+        #[cfg(feature = "ai")]
+        Command::Ask(args) => {
+            ask::Words::Ask(args).check()?;
+            Ok(Capture::Allowed { no_unix: true })
+        }
         Command::Record(args) => {
             args.what.read(&any_time, &all)?;
             Ok(allowed(&args.what))

@@ -104,7 +104,7 @@ impl Access {
         self
     }
 
-    pub(super) fn tls(&self) -> Result<Arc<ClientConfig>, AccessError> {
+    pub(crate) fn tls(&self) -> Result<Arc<ClientConfig>, AccessError> {
         let path = match &self.authorities {
             Some(path) => path.clone(),
             None => {

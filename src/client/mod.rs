@@ -4,7 +4,7 @@ mod access;
 mod address;
 mod params;
 mod problem;
-mod sse;
+pub(crate) mod sse;
 mod transport;
 
 use std::collections::VecDeque;

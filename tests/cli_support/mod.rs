@@ -158,7 +158,15 @@ impl Drop for TempDir {
 pub fn netspy(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_netspy"));
     command.args(args).stdin(Stdio::null());
-    for name in ["NETSPY_SERVER", "NO_COLOR", "CLICOLOR_FORCE", "RUST_LOG"] {
+    for name in [
+        "NETSPY_SERVER",
+        "NETSPY_MODEL",
+        "OPENAI_API_KEY",
+        "OPENAI_API_BASE",
+        "NO_COLOR",
+        "CLICOLOR_FORCE",
+        "RUST_LOG",
+    ] {
         command.env_remove(name);
     }
     command.env("TZ", "UTC");

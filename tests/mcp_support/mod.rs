@@ -73,7 +73,13 @@ impl Assistant {
 
     /// Starts it and says nothing.
     pub fn bare(server: &str, era: Era) -> Self {
+        Self::with_env(server, era, &[])
+    }
+
+    /// The same in such an environment.
+    pub fn with_env(server: &str, era: Era, env: &[(&str, &str)]) -> Self {
         let mut child = netspy(&["mcp", "--server", server])
+            .envs(env.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

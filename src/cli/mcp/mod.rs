@@ -15,7 +15,7 @@ use super::failure::{Failure, note};
 use super::locate::Named;
 use super::render::answers::Printer;
 use crate::mcp::{self, McpError};
-use crate::tools::{AllTools, RuleBased};
+use crate::tools::{Advisor, AllTools, RuleBased};
 use source::Lazy;
 
 /// Arguments of `mcp`.
@@ -69,11 +69,21 @@ pub async fn serve(args: &Mcp, named: Named<'_>) -> Result<(), Failure> {
     // for, so that a client gets its tools in any case.
     let looked_for = Arc::clone(&source);
     tokio::spawn(async move { looked_for.look().await });
-    let tools = Arc::new(AllTools::new(source, Arc::new(RuleBased)));
+    let tools = Arc::new(AllTools::new(source, advisor()));
     match args.http {
         None => mcp::serve_stdio(mcp::Mcp::new(tools)).await.map_err(failure),
         Some(address) => http(tools, address, args.http_token_file.as_deref()).await,
     }
+}
+
+/// A model where NETSPY_MODEL names one, whatever key there is; rules otherwise.
+fn advisor() -> Arc<dyn Advisor> {
+    #[cfg(feature = "ai")]
+    match crate::ai::Settings::from_environment(None) {
+        Ok(settings) => return Arc::new(crate::ai::Assistant::new(settings)),
+        Err(error) => note(&format!("no model can be asked, rules answer: {error}")),
+    }
+    Arc::new(RuleBased)
 }
 
 fn failure(error: McpError) -> Failure {

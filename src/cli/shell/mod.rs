@@ -9,6 +9,8 @@ use tokio::runtime::Runtime;
 
 use self::lines::{Input, Line};
 use self::words::{MissingCommand, ShellCommand, ShellLine};
+#[cfg(feature = "ai")]
+use super::ask::Words;
 use super::failure::{Failure, note};
 use super::filters::{Page, When};
 use super::legacy::{self, drops};
@@ -163,6 +165,10 @@ impl Shell<'_> {
             ShellCommand::Findings(args) => {
                 Question::Findings(args).ask_now(&origin, printer).await
             }
+            #[cfg(feature = "ai")]
+            ShellCommand::Insights(args) => Words::Insights(args).ask_now(&origin, printer).await,
+            #[cfg(feature = "ai")]
+            ShellCommand::Contextual(args) => Words::Ask(args).ask_now(&origin, printer).await,
             ShellCommand::Show(args) => commands::show(args, &origin, printer).await,
             ShellCommand::Status(args) => commands::status(args, &origin, printer).await,
             _ => Ok(()),

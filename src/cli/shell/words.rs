@@ -5,6 +5,8 @@ use std::fmt;
 use clap::{Args, Parser, Subcommand};
 
 use super::super::args::{self, Question};
+#[cfg(feature = "ai")]
+use super::super::ask::{Ask, Insights};
 use super::super::filters::Narrow;
 use super::super::questions;
 
@@ -26,6 +28,8 @@ droplist [--process NAME] [--pid PID] [--max-events COUNT]
     The latest dropped packets
 drops [filters]
     The same as 'netspy drops': dropped packets with reason, addresses and process
+insights [SUMMARY-TEXT], contextual QUESTION
+    What stands out, and answers to questions, in words: by a model if one is named, else by rules
 show ID
     Everything that is known of one connection
 status
@@ -48,7 +52,9 @@ get_network_summary: outbound connection attempts of one process or of all ('sum
 list_connections: recent connection events ('list')
 get_packet_drop_summary: packets that the kernel dropped, of one process or of all ('dropsummary')
 list_packet_drops: recent packet drop events ('droplist')
-Not in this version: analyze_patterns, ai_insights, contextual_analysis
+ai_insights: what stands out and what it may mean, in words ('insights')
+contextual_analysis: the answer to a question, in words ('contextual')
+Not in this version: analyze_patterns
 ";
 
 /// One line of input.
@@ -87,6 +93,13 @@ pub enum ShellCommand {
     Diff(questions::Diff),
     /// What stands out: failures, scans, storms, ...
     Findings(questions::Findings),
+    /// What stands out and what it may mean, in words
+    #[cfg(feature = "ai")]
+    Insights(Insights),
+    /// The answer to a question in words
+    #[cfg(feature = "ai")]
+    #[command(visible_alias = "ask")]
+    Contextual(Ask),
     /// Connections as they happen; Ctrl-C ends it
     Watch(args::Watch),
     /// How many packets the kernel dropped, and why
@@ -114,6 +127,9 @@ pub struct MissingCommand(&'static str);
 impl MissingCommand {
     /// The command of this name, if it is one of them.
     pub fn named(name: &str) -> Option<Self> {
+        #[cfg(feature = "ai")]
+        let missing = ["analyze"];
+        #[cfg(not(feature = "ai"))]
         let missing = ["analyze", "insights", "contextual"];
         missing.into_iter().find(|missing| *missing == name).map(MissingCommand)
     }
