@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::completions::Completions;
 use super::filters::{DropPage, Page, What, WhatDrops, When};
 use super::questions;
 use super::render::Output;
@@ -160,6 +161,8 @@ pub enum Command {
     Record(Record),
     /// List what a recording holds
     Replay(Replay),
+    /// A script by which bash, zsh or fish completes netspy's commands and options
+    Completions(Completions),
 }
 
 /// Arguments of `watch`.

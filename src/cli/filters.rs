@@ -1,6 +1,8 @@
 //! Filters as flags. Their values are read by the parser that the REST API uses, so that the same
 //! words mean the same.
 
+use std::fmt;
+
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 use strum::VariantArray;
@@ -8,7 +10,7 @@ use strum::VariantArray;
 use super::failure::Failure;
 use crate::event::{Outcome, Protocol};
 use crate::query::drops::DropFilter;
-use crate::query::{self, Filter, Source, filter};
+use crate::query::{self, Filter, QueryError, Source, filter};
 
 /// Which connections.
 #[derive(Debug, Clone, Default, Args)]
@@ -118,12 +120,18 @@ pub struct Page {
 }
 
 impl What {
-    /// The filter that these flags, with a time and a page, stand for.
-    pub fn read(&self, when: &When, page: &Page) -> Result<(Filter, query::Page), Failure> {
+    /// The parameters of the REST API that say the same.
+    fn pairs(&self) -> Vec<(&'static str, String)> {
         let mut pairs = self.narrow.pairs();
         let lists =
             [("process", &self.process), ("pid", &self.pid), ("direction", &self.direction)];
         pairs.extend(lists.into_iter().filter_map(|(name, v)| Some((name, joined(v)?))));
+        pairs
+    }
+
+    /// The filter that these flags, with a time and a page, stand for.
+    pub fn read(&self, when: &When, page: &Page) -> Result<(Filter, query::Page), Failure> {
+        let mut pairs = self.pairs();
         let single = [
             ("since", &when.since),
             ("until", &when.until),
@@ -137,13 +145,39 @@ impl What {
             filter.since = last(seconds);
         }
         if self.hides_unix() {
-            filter.protocol =
-                Protocol::VARIANTS.iter().copied().filter(|p| *p != Protocol::Unix).collect();
+            filter.protocol = all_but_unix();
         }
         if self.hides_preexisting() {
             filter.preexisting = Some(false);
         }
         Ok((filter, page))
+    }
+
+    /// The filter of these flags and of what was typed later, which stands in for flags of the same
+    /// name. It matches at every time. `sees_sent` is the answer of [`sees_sent`].
+    pub fn narrowed(
+        &self,
+        typed: &[(&'static str, String)],
+        sees_sent: bool,
+    ) -> Result<Filter, QueryError> {
+        let is_typed = |name: &str| typed.iter().any(|(n, _)| *n == name);
+        let mut pairs: Vec<_> = self.pairs();
+        pairs.retain(|(name, _)| !is_typed(name));
+        pairs.extend_from_slice(typed);
+        let has = |name: &str| self.all || pairs.iter().any(|(n, _)| *n == name);
+        let (unix, earlier, associated) =
+            (has("protocol"), has("state") || has("preexisting"), has("outcome"));
+        let (mut filter, _) = filter::parse(pairs)?;
+        if !unix {
+            filter.protocol = all_but_unix();
+        }
+        if !earlier {
+            filter.preexisting = Some(false);
+        }
+        if !associated && sees_sent {
+            filter.outcome = all_but_associated();
+        }
+        Ok(filter)
     }
 
     /// Whether what existed before capture began is left out because nobody asked for it: it did
@@ -163,12 +197,33 @@ impl What {
         if self.all || !self.narrow.outcome.is_empty() {
             return;
         }
-        let status = source.status().await;
-        if status.is_ok_and(|s| s.features.get("datagram_sent").is_some_and(|f| f.ok)) {
-            let others = Outcome::VARIANTS.iter().copied().filter(|o| *o != Outcome::Associated);
-            filter.outcome = others.collect();
+        if sees_sent(source).await {
+            filter.outcome = all_but_associated();
         }
     }
+}
+
+/// As it would be typed into a view: `process:curl port:443`.
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words: Vec<String> =
+            self.pairs().into_iter().map(|(name, value)| format!("{name}:{value}")).collect();
+        f.write_str(&words.join(" "))
+    }
+}
+
+/// Whether a source sees what datagram sockets send.
+pub async fn sees_sent(source: &dyn Source) -> bool {
+    let status = source.status().await;
+    status.is_ok_and(|s| s.features.get("datagram_sent").is_some_and(|f| f.ok))
+}
+
+fn all_but_unix() -> Vec<Protocol> {
+    Protocol::VARIANTS.iter().copied().filter(|p| *p != Protocol::Unix).collect()
+}
+
+fn all_but_associated() -> Vec<Outcome> {
+    Outcome::VARIANTS.iter().copied().filter(|o| *o != Outcome::Associated).collect()
 }
 
 /// Which drops.

@@ -19,9 +19,10 @@ mod values;
 
 pub(crate) use matching::{Texts, has_name, info_matches};
 pub use matching::{exe_base_name, host_name_matches};
+pub(crate) use values::escape;
 pub(super) use values::parse_length;
 pub use values::parse_time;
-use values::{canonical, escape, split};
+use values::{canonical, split};
 
 /// The parameters that say which records are meant.
 pub const FILTER_NAMES: [&str; 17] = [

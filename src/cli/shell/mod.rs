@@ -16,7 +16,7 @@ use super::locate::{Capture, Named, Origin, locate, read_address};
 use super::questions::Question;
 use super::render::answers::Printer;
 use super::signals::Signals;
-use super::{argv, commands, watch};
+use super::{argv, commands, top, watch};
 
 const GREETING: &str = "\
 netspy: which process connects where, and how it ended
@@ -127,6 +127,14 @@ impl Shell<'_> {
                 let origin = self.origin().await?;
                 watch::run(&args, &origin, printer).await
             })?,
+            ShellCommand::Top(args)
+                if self.interactive && args.is_view() && top::is_possible(&printer.screen) =>
+            {
+                runtime.block_on(async {
+                    let origin = self.origin().await?;
+                    top::run(&args.what, &origin).await
+                })?
+            }
             query => runtime.block_on(async {
                 let mut signals = Signals::new()?;
                 tokio::select! {

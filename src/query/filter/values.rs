@@ -49,7 +49,7 @@ pub(super) fn split(list: &str) -> Vec<String> {
 }
 
 /// Writes a value so that [`split`] gives it back.
-pub(super) fn escape(value: &str) -> String {
+pub(crate) fn escape(value: &str) -> String {
     let last = value.chars().count().saturating_sub(1);
     let mut text = String::with_capacity(value.len());
     for (i, c) in value.chars().enumerate() {

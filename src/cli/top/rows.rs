@@ -1,0 +1,184 @@
+//! The list of the full-screen view.
+
+use std::collections::HashMap;
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::style::Modifier;
+use ratatui::text::Line;
+use ratatui::widgets::Paragraph;
+
+use super::answers::NOW;
+use super::look::{Look, chosen};
+use super::state::{Row, State};
+use super::tabs::{Sort, Tab};
+use crate::cli::render::groups::{key, outcomes, unsuccessful};
+use crate::cli::render::record;
+use crate::cli::render::screen::{DIM, PLAIN, Screen, TITLE};
+use crate::cli::render::table::{Cell, Layout, Steps};
+use crate::cli::render::text::{clean, width};
+use crate::cli::render::units::{self, Clock};
+use crate::query::top::{Group, Key};
+
+/// What gives way where groups are listed.
+const GROUP_STEPS: Steps =
+    &[(4, 24), (0, 30), (4, 12), (0, 20), (4, 0), (0, 12), (2, 0), (5, 0), (0, 6)];
+
+/// Draws the titles and as many rows as there is room for.
+pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &mut State, look: &Look, clock: &Clock) {
+    let [titles, body] = split(area);
+    state.page = usize::from(body.height);
+    let rows = state.rows();
+    let selected = state.selected_index(&rows);
+    let page = usize::from(body.height).max(1);
+    let offset = match state.offset.min(rows.len().saturating_sub(page)) {
+        offset if selected < offset => selected,
+        offset if selected >= offset + page => selected + 1 - page,
+        offset => offset,
+    };
+    let screen = Screen { width: Some(usize::from(area.width)), color: true };
+    let now = state.answers.as_ref().map(|a| &a.now);
+    let shown: Vec<Vec<Cell>> = rows
+        .iter()
+        .skip(offset)
+        .take(page)
+        .map(|row| match row {
+            Row::Group(group) => group_cells(group, now, clock),
+            Row::Connection(connection) => record::cells(connection, clock, &screen),
+        })
+        .collect();
+    let is_empty = rows.is_empty();
+    let table = Table::new(state, shown, &screen);
+    state.offset = offset;
+    frame.render_widget(table.titles(look), titles);
+    if is_empty {
+        let text = match &state.answers {
+            Some(answers) if answers.question.tab == state.tab => "  No connections match.",
+            _ => "",
+        };
+        frame.render_widget(Paragraph::new(look.dim(text)), body);
+    }
+    for (line, (index, cells)) in body.rows().zip((offset..).zip(&table.rows)) {
+        let text = look.line(&table.layout, cells);
+        // In one colour: of a row that is turned round, others would be hard to read.
+        let text = match index == selected {
+            true => Paragraph::new(text.to_string()).style(chosen()),
+            false => Paragraph::new(text),
+        };
+        frame.render_widget(text, line);
+    }
+}
+
+fn split(area: Rect) -> [Rect; 2] {
+    let titles = Rect { height: area.height.min(1), ..area };
+    let body = Rect { y: area.y + titles.height, height: area.height - titles.height, ..area };
+    [titles, body]
+}
+
+struct Table {
+    titles: Vec<String>,
+    rows: Vec<Vec<Cell>>,
+    layout: Layout,
+}
+
+impl Table {
+    fn new(state: &State, mut rows: Vec<Vec<Cell>>, screen: &Screen) -> Self {
+        let (sort, reversed) = state.sort();
+        let mark = if reversed { '▲' } else { '▼' };
+        let by = state.tab.by().map(|by| by.to_string().to_uppercase());
+        let (mut titles, steps, sorted): (Vec<String>, _, _) = match by {
+            Some(by) => {
+                let titles = [&by, "ATTEMPTS", "/S", "FAILED", "OUTCOMES", "LATEST"];
+                let sorted = match sort {
+                    Sort::Name => 0,
+                    Sort::Now => 2,
+                    Sort::Failed => 3,
+                    Sort::Latest => 5,
+                    _ => 1,
+                };
+                (titles.map(str::to_owned).to_vec(), GROUP_STEPS, sorted)
+            }
+            None => {
+                let sorted = match sort {
+                    Sort::Name => 1,
+                    Sort::Remote => 3,
+                    Sort::Outcome => 4,
+                    Sort::Latency => 6,
+                    _ => 0,
+                };
+                (record::TITLES.map(str::to_owned).to_vec(), record::STEPS, sorted)
+            }
+        };
+        if let Some(title) = titles.get_mut(sorted) {
+            title.push(mark);
+        }
+        if state.tab != Tab::Connections {
+            for column in [1, 2, 3] {
+                align_right(&mut titles, &mut rows, column);
+            }
+        }
+        let natural = titles.iter().enumerate().map(|(column, title)| {
+            let cells = rows.iter().filter_map(|row| row.get(column));
+            let widest = cells.map(|cell| width(&cell.text)).max().unwrap_or(0);
+            widest.max(width(title)).max(LEAST.get(column).copied().unwrap_or(0))
+        });
+        let layout = Layout::new(natural.collect(), steps, screen);
+        Table { titles, rows, layout }
+    }
+
+    fn titles(&self, look: &Look) -> Paragraph<'static> {
+        let cells: Vec<Cell> =
+            self.titles.iter().map(|title| Cell::new(title.clone(), TITLE)).collect();
+        let line: Line<'static> = look.line(&self.layout, &cells);
+        Paragraph::new(line.patch_style(Modifier::UNDERLINED))
+    }
+}
+
+/// Columns do not jump to and fro with what happens to be in them.
+const LEAST: [usize; 6] = [15, 9, 6, 7, 11, 8];
+
+/// Figures are compared by their last digits.
+fn align_right(titles: &mut [String], rows: &mut [Vec<Cell>], column: usize) {
+    let Some(title) = titles.get_mut(column) else { return };
+    let cells = rows.iter().filter_map(|row| row.get(column));
+    let widest = cells.map(|cell| width(&cell.text)).max().unwrap_or(0);
+    let widest = widest.max(width(title)).max(LEAST.get(column).copied().unwrap_or(0));
+    *title = pad(title, widest);
+    for cell in rows.iter_mut().filter_map(|row| row.get_mut(column)) {
+        cell.text = pad(&cell.text, widest);
+    }
+}
+
+fn pad(text: &str, columns: usize) -> String {
+    format!("{}{text}", " ".repeat(columns.saturating_sub(width(text))))
+}
+
+fn group_cells(group: &Group, now: Option<&HashMap<Key, u64>>, clock: &Clock) -> Vec<Cell> {
+    let recent = now.and_then(|now| now.get(&group.key)).copied().unwrap_or(0);
+    vec![
+        Cell::plain(name(group)),
+        Cell::plain(units::count(group.count)),
+        Cell::new(rate(recent, NOW.as_secs()), if recent == 0 { DIM } else { PLAIN }),
+        unsuccessful(group.unsuccessful),
+        Cell::plain(outcomes(&group.by_outcome)),
+        Cell::new(clock.short(group.last), DIM),
+    ]
+}
+
+/// `93.184.215.14 (example.com)`
+pub fn name(group: &Group) -> String {
+    let key = key(&group.key);
+    match &group.label {
+        Some(label) => format!("{} ({})", clean(&key), clean(label)),
+        None => clean(&key).into_owned(),
+    }
+}
+
+/// So many in so many seconds, as a figure per second.
+pub fn rate(count: u64, seconds: u64) -> String {
+    let seconds = seconds.max(1);
+    match count / seconds {
+        0..100 => format!("{}.{}", count / seconds, count % seconds * 10 / seconds),
+        whole => units::count(whole),
+    }
+}
