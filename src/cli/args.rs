@@ -169,7 +169,8 @@ pub enum Command {
 #[derive(Debug, Clone, Default, Args)]
 #[command(after_help = "\
 Equal lines are shown as one with their number (×25) when more come than anyone can read.
-Every change of a record, closes included, is in the JSON lines.
+Every change of a record, closes included, is in the JSON lines. On a terminal, Space pauses, / takes
+a filter (process:curl outcome:unsuccessful, or a part of a name or address), q or Ctrl-C ends.
 
 Examples:
   netspy watch --port 443,8443
