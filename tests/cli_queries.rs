@@ -398,3 +398,26 @@ fn a_reader_that_leaves_ends_the_list_quietly() {
     let ran = finish(child.wait_with_output().unwrap());
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
 }
+
+#[test]
+fn completions_know_the_commands_and_their_options() {
+    for (shell, sign) in
+        [("bash", "complete -F"), ("zsh", "#compdef netspy"), ("fish", "complete -c")]
+    {
+        let ran = run(&["completions", shell]);
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{shell}");
+        for part in [sign, "watch", "findings", "outcome", "completions"] {
+            assert!(ran.out.contains(part), "{part} for {shell}");
+        }
+        if std::process::Command::new(shell).arg("--version").output().is_err() {
+            eprintln!("skipped: no {shell} to read its script");
+            continue;
+        }
+        let dir = TempDir::new();
+        let file = dir.path().join("netspy");
+        std::fs::write(&file, &ran.out).unwrap();
+        let read = std::process::Command::new(shell).arg("-n").arg(&file).output().unwrap();
+        assert!(read.status.success() && read.stderr.is_empty(), "{shell}: {read:?}");
+    }
+    assert_eq!(run(&["completions", "tcsh"]).code, 2);
+}

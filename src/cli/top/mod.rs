@@ -27,7 +27,7 @@ use self::answers::Answers;
 use self::look::Look;
 use self::state::{Next, State};
 use self::terminal::FullScreen;
-use super::failure::Failure;
+use super::failure::{Failure, note};
 use super::filters::{What, sees_sent};
 use super::locate::Origin;
 use super::render::screen::Screen;
@@ -52,13 +52,19 @@ pub fn is_possible(screen: &Screen) -> bool {
 pub async fn run(what: &What, origin: &Origin) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let mut state = State::new(what.clone(), sees_sent(&*origin.source).await)?;
     // A source that does not answer is told of on the screen of the shell.
-    let first = state.question().ask(Arc::clone(&origin.source));
-    tokio::select! {
-        () = signals.wait() => return Ok(()),
-        answers = first => state.take(answers?),
-    }
+    let begin = async {
+        let mut state = State::new(what.clone(), sees_sent(&*origin.source).await)?;
+        state.take(state.question().ask(Arc::clone(&origin.source)).await?);
+        Ok::<_, QueryError>(state)
+    };
+    let mut state = tokio::select! {
+        () = signals.wait() => {
+            note("cancelled");
+            return Ok(());
+        }
+        state = begin => state?,
+    };
     let mut screen = FullScreen::enter()?;
     let mut events = EventStream::new();
     let look = Look::new(Screen::of_stdout());

@@ -4,14 +4,15 @@
 //! Ctrl-C and Ctrl-Z remain signals, and lines scroll as ever.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::getpgrp;
 use rustix::termios::{
     LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetpgrp, tcsetattr,
 };
-use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe::Receiver;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// A key.
@@ -32,7 +33,8 @@ pub enum Key {
 /// The keys of the terminal that lines are shown on.
 #[derive(Debug)]
 pub struct Keys {
-    terminal: AsyncFd<File>,
+    /// Nothing of it is special to pipes; it waits for whatever can be waited for.
+    terminal: Receiver,
     before: Termios,
     /// A shell that continues this process has set the terminal its own way.
     continued: Signal,
@@ -55,7 +57,8 @@ impl Keys {
         let before = tcgetattr(&terminal).ok()?;
         let continued =
             signal(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw())).ok()?;
-        let keys = Keys { terminal: AsyncFd::new(terminal).ok()?, before, continued };
+        let keys =
+            Keys { terminal: Receiver::from_file_unchecked(terminal).ok()?, before, continued };
         keys.take().ok()?;
         Some(keys)
     }
@@ -65,7 +68,7 @@ impl Keys {
         modes.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
         modes.special_codes[SpecialCodeIndex::VMIN] = 1;
         modes.special_codes[SpecialCodeIndex::VTIME] = 0;
-        Ok(tcsetattr(self.terminal.get_ref(), OptionalActions::Now, &modes)?)
+        Ok(tcsetattr(&self.terminal, OptionalActions::Now, &modes)?)
     }
 
     /// The next keys; never returns once the terminal is gone.
@@ -73,7 +76,7 @@ impl Keys {
         loop {
             let read = tokio::select! {
                 _ = self.continued.recv() => {
-                    if is_in_foreground(self.terminal.get_ref()) {
+                    if is_in_foreground(&self.terminal) {
                         let _ = self.take();
                     }
                     continue;
@@ -90,32 +93,29 @@ impl Keys {
 
 impl Drop for Keys {
     fn drop(&mut self) {
-        let terminal = self.terminal.get_ref();
         // Setting a terminal from the background would stop the process.
-        if is_in_foreground(terminal) {
-            let _ = tcsetattr(terminal, OptionalActions::Now, &self.before);
+        if is_in_foreground(&self.terminal) {
+            let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.before);
         }
     }
 }
 
-async fn read(terminal: &AsyncFd<File>) -> io::Result<Vec<u8>> {
+async fn read(terminal: &Receiver) -> io::Result<Vec<u8>> {
     let mut bytes = [0; 256];
     loop {
-        let mut ready = terminal.readable().await?;
-        let read = ready.try_io(|terminal| {
+        terminal.readable().await?;
+        if !is_in_foreground(terminal) {
             // What is typed while this runs in the background is for another program.
-            match is_in_foreground(terminal.get_ref()) {
-                true => terminal.get_ref().read(&mut bytes),
-                false => Err(io::ErrorKind::WouldBlock.into()),
-            }
-        });
-        if let Ok(read) = read {
-            return Ok(bytes[..read?].to_vec());
+            std::future::pending::<()>().await;
+        }
+        match terminal.try_read(&mut bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            read => return Ok(bytes.get(..read?).unwrap_or_default().to_vec()),
         }
     }
 }
 
-fn is_in_foreground(terminal: &File) -> bool {
+fn is_in_foreground(terminal: &impl AsFd) -> bool {
     tcgetpgrp(terminal).is_ok_and(|group| group == getpgrp())
 }
 

@@ -49,10 +49,20 @@ pub async fn run(
     origin: &Origin,
     printer: &mut Printer<'_>,
 ) -> Result<(), Failure> {
-    let sees_sent = sees_sent(&*origin.source).await;
-    let mut filter = args.what.narrowed(&[], sees_sent)?;
-    let mut changes = origin.source.follow(&filter, None).await?;
     let mut signals = Signals::new()?;
+    let begin = async {
+        let sees_sent = sees_sent(&*origin.source).await;
+        let filter = args.what.narrowed(&[], sees_sent)?;
+        let changes = origin.source.follow(&filter, None).await?;
+        Ok::<_, Failure>((sees_sent, filter, changes))
+    };
+    let (sees_sent, mut filter, mut changes) = tokio::select! {
+        () = signals.wait() => {
+            note("cancelled");
+            return Ok(());
+        }
+        begun = begin => begun?,
+    };
     let mut resized = signal(SignalKind::window_change())?;
     let mut view = View::new(printer, args.json, args.limit);
     let mut keys = if args.json { None } else { Keys::open() };
