@@ -421,3 +421,16 @@ fn completions_know_the_commands_and_their_options() {
     }
     assert_eq!(run(&["completions", "tcsh"]).code, 2);
 }
+
+#[test]
+fn every_command_shows_how_it_is_used() {
+    let help = run(&["--help"]).out;
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let commands = commands.take_while(|line| !line.is_empty());
+    let names: Vec<&str> = commands.filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(names.len() >= 15, "{help}");
+    for name in names.into_iter().filter(|name| *name != "help") {
+        let help = run(&[name, "--help"]).out;
+        assert!(help.contains(&format!("  netspy {name}")), "{name}: {help}");
+    }
+}

@@ -7,7 +7,6 @@ mod cli_support;
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
-use cli_support::pty::Terminal;
 use cli_support::*;
 
 /// Runs the binary on a terminal, gives it a line at each prompt, and returns what it showed;
@@ -84,76 +83,4 @@ fn the_shell_greets_prompts_and_says_goodbye() {
     for part in ["Type 'help'", "netspy-mcp> ", "Recent connection events (1 total):", "Goodbye!"] {
         assert!(text.contains(part), "{part} in {text:?}");
     }
-}
-
-#[test]
-fn watch_pauses_and_takes_a_filter_while_it_runs() {
-    let named = |n, comm: &str| {
-        let mut record = connection(n, comm, "refused");
-        record["time"] = serde_json::json!(jiff::Timestamp::now());
-        record
-    };
-    let stream = event(1, &named(1, "first")) + &event(2, &named(2, "second"));
-    let server = Server::tcp(&[(STREAM, events(stream))]);
-    let args = format!("watch --process first --server {}", server.url);
-    let Some(mut terminal) = Terminal::start(80, 24, &args, &[]) else { return };
-    terminal.wait("both lines", |t| t.contains("first[1001]") && t.contains("second[1002]"));
-    assert!(terminal.modes().contains("-icanon") && terminal.modes().contains("-echo "));
-    terminal.send(" ");
-    terminal.wait_for("-- paused, 0 lines held");
-    // The server tells its two again to whoever asks anew.
-    terminal.send("/process:x\\");
-    terminal.wait_for("filter: process:x");
-    terminal.send("\x15port:0x\r");
-    terminal.wait_for("port: '0x'");
-    terminal.send("\x15process:second\r");
-    terminal.wait_for("-- paused, 2 lines held");
-    terminal.send(" ");
-    terminal.wait("what was held", |t| t.matches("second[1002]").count() == 2);
-    let asked = server.asked();
-    let streams: Vec<&String> = asked.iter().filter(|path| path.contains("/stream")).collect();
-    assert!(streams[0].contains("process=first") && streams[1].contains("process=second"));
-    assert_eq!(streams.len(), 2, "{streams:?}");
-    terminal.send("q");
-    let (code, text) = terminal.end();
-    assert_eq!(code, 0);
-    assert!(text.contains("4 lines in") && text.contains("-- filter: process:second --"), "{text}");
-}
-
-#[test]
-fn watch_fits_a_terminal_that_becomes_another_size_and_leaves_it_as_it_was() {
-    let record = connection(1, "a-process-name-x", "refused");
-    let server = Server::tcp(&[(STREAM, events(event(1, &record)))]);
-    let line = format!(
-        "\"$NETSPY\" watch --server {} & echo $! > $XDG_STATE_HOME/pid; wait $!",
-        server.url
-    );
-    // In the background keys are for somebody else.
-    let Some(terminal) = Terminal::start_shell(80, 24, &line, &[]) else { return };
-    terminal.wait_for("a-process-name-x[1001]");
-    terminal.signal("TERM");
-    terminal.wait_for("1 lines in");
-
-    let line = format!("\"$NETSPY\" watch --server {}; echo code=$?; stty -a", server.url);
-    let Some(mut terminal) = Terminal::start_shell(80, 24, &line, &[]) else { return };
-    let narrow = terminal.wait_for("a-process-name-x[1001]");
-    assert!(!narrow.contains("ERROR"), "{narrow}");
-    terminal.resize(200, 50);
-    terminal.wait("titles again, with a column more", |t| t.contains("ERROR"));
-    terminal.send("\x03");
-    let (_, text) = terminal.end();
-    assert!(text.contains("code=0"), "{text}");
-    let modes: Vec<&str> = text.split_whitespace().collect();
-    assert!(modes.contains(&"icanon") && modes.contains(&"echo"), "{text}");
-}
-
-#[test]
-fn without_a_terminal_to_type_at_watch_leaves_the_modes_alone() {
-    let server = Server::tcp(&[(STREAM, events(event(1, &connection(1, "curl", "refused"))))]);
-    let args = format!("watch --server {} < /dev/null", server.url);
-    let Some(mut terminal) = Terminal::start(80, 24, &args, &[]) else { return };
-    terminal.wait_for("curl[1001]");
-    assert!(terminal.modes().contains(" icanon"), "{}", terminal.modes());
-    terminal.send("\x03");
-    assert_eq!(terminal.end().0, 0);
 }

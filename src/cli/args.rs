@@ -218,6 +218,10 @@ pub struct List {
 
 /// Arguments of `show`.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  netspy show 1f0c22ab-3b9aca00-4d2
+  netspy show $(netspy list --limit 1 --output jsonl | jq -r .id) --output json")]
 pub struct Show {
     /// The connection's id, from `list` or `watch --json`
     pub id: String,
@@ -266,6 +270,10 @@ pub struct Drops {
 
 /// Arguments of `status`.
 #[derive(Debug, Clone, Default, Args)]
+#[command(after_help = "\
+Examples:
+  netspy status
+  netspy status --output json | jq .accounting")]
 pub struct Status {
     /// The form of the answer
     #[arg(long, value_enum, default_value_t, value_name = "FORM")]

@@ -67,6 +67,11 @@ impl Layout {
         self.widths.iter().sum::<usize>() + shown.saturating_sub(1) * self.gap
     }
 
+    /// The width of a column; 0 where it is left out.
+    pub fn width(&self, column: usize) -> usize {
+        self.widths.get(column).copied().unwrap_or(0)
+    }
+
     /// One line of the table.
     pub fn line(&self, cells: &[Cell], screen: &Screen) -> String {
         let mut line = String::new();

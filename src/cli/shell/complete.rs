@@ -10,7 +10,7 @@ use rustyline::highlight::Highlighter;
 use rustyline::hint::Hinter;
 use rustyline::validate::Validator;
 use rustyline::{Context, Helper};
-use strum::VariantNames;
+use strum::{VariantArray, VariantNames};
 use tokio::runtime::Handle;
 
 use super::super::filters::last;
@@ -122,7 +122,6 @@ fn takes_value(command: &Command, option: &str) -> bool {
 
 /// What an option can be, as it would be typed.
 fn values(command: &Command, option: &str, names: impl Fn(TopBy) -> Vec<String>) -> Vec<String> {
-    let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     match option {
         "process" => quoted(names(TopBy::Process)),
         "pid" => names(TopBy::Pid),
@@ -131,18 +130,22 @@ fn values(command: &Command, option: &str, names: impl Fn(TopBy) -> Vec<String>)
         "unit" => quoted(names(TopBy::Unit)),
         "uid" => names(TopBy::Uid),
         "reason" => names(TopBy::DropReason),
-        "outcome" => [owned(Outcome::VARIANTS), vec!["unsuccessful".to_owned()]].concat(),
-        "protocol" => owned(Protocol::VARIANTS),
-        "state" => owned(State::VARIANTS),
-        "direction" => owned(Direction::VARIANTS),
-        "by" => owned(TopBy::VARIANTS),
-        "sort" => owned(Sort::VARIANTS),
+        "outcome" => [all::<Outcome>(), vec!["unsuccessful".to_owned()]].concat(),
+        "protocol" => all::<Protocol>(),
+        "state" => all::<State>(),
+        "direction" => all::<Direction>(),
+        "by" => all::<TopBy>(),
+        "sort" => <Sort as VariantNames>::VARIANTS.iter().map(|name| (*name).to_owned()).collect(),
         _ => {
             let argument = command.get_arguments().find(|a| a.get_long() == Some(option));
             let values = argument.map(|a| a.get_possible_values()).unwrap_or_default();
             values.iter().map(|value| value.get_name().to_owned()).collect()
         }
     }
+}
+
+fn all<T: VariantArray + ToString>() -> Vec<String> {
+    T::VARIANTS.iter().map(T::to_string).collect()
 }
 
 /// Names that are one word to the shell, and one value to its options.

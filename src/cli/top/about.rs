@@ -10,7 +10,7 @@ use super::help;
 use super::look::Look;
 use super::rows::name;
 use super::state::{Row, State};
-use super::tabs::RowId;
+use super::tabs::{RowId, Tab};
 use crate::cli::render::groups::bar;
 use crate::cli::render::record::{process, remote, style};
 use crate::cli::render::screen::DIM;
@@ -19,7 +19,7 @@ use crate::cli::render::table::{Cell, Layout as Columns, Steps};
 use crate::cli::render::text::{truncate_middle, width};
 use crate::cli::render::units::{self, Clock};
 use crate::event::Connection;
-use crate::query::top::{Group, Top};
+use crate::query::top::{Group, Top, TopBy};
 
 /// Draws what is known of the chosen row.
 pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, look: &Look, clock: &Clock) {
@@ -72,7 +72,8 @@ fn draw_group(
     }
     lines.push(Line::default());
     lines.push(Line::from(look.title("LATEST")));
-    lines.extend(latest_lines(&about.latest.connections, columns, look, clock));
+    let one = state.tab == Tab::Groups(TopBy::Process);
+    lines.extend(latest_lines(&about.latest.connections, one, columns, look, clock));
     frame.render_widget(Paragraph::new(lines), rest);
 }
 
@@ -111,27 +112,33 @@ fn part_lines(top: &Top, columns: usize, look: &Look) -> Vec<Line<'static>> {
 }
 
 /// What gives way where the latest connections of a group are listed.
-const LATEST_STEPS: Steps = &[(1, 16), (2, 22), (3, 8), (1, 0), (2, 10)];
+const LATEST_STEPS: Steps = &[(1, 16), (2, 22), (4, 0), (3, 8), (1, 0), (2, 10)];
 
+/// `one`: they are of processes of one name, of which the pid is what differs.
 fn latest_lines(
     connections: &[Connection],
+    one: bool,
     columns: usize,
     look: &Look,
     clock: &Clock,
 ) -> Vec<Line<'static>> {
-    let rows: Vec<[Cell; 4]> = connections
+    let rows: Vec<[Cell; 5]> = connections
         .iter()
         .map(|c| {
             [
                 Cell::new(clock.short(c.time), DIM),
-                Cell::plain(process(c)),
+                Cell::plain(match (&c.process, one) {
+                    (Some(process), true) => process.pid.to_string(),
+                    _ => process(c),
+                }),
                 Cell::plain(remote(c)),
                 Cell::new(c.outcome.as_str(), style(c.outcome)),
+                Cell::new(c.latency_us.map(units::duration).unwrap_or_default(), DIM),
             ]
         })
         .collect();
     let widest = |column: usize| rows.iter().map(|row| width(&row[column].text)).max().unwrap_or(0);
     let screen = Screen { width: Some(columns), color: true };
-    let layout = Columns::new((0..4).map(widest).collect(), LATEST_STEPS, &screen);
+    let layout = Columns::new((0..5).map(widest).collect(), LATEST_STEPS, &screen);
     rows.iter().map(|row| look.line(&layout, row)).collect()
 }

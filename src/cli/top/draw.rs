@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::Modifier;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Sparkline, SparklineBar};
 
@@ -107,8 +108,10 @@ fn figures_line(answers: &Answers, look: &Look) -> Line<'static> {
     figure(units::count(summary.processes), "processes");
     figure(units::count(summary.remotes), "remotes");
     if let Some(handshake) = &summary.handshake {
-        let (p50, p99) = (units::duration(handshake.p50_us), units::duration(handshake.p99_us));
-        figure(format!("{p50}, {p99}"), "handshake p50, p99");
+        for (name, us) in [("handshake p50", handshake.p50_us), ("p99", handshake.p99_us)] {
+            spans.push(look.dim(format!("{name} ")));
+            spans.push(look.title(format!("{}  ", units::duration(us))));
+        }
     }
     Line::from(spans)
 }
@@ -162,7 +165,7 @@ fn draw_tabs(frame: &mut Frame<'_>, area: Rect, state: &State, look: &Look) {
     for (tab, key) in TABS.iter().zip(1..) {
         let text = format!(" {key} {} ", tab.title());
         match *tab == state.tab {
-            true => spans.push(Span::styled(text, chosen())),
+            true => spans.push(Span::styled(text, chosen().add_modifier(Modifier::BOLD))),
             false => spans.push(Span::raw(text)),
         }
     }

@@ -14,7 +14,7 @@ use super::state::{Row, State};
 use super::tabs::{Sort, Tab};
 use crate::cli::render::groups::{key, outcomes, unsuccessful};
 use crate::cli::render::record;
-use crate::cli::render::screen::{DIM, PLAIN, Screen, TITLE};
+use crate::cli::render::screen::{DIM, PLAIN, Screen};
 use crate::cli::render::table::{Cell, Layout, Steps};
 use crate::cli::render::text::{clean, width};
 use crate::cli::render::units::{self, Clock};
@@ -112,37 +112,65 @@ impl Table {
         if let Some(title) = titles.get_mut(sorted) {
             title.push(mark);
         }
+        let least = LEAST[usize::from(state.tab == Tab::Connections)];
         if state.tab != Tab::Connections {
             for column in [1, 2, 3] {
-                align_right(&mut titles, &mut rows, column);
+                align_right(&mut titles, &mut rows, column, least);
             }
         }
         let natural = titles.iter().enumerate().map(|(column, title)| {
             let cells = rows.iter().filter_map(|row| row.get(column));
             let widest = cells.map(|cell| width(&cell.text)).max().unwrap_or(0);
-            widest.max(width(title)).max(LEAST.get(column).copied().unwrap_or(0))
+            widest.max(width(title)).max(least.get(column).copied().unwrap_or(0))
         });
         let layout = Layout::new(natural.collect(), steps, screen);
+        if state.tab != Tab::Connections {
+            let room = layout.width(OUTCOMES);
+            for cell in rows.iter_mut().filter_map(|row| row.get_mut(OUTCOMES)) {
+                cell.text = whole_parts(&cell.text, room);
+            }
+        }
         Table { titles, rows, layout }
     }
 
     fn titles(&self, look: &Look) -> Paragraph<'static> {
-        let cells: Vec<Cell> =
-            self.titles.iter().map(|title| Cell::new(title.clone(), TITLE)).collect();
-        let line: Line<'static> = look.line(&self.layout, &cells);
+        let titles: Vec<&str> = self.titles.iter().map(String::as_str).collect();
+        let plain = Screen { width: None, color: false };
+        let line = Line::from(look.title(self.layout.header(&titles, &plain)));
         Paragraph::new(line.patch_style(Modifier::UNDERLINED))
     }
 }
 
-/// Columns do not jump to and fro with what happens to be in them.
-const LEAST: [usize; 6] = [15, 9, 6, 7, 11, 8];
+/// The column of outcomes of groups.
+const OUTCOMES: usize = 4;
+
+/// As many of the parts of `a 3, b 2, c 1` as there is room for: a number that lacks digits would be
+/// another number.
+fn whole_parts(text: &str, room: usize) -> String {
+    if width(text) <= room {
+        return text.to_owned();
+    }
+    let mut shown = String::new();
+    for part in text.split(", ") {
+        if width(&shown) + width(part) + 3 > room {
+            break;
+        }
+        shown.push_str(part);
+        shown.push_str(", ");
+    }
+    shown.push('…');
+    shown
+}
+
+/// Columns do not jump to and fro with what happens to be in them: of groups, and of connections.
+const LEAST: [&[usize]; 2] = [&[15, 9, 6, 7, 11, 8], &[8, 13, 5, 21, 11, 0, 7]];
 
 /// Figures are compared by their last digits.
-fn align_right(titles: &mut [String], rows: &mut [Vec<Cell>], column: usize) {
+fn align_right(titles: &mut [String], rows: &mut [Vec<Cell>], column: usize, least: &[usize]) {
     let Some(title) = titles.get_mut(column) else { return };
     let cells = rows.iter().filter_map(|row| row.get(column));
     let widest = cells.map(|cell| width(&cell.text)).max().unwrap_or(0);
-    let widest = widest.max(width(title)).max(LEAST.get(column).copied().unwrap_or(0));
+    let widest = widest.max(width(title)).max(least.get(column).copied().unwrap_or(0));
     *title = pad(title, widest);
     for cell in rows.iter_mut().filter_map(|row| row.get_mut(column)) {
         cell.text = pad(&cell.text, widest);
@@ -180,5 +208,26 @@ pub fn rate(count: u64, seconds: u64) -> String {
     match count / seconds {
         0..100 => format!("{}.{}", count / seconds, count % seconds * 10 / seconds),
         whole => units::count(whole),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_figure_is_cut_in_two() {
+        let text = "established 1,204, refused 17, reset 3";
+        assert_eq!(whole_parts(text, 38), text);
+        assert_eq!(whole_parts(text, 37), "established 1,204, refused 17, …");
+        assert_eq!(whole_parts(text, 20), "established 1,204, …");
+        assert_eq!(whole_parts(text, 19), "…");
+    }
+
+    #[test]
+    fn a_rate_has_a_tenth_while_that_says_something() {
+        for (count, text) in [(0, "0.0"), (17, "1.7"), (999, "99.9"), (12_340, "1,234")] {
+            assert_eq!(rate(count, 10), text);
+        }
     }
 }

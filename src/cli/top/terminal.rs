@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossterm::cursor::Hide;
 use crossterm::execute;
-use crossterm::terminal::{EnterAlternateScreen, disable_raw_mode, enable_raw_mode};
+use crossterm::terminal::{
+    Clear, ClearType, EnterAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use rustix::process::{Signal, getpid, kill_process};
@@ -27,18 +29,10 @@ impl FullScreen {
     /// Takes the terminal.
     pub fn enter() -> io::Result<Self> {
         restore_before_panics();
-        let terminal = Terminal::new(CrosstermBackend::new(io::stdout()))?;
-        let mut screen = FullScreen { terminal };
-        screen.take()?;
+        let screen = FullScreen { terminal: new_terminal()? };
+        // From here on `screen` gives back what was taken, also where only a part of it succeeds.
+        take()?;
         Ok(screen)
-    }
-
-    fn take(&mut self) -> io::Result<()> {
-        quiet::hold();
-        TAKEN.store(true, Ordering::SeqCst);
-        enable_raw_mode()?;
-        execute!(io::stdout(), EnterAlternateScreen, Hide)?;
-        self.terminal.clear()
     }
 
     /// Whether a panic of any thread has taken the screen away.
@@ -50,7 +44,10 @@ impl FullScreen {
     pub fn suspend(&mut self) -> io::Result<()> {
         restore();
         kill_process(getpid(), Signal::TSTP)?;
-        self.take()
+        // A new one draws everything. Terminal::clear() would ask the terminal where its cursor is,
+        // and fail where none answers.
+        self.terminal = new_terminal()?;
+        take()
     }
 }
 
@@ -58,6 +55,17 @@ impl Drop for FullScreen {
     fn drop(&mut self) {
         restore();
     }
+}
+
+fn new_terminal() -> io::Result<Terminal<CrosstermBackend<Stdout>>> {
+    Terminal::new(CrosstermBackend::new(io::stdout()))
+}
+
+fn take() -> io::Result<()> {
+    quiet::hold();
+    TAKEN.store(true, Ordering::SeqCst);
+    enable_raw_mode()?;
+    execute!(io::stdout(), EnterAlternateScreen, Hide, Clear(ClearType::All))
 }
 
 /// Gives the terminal back, once. Nothing can be done about a terminal that is gone.

@@ -1,24 +1,20 @@
 //! The shell on a terminal: completion, history, and Ctrl-C.
-#![cfg(feature = "cli")]
-#![allow(clippy::unwrap_used)]
 
-mod cli_support;
-mod common;
-
-use cli_support::pty::Terminal;
-use common::records::{established, info};
-use jiff::Timestamp;
 use netspy::Connection;
+
+use super::cli_support::pty::Terminal;
+use super::common::records::{established, info};
+use super::{ago, server};
 
 const PROMPT: &str = "netspy-mcp> ";
 
 fn seen(pid: u32, comm: &str) -> Connection {
-    Connection { time: Timestamp::now(), ..established(pid.into(), &info(pid, comm)) }
+    ago(1, established(pid.into(), &info(pid, comm)))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tab_completes_commands_options_and_the_names_that_the_server_has_seen() {
-    let server = common::server(vec![
+    let server = server(vec![
         seen(101, "backupd"),
         seen(102, "tmux: server"),
         // Names that nobody could type are not offered.
@@ -67,6 +63,7 @@ fn control_c_ends_the_command_and_not_the_shell() {
         drop(asked);
     }
     terminal.send("\x03");
+    terminal.wait("a prompt more", |text| text.matches("netspy-mcp>").count() == 4);
     terminal.send("quit\r");
     let (code, text) = terminal.end();
     assert_eq!(code, 0);
@@ -75,7 +72,7 @@ fn control_c_ends_the_command_and_not_the_shell() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_full_screen_comes_and_goes_within_the_shell() {
-    let server = common::server(vec![seen(101, "backupd")]).await;
+    let server = server(vec![seen(101, "backupd")]).await;
     let args = format!("--server http://{}", server.address);
     let Some(mut terminal) = Terminal::start(80, 24, &args, &[]) else { return };
     terminal.wait_for(PROMPT);

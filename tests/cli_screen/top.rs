@@ -1,22 +1,14 @@
-//! `netspy top` over the whole screen: the real binary on a terminal, a real server behind it.
-#![cfg(feature = "cli")]
-#![allow(clippy::unwrap_used)]
+//! `netspy top` over the whole screen.
 
-mod cli_support;
-mod common;
-
-use cli_support::pty::Terminal;
-use common::records::{established, info, refused};
-use jiff::{SignedDuration, Timestamp};
-use netspy::Connection;
-use netspy::event::ProcessInfo;
 use std::sync::Arc;
 
-/// An attempt of so many seconds ago.
-fn ago(seconds: i64, connection: Connection) -> Connection {
-    let time = Timestamp::now().checked_sub(SignedDuration::from_secs(seconds)).unwrap();
-    Connection { time, ..connection }
-}
+use netspy::Connection;
+use netspy::event::ProcessInfo;
+
+use super::cli_support::pty::Terminal;
+use super::common;
+use super::common::records::{established, info, refused};
+use super::{add, ago, server};
 
 fn process(pid: u32, comm: &str) -> Arc<ProcessInfo> {
     info(pid, comm)
@@ -31,19 +23,6 @@ fn records() -> Vec<Connection> {
         ago(30, established(3, &curl)),
         ago(20, established(4, &wget)),
     ]
-}
-
-async fn server(records: Vec<Connection>) -> common::Server {
-    let server = common::server(Vec::new()).await;
-    add(&server, records);
-    server
-}
-
-fn add(server: &common::Server, records: Vec<Connection>) {
-    let applied = server.store.apply(records);
-    let mut counters = server.capture.counters.lock().unwrap();
-    counters.attempts += applied.attempts;
-    counters.delivered += applied.attempts;
 }
 
 fn top(server: &common::Server, columns: u16, rows: u16, args: &str) -> Option<Terminal> {
