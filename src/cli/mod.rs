@@ -14,6 +14,7 @@ mod filters;
 mod legacy;
 mod locate;
 mod own;
+mod patience;
 mod questions;
 mod quiet;
 mod recording;

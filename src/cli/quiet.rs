@@ -18,6 +18,11 @@ pub fn hold() {
     held().get_or_insert_default();
 }
 
+/// Whether nothing is shown at this time.
+pub fn is_held() -> bool {
+    held().is_some()
+}
+
 /// Shows what was held, and from here on everything.
 pub fn release() {
     if let Some(bytes) = held().take() {

@@ -90,3 +90,24 @@ async fn the_full_screen_comes_and_goes_within_the_shell() {
     assert_eq!(code, 0);
     assert!(text.contains("Goodbye!"), "{text}");
 }
+
+#[test]
+fn whoever_waits_for_more_than_a_second_is_told_for_what() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = format!("http://{}", silent.local_addr().unwrap());
+    let args = format!("list --server {place}");
+    let Some(mut terminal) = Terminal::start(100, 24, &args, &[]) else { return };
+    terminal.wait_for(&format!("netspy: waiting for server {place} for 2 s"));
+    terminal.send("\x03");
+    terminal.end();
+    // The answer takes the place of the words.
+    let Some(mut terminal) = Terminal::start(100, 24, &format!("--server {place}"), &[]) else {
+        return;
+    };
+    terminal.wait_for(PROMPT);
+    terminal.send("status\r");
+    terminal.wait_for("for 1 s");
+    terminal.send("\x03");
+    let text = terminal.wait_for("cancelled");
+    assert!(!text.contains("waiting for"), "{text}");
+}

@@ -125,21 +125,16 @@ impl Terminal {
         assert!(stty.args(["-F", &self.noted("tty")]).args(size).status().unwrap().success());
     }
 
-    /// How the terminal is set, as stty says it.
-    pub fn modes(&self) -> String {
+    /// Whether the terminal is in this mode, as stty calls it.
+    pub fn has_mode(&self, mode: &str) -> bool {
         let stty = Command::new("stty").args(["-a", "-F", &self.noted("tty")]).output().unwrap();
-        String::from_utf8(stty.stdout).unwrap()
+        String::from_utf8(stty.stdout).unwrap().split_whitespace().any(|word| word == mode)
     }
 
     /// Sends the program a signal.
     pub fn signal(&self, name: &str) {
         let mut kill = Command::new("kill");
         assert!(kill.args(["-s", name, &self.noted("pid")]).status().unwrap().success());
-    }
-
-    /// The program's id.
-    pub fn pid(&self) -> String {
-        self.noted("pid")
     }
 
     fn noted(&self, file: &str) -> String {

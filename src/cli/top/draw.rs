@@ -103,10 +103,18 @@ fn figures_line(answers: &Answers, look: &Look) -> Line<'static> {
         spans.push(look.title(number));
         spans.push(look.dim(format!(" {what}  ")));
     };
-    figure(units::count(summary.total), if summary.total == 1 { "attempt" } else { "attempts" });
+    let some = |n: u64, one: &'static str, many: &'static str| {
+        (units::count(n), if n == 1 { one } else { many })
+    };
+    let (n, what) = some(summary.total, "attempt", "attempts");
+    figure(n, what);
     figure(format!("{}/s", rate(answers.now_total, NOW.as_secs())), "now");
-    figure(units::count(summary.processes), "processes");
-    figure(units::count(summary.remotes), "remotes");
+    for (n, what) in [
+        some(summary.processes, "process", "processes"),
+        some(summary.remotes, "remote", "remotes"),
+    ] {
+        figure(n, what);
+    }
     if let Some(handshake) = &summary.handshake {
         for (name, us) in [("handshake p50", handshake.p50_us), ("p99", handshake.p99_us)] {
             spans.push(look.dim(format!("{name} ")));

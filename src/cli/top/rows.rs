@@ -11,13 +11,14 @@ use ratatui::widgets::Paragraph;
 use super::answers::NOW;
 use super::look::{Look, chosen};
 use super::state::{Row, State};
-use super::tabs::{Sort, Tab};
+use super::tabs::Sort;
 use crate::cli::render::groups::{key, outcomes, unsuccessful};
 use crate::cli::render::record;
 use crate::cli::render::screen::{DIM, PLAIN, Screen};
 use crate::cli::render::table::{Cell, Layout, Steps};
 use crate::cli::render::text::{clean, width};
 use crate::cli::render::units::{self, Clock};
+use crate::cli::watch;
 use crate::query::top::{Group, Key};
 
 /// What gives way where groups are listed.
@@ -44,7 +45,11 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &mut State, look: &Look, c
         .take(page)
         .map(|row| match row {
             Row::Group(group) => group_cells(group, now, clock),
-            Row::Connection(connection) => record::cells(connection, clock, &screen),
+            Row::Connection(connection) => {
+                let mut cells = record::cells(connection, clock, &screen);
+                watch::fit(&mut cells, &screen);
+                cells
+            }
         })
         .collect();
     let is_empty = rows.is_empty();
@@ -53,8 +58,16 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &mut State, look: &Look, c
     frame.render_widget(table.titles(look), titles);
     if is_empty {
         let text = match &state.answers {
-            Some(answers) if answers.question.tab == state.tab => "  No connections match.",
-            _ => "",
+            Some(answers) if answers.question.tab == state.tab => {
+                match answers.summary.newest_outside_window {
+                    Some(time) => format!(
+                        "  No connections match. The newest began {}; + goes further back.",
+                        clock.short(time)
+                    ),
+                    None => "  No connections match.".to_owned(),
+                }
+            }
+            _ => String::new(),
         };
         frame.render_widget(Paragraph::new(look.dim(text)), body);
     }
@@ -85,50 +98,39 @@ impl Table {
     fn new(state: &State, mut rows: Vec<Vec<Cell>>, screen: &Screen) -> Self {
         let (sort, reversed) = state.sort();
         let mark = if reversed { '▲' } else { '▼' };
-        let by = state.tab.by().map(|by| by.to_string().to_uppercase());
-        let (mut titles, steps, sorted): (Vec<String>, _, _) = match by {
-            Some(by) => {
-                let titles = [&by, "ATTEMPTS", "/S", "FAILED", "OUTCOMES", "LATEST"];
-                let sorted = match sort {
-                    Sort::Name => 0,
-                    Sort::Now => 2,
-                    Sort::Failed => 3,
-                    Sort::Latest => 5,
-                    _ => 1,
-                };
-                (titles.map(str::to_owned).to_vec(), GROUP_STEPS, sorted)
-            }
-            None => {
-                let sorted = match sort {
-                    Sort::Name => 1,
-                    Sort::Remote => 3,
-                    Sort::Outcome => 4,
-                    Sort::Latency => 6,
-                    _ => 0,
-                };
-                (record::TITLES.map(str::to_owned).to_vec(), record::STEPS, sorted)
-            }
+        let Some(by) = state.tab.by() else {
+            let mut titles: Vec<String> =
+                record::TITLES[..7].iter().map(|t| (*t).to_owned()).collect();
+            let sorted = match sort {
+                Sort::Name => 1,
+                Sort::Remote => 3,
+                Sort::Outcome => 4,
+                Sort::Latency => 6,
+                _ => 0,
+            };
+            mark_title(&mut titles, sorted, mark);
+            return Table { titles, rows, layout: watch::layout(screen) };
         };
-        if let Some(title) = titles.get_mut(sorted) {
-            title.push(mark);
+        let by = by.to_string().to_uppercase();
+        let mut titles =
+            [&by, "ATTEMPTS", "/S", "FAILED", "OUTCOMES", "LATEST"].map(str::to_owned).to_vec();
+        let sorted = match sort {
+            Sort::Name => 0,
+            Sort::Now => 2,
+            Sort::Failed => 3,
+            Sort::Latest => 5,
+            _ => 1,
+        };
+        mark_title(&mut titles, sorted, mark);
+        for column in FIGURES {
+            align_right(&mut titles, &mut rows, column);
         }
-        let least = LEAST[usize::from(state.tab == Tab::Connections)];
-        if state.tab != Tab::Connections {
-            for column in [1, 2, 3] {
-                align_right(&mut titles, &mut rows, column, least);
-            }
-        }
-        let natural = titles.iter().enumerate().map(|(column, title)| {
-            let cells = rows.iter().filter_map(|row| row.get(column));
-            let widest = cells.map(|cell| width(&cell.text)).max().unwrap_or(0);
-            widest.max(width(title)).max(least.get(column).copied().unwrap_or(0))
-        });
-        let layout = Layout::new(natural.collect(), steps, screen);
-        if state.tab != Tab::Connections {
-            let room = layout.width(OUTCOMES);
-            for cell in rows.iter_mut().filter_map(|row| row.get_mut(OUTCOMES)) {
-                cell.text = whole_parts(&cell.text, room);
-            }
+        let natural =
+            titles.iter().enumerate().map(|(column, title)| natural(title, &rows, column));
+        let layout = Layout::new(natural.collect(), GROUP_STEPS, screen);
+        let room = layout.width(OUTCOMES);
+        for cell in rows.iter_mut().filter_map(|row| row.get_mut(OUTCOMES)) {
+            cell.text = whole_parts(&cell.text, room);
         }
         Table { titles, rows, layout }
     }
@@ -141,8 +143,24 @@ impl Table {
     }
 }
 
-/// The column of outcomes of groups.
+/// Columns of groups: figures, and outcomes.
+const FIGURES: [usize; 3] = [1, 2, 3];
 const OUTCOMES: usize = 4;
+
+/// Columns do not jump to and fro with what happens to be in them.
+const LEAST: [usize; 6] = [15, 9, 6, 7, 11, 8];
+
+fn natural(title: &str, rows: &[Vec<Cell>], column: usize) -> usize {
+    let cells = rows.iter().filter_map(|row| row.get(column));
+    let widest = cells.map(|cell| width(&cell.text)).max().unwrap_or(0);
+    widest.max(width(title)).max(LEAST.get(column).copied().unwrap_or(0))
+}
+
+fn mark_title(titles: &mut [String], column: usize, mark: char) {
+    if let Some(title) = titles.get_mut(column) {
+        title.push(mark);
+    }
+}
 
 /// As many of the parts of `a 3, b 2, c 1` as there is room for: a number that lacks digits would be
 /// another number.
@@ -162,15 +180,10 @@ fn whole_parts(text: &str, room: usize) -> String {
     shown
 }
 
-/// Columns do not jump to and fro with what happens to be in them: of groups, and of connections.
-const LEAST: [&[usize]; 2] = [&[15, 9, 6, 7, 11, 8], &[8, 13, 5, 21, 11, 0, 7]];
-
 /// Figures are compared by their last digits.
-fn align_right(titles: &mut [String], rows: &mut [Vec<Cell>], column: usize, least: &[usize]) {
+fn align_right(titles: &mut [String], rows: &mut [Vec<Cell>], column: usize) {
     let Some(title) = titles.get_mut(column) else { return };
-    let cells = rows.iter().filter_map(|row| row.get(column));
-    let widest = cells.map(|cell| width(&cell.text)).max().unwrap_or(0);
-    let widest = widest.max(width(title)).max(least.get(column).copied().unwrap_or(0));
+    let widest = natural(title, rows, column);
     *title = pad(title, widest);
     for cell in rows.iter_mut().filter_map(|row| row.get_mut(column)) {
         cell.text = pad(&cell.text, widest);

@@ -373,12 +373,7 @@ impl<'a, 'b> View<'a, 'b> {
     }
 
     fn line(&mut self, mut cells: Vec<Cell>) -> io::Result<()> {
-        cells.truncate(7);
-        if is_narrow(&self.printer.screen)
-            && let [_, _, _, _, outcome, error, _] = cells.as_mut_slice()
-        {
-            join_error(outcome, &std::mem::take(&mut error.text));
-        }
+        fit(&mut cells, &self.printer.screen);
         self.clear_status()?;
         writeln!(self.printer.out, "{}", self.layout.line(&cells, &self.printer.screen))
     }
@@ -423,11 +418,21 @@ impl<'a, 'b> View<'a, 'b> {
 
 /// The live view cannot measure what is still to come: columns have the widths of usual contents.
 /// A name has at most 15 bytes and a pid 7 digits.
-fn layout(screen: &Screen) -> Layout {
+pub fn layout(screen: &Screen) -> Layout {
     let time = if screen.is_wide() { 12 } else { 8 };
     let (remote, latency) = if screen.width.is_some() { (64, 15) } else { (24, 8) };
     let (outcome, error) = if is_narrow(screen) { (JOINED, 0) } else { (11, 12) };
     Layout::new(vec![time, 24, 5, remote, outcome, error, latency], STEPS, screen)
+}
+
+/// Brings the fields of a connection to the columns of [`layout`].
+pub fn fit(cells: &mut Vec<Cell>, screen: &Screen) {
+    cells.truncate(7);
+    if is_narrow(screen)
+        && let [_, _, _, _, outcome, error, _] = cells.as_mut_slice()
+    {
+        join_error(outcome, &std::mem::take(&mut error.text));
+    }
 }
 
 /// What gives way in the live view. In 80 columns, a name of 15 bytes with a pid of 5 digits and
