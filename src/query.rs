@@ -26,6 +26,8 @@ pub mod series;
 mod shown;
 pub mod top;
 
+pub use shown::sees_sent;
+
 use diff::{Compare, Diff};
 use drops::{DropFilter, DropList};
 use findings::Findings;

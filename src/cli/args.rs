@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::completions::Completions;
 use super::filters::{DropPage, Page, What, WhatDrops, When};
 use super::mcp;
 use super::questions;
@@ -176,13 +177,16 @@ pub enum Command {
     Replay(Replay),
     /// Run a command, and report every connection that it and its descendants made
     Run(super::run::Run),
+    /// A script by which bash, zsh or fish completes netspy's commands and options
+    Completions(Completions),
 }
 
 /// Arguments of `watch`.
 #[derive(Debug, Clone, Default, Args)]
 #[command(after_help = "\
 Equal lines are shown as one with their number (×25) when more come than anyone can read.
-Every change of a record, closes included, is in the JSON lines.
+Every change of a record, closes included, is in the JSON lines. On a terminal, Space pauses, / takes
+a filter (process:curl outcome:unsuccessful, or a part of a name or address), q or Ctrl-C ends.
 
 Examples:
   netspy watch --port 443,8443
@@ -230,6 +234,10 @@ pub struct List {
 
 /// Arguments of `show`.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  netspy show 1f0c22ab-3b9aca00-4d2
+  netspy show $(netspy list --limit 1 --output jsonl | jq -r .id) --output json")]
 pub struct Show {
     /// The connection's id, from `list` or `watch --json`
     pub id: String,
@@ -278,6 +286,10 @@ pub struct Drops {
 
 /// Arguments of `status`.
 #[derive(Debug, Clone, Default, Args)]
+#[command(after_help = "\
+Examples:
+  netspy status
+  netspy status --output json | jq .accounting")]
 pub struct Status {
     /// The form of the answer
     #[arg(long, value_enum, default_value_t, value_name = "FORM")]

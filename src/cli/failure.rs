@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::quiet::Stderr;
 use super::render::text::clean;
 use crate::capture::error::CaptureError;
 use crate::query::QueryError;
@@ -76,7 +77,7 @@ impl Failure {
 pub fn note(text: &str) {
     use std::io::Write;
     let lines: Vec<_> = text.lines().map(clean).collect();
-    let _ = writeln!(io::stderr(), "netspy: {}", lines.join("\n"));
+    let _ = writeln!(Stderr, "netspy: {}", lines.join("\n"));
 }
 
 impl From<QueryError> for Failure {

@@ -1,12 +1,14 @@
 //! Filters as flags. Their values are read by the parser that the REST API uses, so that the same
 //! words mean the same.
 
+use std::fmt;
+
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 
 use super::failure::Failure;
 use crate::query::drops::DropFilter;
-use crate::query::{self, Filter, Source, filter};
+use crate::query::{self, Filter, QueryError, Source, filter};
 
 /// Which connections.
 #[derive(Debug, Clone, Default, Args)]
@@ -116,12 +118,18 @@ pub struct Page {
 }
 
 impl What {
-    /// The filter that these flags, with a time and a page, stand for.
-    pub fn read(&self, when: &When, page: &Page) -> Result<(Filter, query::Page), Failure> {
+    /// The parameters of the REST API that say the same.
+    fn pairs(&self) -> Vec<(&'static str, String)> {
         let mut pairs = self.narrow.pairs();
         let lists =
             [("process", &self.process), ("pid", &self.pid), ("direction", &self.direction)];
         pairs.extend(lists.into_iter().filter_map(|(name, v)| Some((name, joined(v)?))));
+        pairs
+    }
+
+    /// The filter that these flags, with a time and a page, stand for.
+    pub fn read(&self, when: &When, page: &Page) -> Result<(Filter, query::Page), Failure> {
+        let mut pairs = self.pairs();
         let single = [
             ("since", &when.since),
             ("until", &when.until),
@@ -141,6 +149,26 @@ impl What {
         Ok((filter, page))
     }
 
+    /// The filter of these flags and of what was typed later, which stands in for flags of the same
+    /// name. It matches at every time. `sees_sent` is the answer of [`sees_sent`].
+    pub fn narrowed(
+        &self,
+        typed: &[(&'static str, String)],
+        sees_sent: bool,
+    ) -> Result<Filter, QueryError> {
+        let is_typed = |name: &str| typed.iter().any(|(n, _)| *n == name);
+        let mut pairs: Vec<_> = self.pairs();
+        pairs.retain(|(name, _)| !is_typed(name));
+        pairs.extend_from_slice(typed);
+        let (mut filter, _) = filter::parse(pairs)?;
+        if !self.all {
+            filter.hide_unix();
+            filter.hide_preexisting();
+            filter.hide_associated_where(sees_sent);
+        }
+        Ok(filter)
+    }
+
     /// Whether UNIX sockets are left out because nobody asked for them.
     pub fn hides_unix(&self) -> bool {
         !self.all && self.narrow.protocol.is_empty()
@@ -151,6 +179,15 @@ impl What {
         if !self.all {
             filter.hide_associated(source).await;
         }
+    }
+}
+
+/// As it would be typed into a view: `process:curl port:443`.
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words: Vec<String> =
+            self.pairs().into_iter().map(|(name, value)| format!("{name}:{value}")).collect();
+        f.write_str(&words.join(" "))
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::failure::{Failure, note};
 use super::own::OwnCapture;
+use super::patience::Patient;
 use crate::capture::error::CaptureError;
 use crate::capture::support;
 use crate::client::{Access, Address, HttpSource, InvalidAddress};
@@ -90,7 +91,7 @@ impl std::fmt::Debug for Origin {
 
 impl Origin {
     fn server(source: HttpSource) -> Self {
-        Origin { source: Arc::new(source), own: None }
+        Origin { source: Patient::over(Arc::new(source)), own: None }
     }
 }
 

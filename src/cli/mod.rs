@@ -9,6 +9,7 @@ mod argv;
 #[cfg(feature = "ai")]
 mod ask;
 mod commands;
+mod completions;
 mod doctor;
 mod failure;
 mod filters;
@@ -16,12 +17,16 @@ mod legacy;
 mod locate;
 mod mcp;
 mod own;
+mod patience;
 mod questions;
+mod quiet;
 mod recording;
 pub mod render;
 mod run;
 mod shell;
 mod signals;
+mod top;
+mod typed;
 mod watch;
 
 use std::ffi::OsString;
@@ -99,7 +104,7 @@ fn log_to_stderr(verbose: bool) {
     // Another subscriber is there already when a test runs commands in its own process.
     let _ = tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(io::stderr)
+        .with_writer(|| quiet::Stderr)
         .with_ansi(color)
         .try_init();
 }
@@ -198,6 +203,9 @@ async fn run_command(
     if let Command::Mcp(args) = command {
         return mcp::run_beside(args, server, printer).await;
     }
+    if let Command::Completions(args) = command {
+        return Ok(completions::write(args, printer.out)?);
+    }
     let origin = locate(server, capture).await?;
     match command {
         Command::Watch(args) => watch::run(args, &origin, printer).await,
@@ -205,6 +213,9 @@ async fn run_command(
         Command::Show(args) => commands::show(args, &origin, printer).await,
         Command::Summary(args) => commands::summary(args, &origin, printer).await,
         Command::Count(args) => Question::Count(args).ask(&origin, printer).await,
+        Command::Top(args) if args.is_view() && top::is_possible(&printer.screen) => {
+            top::run(&args.what, &origin).await
+        }
         Command::Top(args) => Question::Top(args).ask(&origin, printer).await,
         Command::Series(args) => Question::Series(args).ask(&origin, printer).await,
         Command::Diff(args) => Question::Diff(args).ask(&origin, printer).await,
@@ -216,7 +227,7 @@ async fn run_command(
         Command::Drops(args) => commands::drops(args, &origin, printer).await,
         Command::Status(args) => commands::status(args, &origin, printer).await,
         Command::Record(args) => recording::record(args, &origin).await,
-        Command::Replay(_) | Command::Doctor(_) | Command::Run(_) | Command::Mcp(_) => Ok(()),
+        Command::Replay(_) | Command::Doctor(_) | Command::Run(_) | Command::Mcp(_) | Command::Completions(_) => Ok(()),
     }
 }
 
@@ -266,7 +277,7 @@ fn check(command: &Command) -> Result<Capture, Failure> {
             Ok(Capture::Allowed { no_unix: true })
         }
         Command::Status(_) => Ok(Capture::Allowed { no_unix: false }),
-        Command::Doctor(_) | Command::Run(_) | Command::Mcp(_) => Ok(Capture::Never),
+        Command::Doctor(_) | Command::Run(_) | Command::Mcp(_) | Command::Completions(_) => Ok(Capture::Never),
         Command::Show(args) => {
             commands::read_id(&args.id)?;
             Ok(Capture::Never)

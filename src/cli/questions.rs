@@ -32,25 +32,40 @@ pub struct Count {
 /// Arguments of `top`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
+On a terminal it is shown over the whole screen, and follows what happens: processes, remotes, ports,
+units, outcomes and connections, with rates, a graph, orders and a filter to type (? lists the keys).
+Elsewhere, or with --by, --limit, --output, --since, --until or --duration, one table is printed.
+
 Examples:
+  netspy top
+  netspy top --outcome unsuccessful
   netspy top --since 1h
   netspy top --by remote --process postgres
   netspy top --by port --outcome unsuccessful --limit 5 --output json")]
 pub struct Top {
     /// What they are grouped by: process, pid, remote, host_name, port, container, unit, uid,
-    /// outcome, protocol, direction, state, error, drop_reason or host
-    #[arg(long, value_name = "WHAT", default_value = "process")]
-    pub by: String,
+    /// outcome, protocol, direction, state, error, drop_reason or host [process]
+    #[arg(long, value_name = "WHAT")]
+    pub by: Option<String>,
     /// At most this many groups [10]
     #[arg(long, value_name = "COUNT")]
     pub limit: Option<String>,
     /// The form of the answer
-    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
-    pub output: Output,
+    #[arg(long, value_enum, value_name = "FORM")]
+    pub output: Option<Output>,
     #[command(flatten)]
     pub what: What,
     #[command(flatten)]
     pub when: When,
+}
+
+impl Top {
+    /// Whether it is the view over the whole screen that is asked for, where there is one.
+    pub fn is_view(&self) -> bool {
+        let When { since, until, duration } = &self.when;
+        let once = [&self.by, &self.limit, since, until].into_iter().any(Option::is_some);
+        !once && duration.is_none() && self.output.is_none()
+    }
 }
 
 /// Arguments of `series`.
@@ -153,7 +168,7 @@ impl Question<'_> {
     fn parts(&self) -> (&What, &When, Output) {
         match self {
             Question::Count(args) => (&args.what, &args.when, args.output),
-            Question::Top(args) => (&args.what, &args.when, args.output),
+            Question::Top(args) => (&args.what, &args.when, args.output.unwrap_or_default()),
             Question::Series(args) => (&args.what, &args.when, args.output),
             Question::Diff(args) => (&args.what, &args.when, args.output),
             Question::Findings(args) => (&args.what, &args.when, args.output),
@@ -167,7 +182,7 @@ impl Question<'_> {
         let asked = match self {
             Question::Count(_) => Asked::Count,
             Question::Top(args) => {
-                let by = ("by", args.by.as_str());
+                let by = ("by", args.by.as_deref().unwrap_or("process"));
                 let pairs = given([("limit", &args.limit)]).chain([by]);
                 let (_, by, limit) = query::top::parse(pairs)?;
                 Asked::Top(by, limit)

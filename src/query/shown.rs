@@ -29,13 +29,22 @@ impl Filter {
     /// Leaves datagram sockets out that sent nothing, unless outcomes are named: look-ups of names
     /// make one of every address that they weigh. Only where it is seen what is sent.
     pub async fn hide_associated(&mut self, source: &dyn Source) {
-        if !self.outcome.is_empty() {
-            return;
+        if self.outcome.is_empty() {
+            self.hide_associated_where(sees_sent(source).await);
         }
-        let status = source.status().await;
-        if status.is_ok_and(|s| s.features.get(DATAGRAM_SENT).is_some_and(|f| f.ok)) {
+    }
+
+    /// The same, where [`sees_sent`] has been asked.
+    pub fn hide_associated_where(&mut self, sees_sent: bool) {
+        if self.outcome.is_empty() && sees_sent {
             let others = Outcome::VARIANTS.iter().copied().filter(|o| *o != Outcome::Associated);
             self.outcome = others.collect();
         }
     }
+}
+
+/// Whether a source sees what datagram sockets send.
+pub async fn sees_sent(source: &dyn Source) -> bool {
+    let status = source.status().await;
+    status.is_ok_and(|s| s.features.get(DATAGRAM_SENT).is_some_and(|f| f.ok))
 }

@@ -1,6 +1,8 @@
 //! A server with fixed answers, and the real `netspy` binary to ask it.
 #![allow(dead_code)] // Each test file uses its part.
 
+pub mod pty;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;

@@ -137,7 +137,8 @@ impl Printer<'_> {
     }
 }
 
-fn key(key: &Key) -> String {
+/// A key as text.
+pub fn key(key: &Key) -> String {
     match key {
         Key::Number(number) => number.to_string(),
         Key::Text(text) => text.clone(),
@@ -168,7 +169,7 @@ fn outcome_fields(by_outcome: &BTreeMap<Outcome, u64>) -> String {
 }
 
 /// As much of so many columns as `n` is of `most`, to an eighth; what is not nothing is seen.
-fn bar(n: u64, most: u64, columns: usize) -> String {
+pub fn bar(n: u64, most: u64, columns: usize) -> String {
     const PARTS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     let eighths = u128::from(n) * (columns as u128 * 8) / u128::from(most.max(1));
     let eighths = usize::try_from(eighths).unwrap_or(0).max(usize::from(n > 0));

@@ -4,7 +4,7 @@ pub mod answers;
 mod diff;
 pub mod drops;
 mod findings;
-mod groups;
+pub mod groups;
 pub mod record;
 pub mod screen;
 pub mod table;

@@ -212,7 +212,15 @@ pub fn write_full(
     clock: &Clock,
     c: &Connection,
 ) -> io::Result<()> {
-    let mut facts: Vec<(&str, String, Style)> = vec![
+    facts(c, clock).into_iter().try_for_each(|(title, text, style)| {
+        let title = screen.paint(&format!("{title:<18}"), TITLE);
+        writeln!(out, "{title} {}", screen.paint(text.trim_end(), style))
+    })
+}
+
+/// Everything that is known of one connection: what, and how it looks.
+pub fn facts(c: &Connection, clock: &Clock) -> Vec<(&'static str, String, Style)> {
+    let mut facts: Vec<(&'static str, String, Style)> = vec![
         ("Id", c.id.to_string(), PLAIN),
         ("Host", clean(&c.host).into_owned(), PLAIN),
         ("Time", time_in_words(c, clock), PLAIN),
@@ -280,11 +288,8 @@ pub fn write_full(
             fact("Container", format!("{} {}", clean(&container.id), clean(name)));
         }
     }
-    let facts = facts.iter().filter(|(_, text, _)| !text.trim().is_empty());
-    facts.into_iter().try_for_each(|(title, text, style)| {
-        let title = screen.paint(&format!("{title:<18}"), TITLE);
-        writeln!(out, "{title} {}", screen.paint(text.trim_end(), *style))
-    })
+    facts.retain(|(_, text, _)| !text.trim().is_empty());
+    facts
 }
 
 /// When it began, as far as that is known.

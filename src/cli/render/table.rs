@@ -1,5 +1,6 @@
 //! Tables that fit the terminal.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use anstyle::Style;
@@ -66,23 +67,39 @@ impl Layout {
         self.widths.iter().sum::<usize>() + shown.saturating_sub(1) * self.gap
     }
 
+    /// The width of a column; 0 where it is left out.
+    pub fn width(&self, column: usize) -> usize {
+        self.widths.get(column).copied().unwrap_or(0)
+    }
+
     /// One line of the table.
     pub fn line(&self, cells: &[Cell], screen: &Screen) -> String {
         let mut line = String::new();
+        for (spaces, text, style) in self.pieces(cells) {
+            line.extend(std::iter::repeat_n(' ', spaces));
+            line.push_str(&screen.paint(&text, style));
+        }
+        line
+    }
+
+    /// The fields of a line that show anything, cut to their columns, each with the number of
+    /// spaces before it.
+    pub fn pieces<'a>(&self, cells: &'a [Cell]) -> Vec<(usize, Cow<'a, str>, Style)> {
+        let mut pieces = Vec::with_capacity(cells.len());
         let mut owed = 0;
         for (cell, &column) in cells.iter().zip(&self.widths).filter(|(_, width)| **width > 0) {
             let text = match self.cut {
                 true => truncate_middle(&cell.text, column, cell.tail),
                 false => cell.text.as_str().into(),
             };
+            let shown = width(&text);
             if !text.is_empty() {
-                line.extend(std::iter::repeat_n(' ', owed));
-                line.push_str(&screen.paint(&text, cell.style));
+                pieces.push((owed, text, cell.style));
                 owed = 0;
             }
-            owed += column.saturating_sub(width(&text)) + self.gap;
+            owed += column.saturating_sub(shown) + self.gap;
         }
-        line
+        pieces
     }
 
     /// The line of titles.

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
-use rustyline::{Config, Editor};
+use rustyline::{CompletionType, Config, Editor};
 
 use super::super::failure::{Failure, note};
+use super::complete::Completion;
 
 /// Scripts and people know the original's prompt.
 const PROMPT: &str = "netspy-mcp> ";
@@ -30,7 +31,7 @@ pub enum Input {
     /// A person.
     Terminal {
         /// Editing and history.
-        editor: Box<Editor<(), FileHistory>>,
+        editor: Box<Editor<Completion, FileHistory>>,
         /// Where the history is kept.
         history: Option<PathBuf>,
     },
@@ -40,14 +41,16 @@ pub enum Input {
 
 impl Input {
     /// Standard input, whatever it is.
-    pub fn open() -> Result<Self, Failure> {
+    pub fn open(completion: Completion) -> Result<Self, Failure> {
         if !io::stdin().is_terminal() {
             return Ok(Input::Pipe);
         }
         let config = Config::builder().auto_add_history(true).max_history_size(1000);
-        let config = config.map_err(broken)?.history_ignore_space(true).build();
+        let config = config.map_err(broken)?.history_ignore_space(true);
+        let config = config.completion_type(CompletionType::List).build();
         let history = FileHistory::with_config(&config);
         let mut editor = Editor::with_history(config, history).map_err(broken)?;
+        editor.set_helper(Some(completion));
         let history = history_file();
         if let Some(file) = &history {
             // The first time there is none.

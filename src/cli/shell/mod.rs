@@ -1,12 +1,16 @@
 //! The interactive shell. It reads a pipe just as well: then it shows neither prompt nor greeting,
 //! and its exit code is that of the first command that failed.
 
+mod complete;
 mod lines;
 mod words;
+
+use std::sync::{Arc, PoisonError};
 
 use clap::Parser;
 use tokio::runtime::Runtime;
 
+use self::complete::{Completion, Known};
 use self::lines::{Input, Line};
 use self::words::{MissingCommand, ShellCommand, ShellLine};
 #[cfg(feature = "ai")]
@@ -18,7 +22,7 @@ use super::locate::{Capture, Named, Origin, locate, read_address};
 use super::questions::Question;
 use super::render::answers::Printer;
 use super::signals::Signals;
-use super::{argv, commands, watch};
+use super::{argv, commands, top, watch};
 
 const GREETING: &str = "\
 netspy: which process connects where, and how it ended
@@ -30,8 +34,10 @@ pub fn run(runtime: &Runtime, server: Named<'_>, printer: &mut Printer<'_>) -> R
     if let Some(text) = server.server.filter(|text| !text.is_empty()) {
         read_address(text)?;
     }
-    let mut input = Input::open()?;
-    let mut shell = Shell { server, origin: None, interactive: input.is_interactive() };
+    let known = Known::default();
+    let completion = Completion::new(runtime.handle().clone(), Known::clone(&known));
+    let mut input = Input::open(completion)?;
+    let mut shell = Shell { server, origin: None, known, interactive: input.is_interactive() };
     if input.is_interactive() {
         printer.out.write_all(GREETING.as_bytes())?;
         printer.out.flush()?;
@@ -78,6 +84,8 @@ enum Next {
 struct Shell<'a> {
     server: Named<'a>,
     origin: Option<Origin>,
+    /// The same for the completion of names.
+    known: Known,
     interactive: bool,
 }
 
@@ -89,7 +97,22 @@ impl Shell<'_> {
         }
         let origin = locate(self.server, Capture::Allowed { no_unix: false }).await?;
         self.origin = Some(origin.clone());
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = Some(Arc::clone(&origin.source));
+        drop(known);
         Ok(origin)
+    }
+
+    /// The same for a command that looks at the signals itself from then on.
+    async fn origin_unless_cancelled(&mut self) -> Result<Option<Origin>, Failure> {
+        let mut signals = Signals::new()?;
+        tokio::select! {
+            () = signals.wait() => {
+                note("cancelled");
+                Ok(None)
+            }
+            origin = self.origin() => origin.map(Some),
+        }
     }
 
     fn execute(
@@ -126,9 +149,21 @@ impl Shell<'_> {
             }
             ShellCommand::Watch(args) => runtime.block_on(async {
                 args.what.read(&When::default(), &Page::default())?;
-                let origin = self.origin().await?;
-                watch::run(&args, &origin, printer).await
+                match self.origin_unless_cancelled().await? {
+                    Some(origin) => watch::run(&args, &origin, printer).await,
+                    None => Ok(()),
+                }
             })?,
+            ShellCommand::Top(args)
+                if self.interactive && args.is_view() && top::is_possible(&printer.screen) =>
+            {
+                runtime.block_on(async {
+                    match self.origin_unless_cancelled().await? {
+                        Some(origin) => top::run(&args.what, &origin).await,
+                        None => Ok(()),
+                    }
+                })?
+            }
             query => runtime.block_on(async {
                 let mut signals = Signals::new()?;
                 tokio::select! {

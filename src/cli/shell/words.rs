@@ -20,8 +20,10 @@ connections [filters]
     The same as 'netspy list': connections with process, outcome, error and latency
 count, top, series, diff, findings [filters]
     The same as 'netspy count' and so on: figures, what changed, what stands out
+top
+    Over the whole screen: who connects where now; ? lists its keys, q ends it
 watch [filters]
-    Connections as they happen; Ctrl-C ends it
+    Connections as they happen; Space pauses, / filters, Ctrl-C ends it
 dropsummary [--process NAME] [--pid PID] [--duration SECONDS]
     How many packets the kernel dropped in the last 60 seconds, and why
 droplist [--process NAME] [--pid PID] [--max-events COUNT]
@@ -39,7 +41,7 @@ tools
 help, quit, exit
 
 summary and list take --remote, --cidr, --port, --protocol, --state, --outcome, --uid and --unit
-too; COMMAND --help explains every flag.
+too; COMMAND --help explains every flag. Tab completes commands, flags, and names that were seen.
 Examples:
     summary --process curl --duration 120
     list --outcome unsuccessful --max-events 20

@@ -1,6 +1,8 @@
 //! The live view: one line per outcome, as it happens.
 
+mod control;
 mod groups;
+mod keys;
 mod lines;
 
 use std::collections::BTreeMap;
@@ -10,23 +12,26 @@ use std::time::{Duration, Instant};
 use futures_util::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::signal::unix::{SignalKind, signal};
 
+use self::control::{Control, KEYS, Wish};
 use self::groups::Groups;
+use self::keys::{Key, Keys};
 use self::lines::Lines;
 use super::args;
 use super::failure::{Failure, note};
-use super::filters::{Page, When};
 use super::locate::Origin;
 use super::render::answers::{Printer, incomplete};
 use super::render::record;
-use super::render::screen::Screen;
+use super::render::screen::{DIM, Screen};
 use super::render::table::{Cell, Layout, Steps};
-use super::render::text::width;
+use super::render::text::{clean, width};
 use super::render::units::Clock;
 use super::render::{units, write_json};
 use super::signals::Signals;
+use super::typed;
 use crate::event::{Connection, Outcome};
-use crate::query::{Filter, Follow};
+use crate::query::{Filter, Follow, sees_sent};
 
 /// Lines are counted anew, and groups shown, this often.
 pub const PERIOD: Duration = Duration::from_millis(250);
@@ -43,11 +48,26 @@ pub async fn run(
     origin: &Origin,
     printer: &mut Printer<'_>,
 ) -> Result<(), Failure> {
-    let (mut filter, _) = args.what.read(&When::default(), &Page::default())?;
-    args.what.hide_associated(&mut filter, &*origin.source).await;
-    let mut changes = origin.source.follow(&filter, None).await?;
     let mut signals = Signals::new()?;
+    let begin = async {
+        let sees_sent = sees_sent(&*origin.source).await;
+        let filter = args.what.narrowed(&[], sees_sent)?;
+        let changes = origin.source.follow(&filter, None).await?;
+        Ok::<_, Failure>((sees_sent, filter, changes))
+    };
+    let (sees_sent, mut filter, mut changes) = tokio::select! {
+        () = signals.wait() => {
+            note("cancelled");
+            return Ok(());
+        }
+        begun = begin => begun?,
+    };
+    let mut resized = signal(SignalKind::window_change())?;
     let mut view = View::new(printer, args.json, args.limit);
+    let mut keys = if args.json { None } else { Keys::open() };
+    if keys.is_some() {
+        note(KEYS);
+    }
     view.begin()?;
     let begin = Instant::now();
     let end = async {
@@ -67,6 +87,35 @@ pub async fn run(
                 break Ok(());
             }
             () = &mut end => break Ok(()),
+            pressed = next_keys(&mut keys) => {
+                let mut end = None;
+                for key in pressed {
+                    match view.key(key)? {
+                        Wish::Quit => end = Some(Ok(())),
+                        Wish::Filter(line) => {
+                            let read = typed::read(&line);
+                            match read.and_then(|typed| args.what.narrowed(&typed, sees_sent)) {
+                                Ok(narrowed) => filter = narrowed,
+                                Err(error) => {
+                                    view.control.error = Some(error.to_string());
+                                    continue;
+                                }
+                            }
+                            match origin.source.follow(&filter, None).await {
+                                Ok(others) => changes = others,
+                                Err(error) => end = Some(Err(error.into())),
+                            }
+                            view.filtered(line)?;
+                        }
+                        _ => {}
+                    }
+                }
+                view.flush()?;
+                if let Some(result) = end {
+                    break result;
+                }
+            }
+            _ = resized.recv() => view.resize()?,
             _ = tick.tick() => {
                 view.period()?;
                 reader_is_there()?;
@@ -108,12 +157,23 @@ pub async fn run(
             }
         }
     };
+    view.go_on()?;
     view.period()?;
+    view.clear_status()?;
+    drop(keys);
     note(&view.totals(begin.elapsed()));
     if result.is_ok() {
         tell_losses(filter, view.lines.since(), origin, &view.printer.clock).await;
     }
     result
+}
+
+/// The next keys, from where there are any.
+async fn next_keys(keys: &mut Option<Keys>) -> Vec<Key> {
+    match keys {
+        Some(keys) => keys.next().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Says so if something may be missing from what was shown.
@@ -156,6 +216,9 @@ pub struct View<'a, 'b> {
     groups: Groups,
     left: Option<u64>,
     outcomes: BTreeMap<Outcome, u64>,
+    control: Control,
+    /// The line at the bottom of the terminal that is no connection.
+    status: Option<String>,
 }
 
 impl<'a, 'b> View<'a, 'b> {
@@ -169,6 +232,8 @@ impl<'a, 'b> View<'a, 'b> {
             groups: Groups::default(),
             left: limit,
             outcomes: BTreeMap::new(),
+            control: Control::default(),
+            status: None,
         }
     }
 
@@ -191,6 +256,7 @@ impl<'a, 'b> View<'a, 'b> {
             Follow::Change(change) => change.connection,
             Follow::Skipped { changes } => {
                 let changes = units::count(changes);
+                self.clear_status()?;
                 note(&format!("{changes} changes came faster than they could be shown"));
                 return Ok(());
             }
@@ -207,11 +273,98 @@ impl<'a, 'b> View<'a, 'b> {
             return Ok(());
         }
         self.count_down();
+        match self.control.hold(connection) {
+            Some(connection) => self.group(connection),
+            None => Ok(()),
+        }
+    }
+
+    /// Shows a connection, by itself or as one of many.
+    fn group(&mut self, connection: Connection) -> io::Result<()> {
         match self.groups.take(connection) {
             Some(connection) => self.single(&connection),
             None if self.groups.is_full() => self.show_groups(),
             None => Ok(()),
         }
+    }
+
+    /// Does what a key asks for, as far as that is about what is shown.
+    fn key(&mut self, key: Key) -> io::Result<Wish> {
+        let wish = self.control.key(key);
+        match wish {
+            Wish::GoOn => self.go_on()?,
+            Wish::Keys => self.remark(KEYS)?,
+            Wish::Mark => self.remark("")?,
+            Wish::Nothing | Wish::Filter(_) | Wish::Quit => {}
+        }
+        Ok(wish)
+    }
+
+    /// From here on other connections come.
+    fn filtered(&mut self, line: String) -> io::Result<()> {
+        let text = match line.trim() {
+            "" => "-- no filter --".to_owned(),
+            line => format!("-- filter: {} --", clean(line)),
+        };
+        // What was held matched the filter before.
+        if self.control.typed(Some(line)) == Wish::GoOn {
+            self.go_on()?;
+        }
+        self.remark(&text)
+    }
+
+    /// Shows what was held back.
+    fn go_on(&mut self) -> io::Result<()> {
+        let (dropped, held) = self.control.release();
+        if dropped > 0 {
+            let lines = units::counted(dropped, "line", "lines");
+            self.remark(&format!("-- {lines} more than could be held --"))?;
+        }
+        held.into_iter().try_for_each(|connection| self.group(connection))
+    }
+
+    /// A line that is no connection.
+    fn remark(&mut self, text: &str) -> io::Result<()> {
+        self.clear_status()?;
+        writeln!(self.printer.out, "{}", self.printer.screen.paint(text, DIM))
+    }
+
+    fn clear_status(&mut self) -> io::Result<()> {
+        match self.status.take() {
+            Some(_) => {
+                self.printer.out.write_all(b"\r\x1b[K")?;
+                self.printer.out.flush()
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn show_status(&mut self) -> io::Result<()> {
+        let status = self.control.status(self.printer.screen.width.unwrap_or(80));
+        if status == self.status {
+            return Ok(());
+        }
+        self.clear_status()?;
+        if let Some(status) = &status {
+            self.printer.out.write_all(status.as_bytes())?;
+        }
+        self.status = status;
+        Ok(())
+    }
+
+    /// Fits the columns to a terminal that has another size now.
+    fn resize(&mut self) -> io::Result<()> {
+        if self.printer.screen.width.is_none() {
+            return Ok(());
+        }
+        self.printer.screen = Screen::of_stdout();
+        let layout = layout(&self.printer.screen);
+        if layout != self.layout {
+            self.layout = layout;
+            self.clear_status()?;
+            self.begin()?;
+        }
+        Ok(())
     }
 
     fn count_down(&mut self) {
@@ -224,12 +377,8 @@ impl<'a, 'b> View<'a, 'b> {
     }
 
     fn line(&mut self, mut cells: Vec<Cell>) -> io::Result<()> {
-        cells.truncate(7);
-        if is_narrow(&self.printer.screen)
-            && let [_, _, _, _, outcome, error, _] = cells.as_mut_slice()
-        {
-            join_error(outcome, &std::mem::take(&mut error.text));
-        }
+        fit(&mut cells, &self.printer.screen);
+        self.clear_status()?;
         writeln!(self.printer.out, "{}", self.layout.line(&cells, &self.printer.screen))
     }
 
@@ -247,10 +396,14 @@ impl<'a, 'b> View<'a, 'b> {
             self.show_groups()?;
             self.flush()?;
         }
+        if self.control.status(0).is_some() {
+            self.flush()?;
+        }
         Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        self.show_status()?;
         self.printer.out.flush()
     }
 
@@ -269,11 +422,21 @@ impl<'a, 'b> View<'a, 'b> {
 
 /// The live view cannot measure what is still to come: columns have the widths of usual contents.
 /// A name has at most 15 bytes and a pid 7 digits.
-fn layout(screen: &Screen) -> Layout {
+pub fn layout(screen: &Screen) -> Layout {
     let time = if screen.is_wide() { 12 } else { 8 };
     let (remote, latency) = if screen.width.is_some() { (64, 15) } else { (24, 8) };
     let (outcome, error) = if is_narrow(screen) { (JOINED, 0) } else { (11, 12) };
     Layout::new(vec![time, 24, 5, remote, outcome, error, latency], STEPS, screen)
+}
+
+/// Brings the fields of a connection to the columns of [`layout`].
+pub fn fit(cells: &mut Vec<Cell>, screen: &Screen) {
+    cells.truncate(7);
+    if is_narrow(screen)
+        && let [_, _, _, _, outcome, error, _] = cells.as_mut_slice()
+    {
+        join_error(outcome, &std::mem::take(&mut error.text));
+    }
 }
 
 /// What gives way in the live view. In 80 columns, a name of 15 bytes with a pid of 5 digits and

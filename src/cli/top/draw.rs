@@ -1,0 +1,245 @@
+//! The full-screen view as a picture.
+
+use std::collections::BTreeMap;
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::Modifier;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Paragraph, Sparkline, SparklineBar};
+
+use super::about;
+use super::answers::{Answers, NOW};
+use super::help;
+use super::look::{Look, chosen};
+use super::rows::{self, rate};
+use super::state::{Over, State};
+use super::tabs::TABS;
+use crate::cli::locate::Origin;
+use crate::cli::render::answers::incomplete;
+use crate::cli::render::record::style;
+use crate::cli::render::screen::{BAD, GOOD, ODD, PENDING, PLAIN};
+use crate::cli::render::text::{clean, truncate_middle, width};
+use crate::cli::render::units::{self, Clock};
+use crate::event::Outcome;
+use crate::query::series::Series;
+
+/// Where a list leaves room for something beside it.
+const WIDE: u16 = 120;
+
+/// The most minutes that a graph shows.
+const MOST_MINUTES: u32 = 180;
+
+/// Draws everything.
+pub fn draw(frame: &mut Frame<'_>, state: &mut State, origin: &Origin, look: &Look, clock: &Clock) {
+    let area = frame.area();
+    state.wide = area.width >= WIDE && area.height >= 20;
+    state.minutes = u32::from(area.width.saturating_sub(2)).clamp(1, MOST_MINUTES);
+    let warning = state.answers.as_ref().and_then(|a| incomplete(&a.summary.accounting, clock));
+    let graph = match area.height {
+        0..16 => 0,
+        16..40 => 3,
+        _ => 5,
+    };
+    let [title, figures, outcomes, warned, graph, tabs, list, footer] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Length(1),
+        Constraint::Length(1),
+        Constraint::Length(u16::from(warning.is_some())),
+        Constraint::Length(graph),
+        Constraint::Length(1),
+        Constraint::Min(1),
+        Constraint::Length(1),
+    ])
+    .areas(area);
+    draw_title(frame, title, state, origin, look, clock);
+    if let Some(answers) = &state.answers {
+        frame.render_widget(figures_line(answers, look), figures);
+        let line = outcomes_line(&answers.summary.by_outcome, look);
+        frame.render_widget(line, outcomes);
+        draw_graph(frame, graph, &answers.series, look);
+    }
+    if let Some(warning) = warning {
+        let text = truncate_middle(&warning, usize::from(area.width).saturating_sub(1), 0);
+        frame.render_widget(look.span(format!(" {text}"), ODD), warned);
+    }
+    draw_tabs(frame, tabs, state, look);
+    draw_list(frame, list, state, look, clock);
+    draw_footer(frame, footer, state, look);
+    if let Over::Help = state.over {
+        help::keys(frame, look);
+    }
+}
+
+fn draw_title(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    state: &State,
+    origin: &Origin,
+    look: &Look,
+    clock: &Clock,
+) {
+    let until = state.answers.as_ref().map(|a| clock.short(a.until)).unwrap_or_default();
+    let time = format!("last {}  {until} ", state.window_name());
+    let (mark, mark_style) = match (&state.error, state.paused) {
+        (Some(_), _) => (" NO ANSWER ", BAD),
+        (None, Some(_)) => (" PAUSED ", ODD),
+        (None, None) => ("", PLAIN),
+    };
+    let room = usize::from(area.width).saturating_sub(width(&time) + width(mark) + 14);
+    let place = clean(&origin.source.describe()).into_owned();
+    let place = truncate_middle(&place, room, 0).into_owned();
+    let left = Line::from(vec![look.title(" netspy top  "), look.dim(place)]);
+    frame.render_widget(left, area);
+    let mark = Span::styled(mark, look.of(mark_style).patch(chosen()));
+    let right = Line::from(vec![mark, Span::raw(" "), look.title(time)]).right_aligned();
+    frame.render_widget(right, area);
+}
+
+fn figures_line(answers: &Answers, look: &Look) -> Line<'static> {
+    let summary = &answers.summary;
+    let mut spans = vec![Span::raw(" ")];
+    let mut figure = |number: String, what: &str| {
+        spans.push(look.title(number));
+        spans.push(look.dim(format!(" {what}  ")));
+    };
+    let some = |n: u64, one: &'static str, many: &'static str| {
+        (units::count(n), if n == 1 { one } else { many })
+    };
+    let (n, what) = some(summary.total, "attempt", "attempts");
+    figure(n, what);
+    figure(format!("{}/s", rate(answers.now_total, NOW.as_secs())), "now");
+    for (n, what) in [
+        some(summary.processes, "process", "processes"),
+        some(summary.remotes, "remote", "remotes"),
+    ] {
+        figure(n, what);
+    }
+    if let Some(handshake) = &summary.handshake {
+        for (name, us) in [("handshake p50", handshake.p50_us), ("p99", handshake.p99_us)] {
+            spans.push(look.dim(format!("{name} ")));
+            spans.push(look.title(format!("{}  ", units::duration(us))));
+        }
+    }
+    Line::from(spans)
+}
+
+fn outcomes_line(by_outcome: &BTreeMap<Outcome, u64>, look: &Look) -> Line<'static> {
+    let mut counts: Vec<_> = by_outcome.iter().filter(|(_, n)| **n > 0).collect();
+    counts.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
+    let mut spans = vec![Span::raw(" ")];
+    for (outcome, n) in counts {
+        spans.push(look.span(outcome.as_str(), style(*outcome)));
+        spans.push(Span::raw(format!(" {}  ", units::count(*n))));
+    }
+    Line::from(spans)
+}
+
+/// Attempts per minute, under a line that says so.
+pub fn draw_graph(frame: &mut Frame<'_>, area: Rect, series: &Series, look: &Look) {
+    if area.height < 2 || area.width < 3 {
+        return;
+    }
+    let area = Rect { x: area.x + 1, width: area.width - 2, ..area };
+    let room = usize::from(area.width);
+    let points = &series.points[series.points.len().saturating_sub(room)..];
+    let most = points.iter().map(|p| p.count).max().unwrap_or(0);
+    let text = format!(
+        "Attempts per minute, {} min to now, at most {}",
+        points.len().saturating_sub(1),
+        units::count(most)
+    );
+    let title = Rect { height: 1, ..area };
+    frame.render_widget(look.dim(truncate_middle(&text, room, 0)), title);
+    let bars = points.iter().map(|point| {
+        let style = match (point.count, point.unsuccessful) {
+            (_, 0) => GOOD,
+            (all, bad) if bad.saturating_mul(2) >= all => BAD,
+            (all, bad) if bad.saturating_mul(10) >= all => ODD,
+            _ => GOOD,
+        };
+        SparklineBar::from(point.count).style(look.of(style))
+    });
+    let graph = Rect { y: area.y + 1, height: area.height - 1, ..area };
+    // The present is at the right edge.
+    let used = u16::try_from(points.len()).unwrap_or(area.width).min(graph.width);
+    let graph = Rect { x: graph.x + graph.width - used, width: used, ..graph };
+    frame
+        .render_widget(Sparkline::default().data(bars.collect::<Vec<_>>()).max(most.max(1)), graph);
+}
+
+fn draw_tabs(frame: &mut Frame<'_>, area: Rect, state: &State, look: &Look) {
+    let mut spans = Vec::new();
+    for (tab, key) in TABS.iter().zip(1..) {
+        let text = format!(" {key} {} ", tab.title());
+        match *tab == state.tab {
+            true => spans.push(Span::styled(text, chosen().add_modifier(Modifier::BOLD))),
+            false => spans.push(Span::raw(text)),
+        }
+    }
+    frame.render_widget(Line::from(spans), area);
+    let (sort, reversed) = state.sort();
+    let text = format!("{} {} ", if reversed { '▲' } else { '▼' }, sort.name());
+    frame.render_widget(Line::from(look.dim(text)).right_aligned(), area);
+}
+
+fn draw_list(frame: &mut Frame<'_>, area: Rect, state: &mut State, look: &Look, clock: &Clock) {
+    let (list, beside) = match state.wide {
+        false => (area, None),
+        true => {
+            let [list, beside] =
+                Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(area);
+            (list, Some(beside))
+        }
+    };
+    rows::draw(frame, list, state, look, clock);
+    if let Some(beside) = beside {
+        about::draw(frame, beside, state, look, clock);
+    }
+    if let Over::Detail(connection, scrolled) = &state.over {
+        let scrolled = help::detail(frame, area, connection, *scrolled, look, clock);
+        if let Over::Detail(_, to) = &mut state.over {
+            *to = scrolled;
+        }
+    }
+}
+
+fn draw_footer(frame: &mut Frame<'_>, area: Rect, state: &State, look: &Look) {
+    let room = usize::from(area.width).saturating_sub(2);
+    if state.before.is_some() {
+        return draw_input(frame, area, state, look);
+    }
+    if let Some(error) = &state.error {
+        let text = truncate_middle(&clean(error), room, 0).into_owned();
+        frame.render_widget(look.span(format!(" {text}"), BAD), area);
+        return;
+    }
+    let keys = " ↑↓ choose  Enter open  / filter  s sort  p pause  + - time  ? help  q quit";
+    let filter = [&state.fixed, &state.line].map(|text| clean(text));
+    let filter = filter.iter().filter(|text| !text.is_empty()).map(|text| text.as_ref());
+    let filter = filter.collect::<Vec<_>>().join(" ");
+    if filter.is_empty() {
+        frame.render_widget(look.dim(keys), area);
+        return;
+    }
+    let hint = "  (/ changes it, Esc goes back, ? help)";
+    let text = truncate_middle(&filter, room.saturating_sub(8 + width(hint)), 0).into_owned();
+    let line = vec![look.dim(" Filter: "), look.span(text, PENDING), look.dim(hint)];
+    frame.render_widget(Line::from(line), area);
+}
+
+fn draw_input(frame: &mut Frame<'_>, area: Rect, state: &State, look: &Look) {
+    let typed = clean(&state.line);
+    let hint = match &state.line_error {
+        Some(error) => look.span(format!("  {}", clean(error)), BAD),
+        None => look.dim("  Enter keeps it, Esc does not: curl port:443 outcome:refused"),
+    };
+    // Where it is long, its end is what is being typed.
+    let room = usize::from(area.width).saturating_sub(4);
+    let skipped = width(&typed).saturating_sub(room);
+    let shown: String = typed.chars().skip(skipped).collect();
+    let columns = u16::try_from(width(&shown)).unwrap_or(0);
+    let line = vec![look.title(" / "), Span::raw(shown), hint];
+    frame.render_widget(Paragraph::new(Line::from(line)), area);
+    frame.set_cursor_position((area.x + 3 + columns, area.y));
+}
