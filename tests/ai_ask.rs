@@ -198,7 +198,7 @@ async fn every_failure_of_a_model_has_its_words_and_leaves_the_answer_of_the_rul
     }
     let ran = run(
         &server,
-        &Endpoint { ..closed_endpoint() },
+        &closed_endpoint(),
         &[&["insights"], &WHEN[..], &["--output", "json"]].concat(),
     )
     .await;

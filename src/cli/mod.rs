@@ -227,7 +227,11 @@ async fn run_command(
         Command::Drops(args) => commands::drops(args, &origin, printer).await,
         Command::Status(args) => commands::status(args, &origin, printer).await,
         Command::Record(args) => recording::record(args, &origin).await,
-        Command::Replay(_) | Command::Doctor(_) | Command::Run(_) | Command::Mcp(_) | Command::Completions(_) => Ok(()),
+        Command::Replay(_)
+        | Command::Doctor(_)
+        | Command::Run(_)
+        | Command::Mcp(_)
+        | Command::Completions(_) => Ok(()),
     }
 }
 
@@ -277,7 +281,9 @@ fn check(command: &Command) -> Result<Capture, Failure> {
             Ok(Capture::Allowed { no_unix: true })
         }
         Command::Status(_) => Ok(Capture::Allowed { no_unix: false }),
-        Command::Doctor(_) | Command::Run(_) | Command::Mcp(_) | Command::Completions(_) => Ok(Capture::Never),
+        Command::Doctor(_) | Command::Run(_) | Command::Mcp(_) | Command::Completions(_) => {
+            Ok(Capture::Never)
+        }
         Command::Show(args) => {
             commands::read_id(&args.id)?;
             Ok(Capture::Never)

@@ -122,6 +122,8 @@ pub(super) trait Part: Debug {
     fn times(&self) -> Range<i64>;
     /// The rows that match and that are shown nowhere else.
     fn matching(&self, selection: &Selection) -> Rows;
+    /// How many these are.
+    fn count(&self, selection: &Selection) -> u64;
     fn ranks(&self, rows: &Rows, sort: Sort) -> Vec<Rank>;
     fn visit(&self, rows: &Rows, columns: Columns, visit: &mut dyn FnMut(View<'_>));
     fn records(&self, rows: &[u32]) -> Vec<Connection>;

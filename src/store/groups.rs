@@ -3,9 +3,11 @@
 //! Where there are more groups than may be held, the largest are found in two more looks: one that
 //! keeps every group that is larger than a known error, and one that counts those again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::hash::BuildHasher;
 use std::net::IpAddr;
 
+use foldhash::{HashMap, HashMapExt};
 use strum::VariantArray;
 
 use super::Store;
@@ -157,6 +159,8 @@ impl<T> Table<T> {
     }
 }
 
+const LABELS: foldhash::quality::FixedState = foldhash::quality::FixedState::with_seed(0);
+
 /// What is known of a group.
 #[derive(Debug)]
 struct Figures {
@@ -164,11 +168,20 @@ struct Figures {
     first: i64,
     last: i64,
     label: Option<Box<str>>,
+    /// Of the label: to see that it is still the same, which costs less than to look at it, since
+    /// labels lie all over memory.
+    label_hash: u64,
 }
 
 impl Figures {
     fn new(time: i64) -> Self {
-        Figures { outcomes: Outcomes::default(), first: time, last: time, label: None }
+        Figures {
+            outcomes: Outcomes::default(),
+            first: time,
+            last: time,
+            label: None,
+            label_hash: 0,
+        }
     }
 
     fn add(&mut self, by: TopBy, view: View<'_>) {
@@ -178,8 +191,11 @@ impl Figures {
         if time >= self.last || self.label.is_none() {
             self.last = self.last.max(time);
             let label = label(by, view);
-            if label.is_some() && label != self.label.as_deref() {
-                self.label = label.map(Into::into);
+            let Some(label) = label else { return };
+            let hash = LABELS.hash_one(label);
+            if hash != self.label_hash || self.label.is_none() {
+                self.label = Some(label.into());
+                self.label_hash = hash;
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::query::Filter;
 use crate::query::filter::{Texts, has_name, host_name_matches, info_matches};
 
 /// Which records a question is about.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
     /// The filter.
     pub filter: Filter,

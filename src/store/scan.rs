@@ -77,9 +77,7 @@ impl Store {
         }
         // Archives have their newest first.
         for (number, part) in parts.iter().enumerate() {
-            let rows = part.matching(selection);
-            total += rows.len() as u64;
-            best.look_at(memory.len() + number, &**part, &rows);
+            total += best.look_at(memory.len() + number, &**part, selection);
         }
         let mut found = best.found.into_sorted_vec();
         let more = found.len() > limit;
@@ -102,7 +100,7 @@ impl Store {
             };
         }
         let parts = self.parts(&memory);
-        total + parts.iter().map(|part| part.matching(selection).len() as u64).sum::<u64>()
+        total + parts.iter().map(|part| part.count(selection)).sum::<u64>()
     }
 
     /// The start of the newest record that matches.
@@ -249,7 +247,8 @@ impl Best {
         total
     }
 
-    fn look_at(&mut self, number: usize, part: &dyn Part, rows: &Rows) {
+    /// How many rows of a part match.
+    fn look_at(&mut self, number: usize, part: &dyn Part, selection: &Selection) -> u64 {
         let times = part.times();
         let (first, last) = match self.sort {
             Sort::Newest => (times.max, times.min),
@@ -257,13 +256,15 @@ impl Best {
         };
         let passed = self.after.is_some_and(|after| after.is_past(last, self.sort));
         if passed || self.is_too_far(Some(Rank::bound(first, self.sort))) {
-            return;
+            return part.count(selection);
         }
-        for (index, rank) in part.ranks(rows, self.sort).into_iter().enumerate() {
+        let rows = part.matching(selection);
+        for (index, rank) in part.ranks(&rows, self.sort).into_iter().enumerate() {
             if let Some(row) = rows.get(index) {
                 self.offer(rank, number, row as usize);
             }
         }
+        rows.len() as u64
     }
 }
 

@@ -29,12 +29,12 @@ use self::state::{Next, State};
 use self::terminal::FullScreen;
 use super::failure::{Failure, note};
 use super::filters::What;
-use crate::query::sees_sent;
 use super::locate::Origin;
 use super::render::screen::Screen;
 use super::render::units::Clock;
 use super::signals::Signals;
 use crate::query::QueryError;
+use crate::query::sees_sent;
 
 /// The screen is never older than this, unless the answers take their time.
 const PERIOD: Duration = Duration::from_secs(1);

@@ -31,6 +31,10 @@ impl Texts {
     /// The number of a row's text among the [`Texts::values`].
     pub(super) fn key(&self, row: usize) -> Option<usize> {
         match &self.keys {
+            // As most columns are: without a gap.
+            Some(keys) if keys.nulls().is_none() => {
+                keys.values().get(row).and_then(|key| usize::try_from(*key).ok())
+            }
             Some(keys) if row < keys.len() && keys.is_valid(row) => {
                 usize::try_from(keys.value(row)).ok()
             }
@@ -80,6 +84,9 @@ pub(super) struct Numbers<T: ArrowPrimitiveType>(Option<PrimitiveArray<T>>);
 impl<T: ArrowPrimitiveType> Numbers<T> {
     pub(super) fn get(&self, row: usize) -> Option<T::Native> {
         let array = self.0.as_ref()?;
+        if array.nulls().is_none() {
+            return array.values().get(row).copied();
+        }
         (row < array.len() && array.is_valid(row)).then(|| array.value(row))
     }
 

@@ -11,7 +11,7 @@ use super::block::Block;
 use super::columns::{Texts, flags, numbers, parsed, texts};
 use super::decode::Decoder;
 use super::schema::Column as C;
-use super::segment::{Segment, SegmentError};
+use super::segment::{Counted, Segment, SegmentError};
 use crate::event::{Connection, ConnectionId, Direction, Outcome};
 use crate::query::Sort;
 use crate::query::filter::{Texts as Wanted, host_name_matches};
@@ -103,6 +103,18 @@ impl DiskPart {
         let superseded = self.superseded.now();
         let rows = without(rows, &self.segment.hidden());
         self.without_superseded(rows, &superseded)
+    }
+
+    /// Whether the answer depends on the segment alone, and on what is hidden of it.
+    fn is_whole(&self, selection: &Selection) -> bool {
+        let times = self.segment.times();
+        let f = &selection.filter;
+        let inside = f.since.is_none_or(|since| nanos(since) <= times.min)
+            && f.until.is_none_or(|until| times.max < nanos(until));
+        inside
+            && self.memory.is_none()
+            && !self.segment.is_unreadable()
+            && superseded_in(&self.superseded.now(), &self.segment).next().is_none()
     }
 
     fn in_memory_no_longer(&self) -> Rows {
@@ -302,8 +314,19 @@ impl DiskPart {
             return Ok(rows);
         }
         let holds = test(&self.segment.read(columns, &rows)?);
-        let kept = (0..rows.len()).filter(|index| holds(*index)).filter_map(|i| rows.get(i));
-        Ok(Rows::List(kept.collect()))
+        let kept: Vec<u32> = match &rows {
+            Rows::Range(range) => {
+                range.clone().zip(0..).filter(|(_, i)| holds(*i)).map(|(r, _)| r).collect()
+            }
+            Rows::List(list) => {
+                list.iter().zip(0..).filter(|(_, i)| holds(*i)).map(|(r, _)| *r).collect()
+            }
+        };
+        // All of them, as most often: to be read at one go.
+        match rows {
+            Rows::Range(_) if kept.len() == rows.len() => Ok(rows),
+            _ => Ok(Rows::List(kept)),
+        }
     }
 
     fn without_superseded(&self, rows: Rows, superseded: &UpTo) -> Result<Rows, SegmentError> {
@@ -381,6 +404,20 @@ impl Part for DiskPart {
         }
     }
 
+    fn count(&self, selection: &Selection) -> u64 {
+        let hidden = self.segment.hidden().len();
+        let counted =
+            self.is_whole(selection).then(|| Counted { question: anytime(selection), hidden });
+        if let Some(count) = counted.as_ref().and_then(|counted| self.segment.counted(counted)) {
+            return count;
+        }
+        let count = self.matching(selection).len() as u64;
+        if let Some(counted) = counted {
+            self.segment.note_count(counted, count);
+        }
+        count
+    }
+
     fn ranks(&self, rows: &Rows, sort: Sort) -> Vec<Rank> {
         let read = || -> Result<Vec<Rank>, SegmentError> {
             let ids = self.segment.ids(rows)?;
@@ -423,6 +460,13 @@ impl Part for DiskPart {
         let shown = self.segment.hidden().binary_search(&row).is_err();
         if shown { self.records(&[row]).pop() } else { None }
     }
+}
+
+/// The question without its window.
+fn anytime(selection: &Selection) -> Selection {
+    let mut anytime = selection.clone();
+    (anytime.filter.since, anytime.filter.until) = (None, None);
+    anytime
 }
 
 /// The row with this id.

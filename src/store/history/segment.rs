@@ -1,12 +1,12 @@
 //! Segments: Parquet files that are written once, sorted by time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use arrow_array::RecordBatch;
 use bytes::Bytes;
@@ -22,12 +22,13 @@ use parquet::file::reader::{ChunkReader, Length};
 use parquet::schema::types::ColumnPath;
 use serde::{Deserialize, Serialize};
 
-use super::MAX_CHANGE;
 use super::encode::Names;
 use super::guard::guarded;
 use super::schema::{Column, VERSION, VERSION_KEY, schema};
+use super::{MAX_CHANGE, lock};
 use crate::event::ConnectionId;
 use crate::store::archive::Rows;
+use crate::store::matcher::Selection;
 use crate::store::segment::Range;
 
 /// Under which key of a file's metadata its [`Facts`] stand.
@@ -248,7 +249,19 @@ pub(super) struct Segment {
     /// Rows of which there are newer versions elsewhere, in order.
     hidden: RwLock<Arc<Vec<u32>>>,
     unreadable: AtomicBool,
+    /// What the latest questions counted.
+    counts: Mutex<VecDeque<(Counted, u64)>>,
 }
+
+/// What a count depends on: a question without its window, and how many rows were hidden.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Counted {
+    pub(super) question: Selection,
+    pub(super) hidden: usize,
+}
+
+/// Counts that a segment remembers.
+const MAX_COUNTS: usize = 16;
 
 impl Segment {
     pub(super) fn open(number: u64, path: &Path) -> Result<Self, SegmentError> {
@@ -282,6 +295,7 @@ impl Segment {
             patches: Vec::new(),
             hidden: RwLock::default(),
             unreadable: AtomicBool::new(false),
+            counts: Mutex::default(),
         };
         if segment.facts.patches > 0 {
             segment.patches = segment.find_patches()?;
@@ -392,6 +406,22 @@ impl Segment {
     /// Rows that are shown.
     pub(super) fn shown(&self) -> u64 {
         u64::from(self.facts.rows).saturating_sub(self.hidden().len() as u64)
+    }
+
+    /// The count of a question that was asked before, while nothing has changed.
+    pub(super) fn counted(&self, counted: &Counted) -> Option<u64> {
+        let counts = lock(&self.counts);
+        counts.iter().find(|(known, _)| known == counted).map(|(_, count)| *count)
+    }
+
+    /// Remembers a count for the next time; the oldest goes.
+    pub(super) fn note_count(&self, counted: Counted, count: u64) {
+        if self.is_unreadable() {
+            return;
+        }
+        let mut counts = lock(&self.counts);
+        counts.truncate(MAX_COUNTS - 1);
+        counts.push_front((counted, count));
     }
 
     /// Says once that it cannot be read. That it is gone is no news: the oldest are let go.
