@@ -86,7 +86,7 @@ impl Read {
         if line.starts_with("event: skipped") {
             self.errors += 1;
         } else if let Some(record) = line.strip_prefix("data: {\"id\":") {
-            if self.records % LOOKED_AT == 0 {
+            if self.records.is_multiple_of(LOOKED_AT) {
                 self.ages.extend(age(record));
             }
             self.records += 1;
