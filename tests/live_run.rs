@@ -322,13 +322,19 @@ fn the_command_has_nothing_of_what_capture_takes() {
     if !can_capture() {
         return;
     }
-    // Beside the standard streams, the directory that ls looks at.
-    let script = "ls /proc/self/fd | wc -l; nice; grep -c NoNewPrivs:.0 /proc/self/status";
-    let output = run(&["--", "sh", "-c", script]);
-    let nice = Command::new("nice").output().unwrap();
-    let nice = String::from_utf8(nice.stdout).unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(said, format!("4\n{nice}1\n"));
+    let script = "ls /proc/self/fd; nice; ulimit -a; grep -E '^(NoNewPrivs|Cap|Sig|Groups|Uid)' \
+                  /proc/self/status | grep -v SigQ; env | grep -v ^_= | sort";
+    let under = netspy(&["--", "sh", "-c", script]);
+    let mut alone = Command::new("sh");
+    alone.args(["-c", script]).stdin(Stdio::null());
+    for (name, _) in under.get_envs() {
+        alone.env_remove(name);
+    }
+    let [under, alone] = [under, alone].map(|mut command| {
+        let output = command.output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    });
+    assert_eq!(under, alone);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use crate::accounting::Accounting;
 use crate::capture::error::CaptureError;
 use crate::query::Source;
 use crate::store::{LocalSource, Store, store_drops};
@@ -63,6 +64,11 @@ impl OwnCapture {
             // It can end in no other way than by the end of its stream.
             let _ = reader.join();
         }
+    }
+
+    /// The books since the start of capture.
+    pub fn accounting(&self) -> Accounting {
+        self.handle.accounting()
     }
 
     /// Processes that are followed now, where only descendants are.

@@ -259,13 +259,12 @@ impl Out {
             writeln!(out, "{}", record::CSV_TITLES)?;
         }
         let mut groups = Groups::default();
-        let page = query::Page {
+        let mut page = query::Page {
             limit: Some(query::Page::MAX_LIMIT),
             sort: Sort::Oldest,
             ..<_>::default()
         };
-        let mut page = page;
-        let accounting = loop {
+        let evicted = loop {
             let list = origin.source.list(filter, &page).await?;
             for connection in &list.connections {
                 match args.output {
@@ -277,9 +276,14 @@ impl Out {
             }
             page.cursor = list.next_cursor;
             if page.cursor.is_none() {
-                break list.accounting;
+                break list.accounting.evicted;
             }
         };
+        // Of all the time that there was, not of that in which somebody may have asked something.
+        let own = origin.own.as_ref().map(|own| own.accounting());
+        let mut accounting = own.ok_or(Failure::Unreachable("capture is gone".to_owned()))?;
+        accounting.evicted = evicted;
+        accounting.complete &= evicted == 0;
         let report = Report {
             command: report::words(&args.command),
             pid: ended.pid,
