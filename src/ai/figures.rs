@@ -36,8 +36,8 @@ impl Sources {
                 Some(number) => self.numbers.push(number.value),
                 // The port of "192.0.2.1:443".
                 None => {
-                    let port =
-                        figure.word.rsplit_once(':').and_then(|(_, p)| p.parse::<u16>().ok());
+                    let end = figure.word.parse::<std::net::SocketAddrV4>();
+                    let port = end.ok().map(|end| end.port());
                     self.numbers.extend(port.map(f64::from));
                 }
             }
