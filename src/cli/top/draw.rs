@@ -116,7 +116,7 @@ fn figures_line(answers: &Answers, look: &Look) -> Line<'static> {
         figure(n, what);
     }
     if let Some(handshake) = &summary.handshake {
-        for (name, us) in [("handshake p50", handshake.p50_us), ("p99", handshake.p99_us)] {
+        for (name, us) in [("p50", handshake.p50_us), ("p99", handshake.p99_us)] {
             spans.push(look.dim(format!("{name} ")));
             spans.push(look.title(format!("{}  ", units::duration(us))));
         }

@@ -36,9 +36,9 @@ pub fn keys(frame: &mut Frame<'_>, look: &Look) {
     lines.push(Line::default());
     for text in [
         "/S: attempts per second over the last 10 s. FAILED: refused, timed_out,",
-        "unreachable, denied, reset and failed. Bars: attempts per minute, yellow",
-        "from a tenth failed on, red from half. UNIX sockets and what existed",
-        "before capture began: protocol:unix, state:open, state:listening.",
+        "unreachable, denied, reset and failed. p50, p99: handshakes. Bars: attempts",
+        "per minute, yellow from a tenth failed on, red from half. UNIX sockets and",
+        "what existed before: protocol:unix, state:open, state:listening.",
     ] {
         lines.push(Line::from(look.dim(text)));
     }
