@@ -9,12 +9,15 @@ use crate::text;
 /// The longest argument, in characters.
 const LONGEST: usize = 120;
 
+/// Words for the model, in which arguments stand where their names are asked for.
+type Steps = fn(&dyn Fn(&str) -> String) -> String;
+
 struct Runbook {
     name: &'static str,
     description: &'static str,
     /// Name, what it is, whether it must be there.
     arguments: &'static [(&'static str, &'static str, bool)],
-    steps: fn(&dyn Fn(&str) -> String) -> String,
+    steps: Steps,
 }
 
 const RUNBOOKS: [Runbook; 4] = [
