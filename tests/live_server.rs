@@ -13,6 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use capturing::{PATIENCE, Server};
+use serde_json::Value;
 
 const NOBODY: u32 = 65_534;
 

@@ -128,9 +128,14 @@ impl Question {
         let detail = OptionFuture::from(self.detail.map(|id| source.get(id)));
         let (main, about, detail) = tokio::join!(main, about, detail);
         let (summary, series, rows, now) = main?;
+        let window = match &rows {
+            Rows::Groups(top) => top.window,
+            Rows::Connections(list) => list.window,
+        };
         Ok(Answers {
             question: self,
-            until,
+            // The source's own time: a pause then has everything that was shown.
+            until: window.until.max(summary.window.until),
             summary,
             series,
             rows,
