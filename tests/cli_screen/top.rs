@@ -260,6 +260,17 @@ async fn names_cannot_act_on_the_terminal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn it_ends_with_its_terminal() {
+    let server = server(records()).await;
+    for keys in ["", "/curl", " ", "?"] {
+        let Some(mut terminal) = top(&server, 80, 24, "") else { return };
+        terminal.wait_for("Outcomes");
+        terminal.send(keys);
+        terminal.hang_up();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_table_is_printed_where_its_form_is_asked_for() {
     let server = server(records()).await;
     for args in ["--by remote", "--since 5m", "--output csv", "--limit 1"] {

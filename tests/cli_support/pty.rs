@@ -137,6 +137,19 @@ impl Terminal {
         assert!(kill.args(["-s", name, &self.noted("pid")]).status().unwrap().success());
     }
 
+    /// Takes the terminal away, as a window does that is closed; the program has to end.
+    pub fn hang_up(mut self) {
+        let status = format!("/proc/{}/status", self.noted("pid"));
+        self.script.kill().unwrap();
+        self.script.wait().unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        // One that nobody has waited for yet has ended, too.
+        while std::fs::read_to_string(&status).is_ok_and(|s| !s.contains("\nState:\tZ")) {
+            assert!(Instant::now() < deadline, "it goes on without a terminal");
+            std::thread::yield_now();
+        }
+    }
+
     fn noted(&self, file: &str) -> String {
         std::fs::read_to_string(self.dir.path().join(file)).unwrap().trim().to_owned()
     }

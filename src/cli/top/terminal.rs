@@ -11,6 +11,7 @@ use crossterm::terminal::{
 };
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, getpid, kill_process};
 
 use crate::cli::quiet;
@@ -29,6 +30,7 @@ impl FullScreen {
     /// Takes the terminal.
     pub fn enter() -> io::Result<Self> {
         restore_before_panics();
+        end_with_the_terminal()?;
         let screen = FullScreen { terminal: new_terminal()? };
         // From here on `screen` gives back what was taken, also where only a part of it succeeds.
         take()?;
@@ -78,6 +80,32 @@ fn restore() {
     const LEAVE: &[u8] = b"\x1b[0m\x1b[?1049l\x1b[?25h";
     let _ = rustix::io::write(rustix::stdio::stdout(), LEAVE);
     quiet::release();
+}
+
+/// Ends the process when its terminal is gone. Whoever reads keys could not: crossterm (0.29) goes on
+/// to read from such a terminal for good, and the signal that says so waits for that.
+fn end_with_the_terminal() -> io::Result<()> {
+    static ONCE: Once = Once::new();
+    if ONCE.is_completed() {
+        return Ok(());
+    }
+    let wait = || {
+        let stdin = io::stdin();
+        let mut fds = [PollFd::new(&stdin, PollFlags::empty())];
+        loop {
+            match poll(&mut fds, None) {
+                Err(rustix::io::Errno::INTR) => {}
+                // It cannot be told then; keys still end it.
+                Err(_) => return,
+                Ok(_) => break,
+            }
+        }
+        // As a shell has it for the signal that this stands for: 128 and its number.
+        std::process::exit(128 + Signal::HUP.as_raw());
+    };
+    std::thread::Builder::new().name("netspy-terminal".to_owned()).spawn(wait)?;
+    ONCE.call_once(|| {});
+    Ok(())
 }
 
 /// The words of a panic belong on the screen of the shell, where they stay.
