@@ -228,8 +228,11 @@ impl World {
         stores[1].apply(second.to_vec());
         let (stop, stopping) = watch::channel(false);
         let source = LocalSource::new(Arc::clone(&stores[0]), Arc::new(NoCapture));
-        let router = Api::new(source, stopping).router(Transport::Unix);
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        // It has tasks of its own.
+        let within = runtime.enter();
+        let router = Api::new(source, stopping).router(Transport::Unix);
+        drop(within);
         World { records, drops, stores, router, runtime, _stop: stop }
     }
 
