@@ -23,8 +23,8 @@ fn tokens(text: &str) -> usize {
     tiktoken_rs::o200k_base_singleton().encode_ordinary(text).len()
 }
 
-/// A busy host of the last hour: many processes with long names, IPv6 remotes that are all
-/// different, many failures.
+/// A busy host of the last hour: many processes with long names, many IPv6 remotes, thousands of
+/// findings, drops for many reasons.
 fn source() -> LocalSource {
     let mut random = Random(5);
     let processes: Vec<Arc<ProcessInfo>> = (0..400)
@@ -42,10 +42,14 @@ fn source() -> LocalSource {
     let mut all = Vec::new();
     for n in 0..RECORDS {
         let process = &processes[random.next(400) as usize];
-        let record = if random.one_in(3) { refused(n, process) } else { closed(n, process) };
+        // Few remotes fail, so that thousands of pairs stand out.
+        let (record, remotes) = match random.one_in(3) {
+            true => (refused(n, process), 10),
+            false => (closed(n, process), 2_000),
+        };
         let age = SignedDuration::from_millis(((RECORDS - n) * 30) as i64);
         let ip = IpAddr::from(Ipv6Addr::from_bits(
-            0x2001_0db8_0000_0000_ffff_ffff_ffff_0000 | u128::from(random.next(2_000)),
+            0x2001_0db8_0000_0000_ffff_ffff_ffff_0000 | u128::from(random.next(remotes)),
         ));
         let name = Some("a-host-of-a-cloud.eu-central-1.compute.example.com".into());
         let remote = Remote { ip, port: 443, name, name_source: None, service: None };

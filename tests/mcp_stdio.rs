@@ -37,7 +37,7 @@ fn ago(seconds: i64, connection: Connection) -> Connection {
 async fn situation() -> Server {
     let (curl, sshd) = (info(7, "curl"), info(8, "sshd"));
     let mut records: Vec<Connection> =
-        (0..6).map(|n| ago(60 + n, refused(n * 250, &curl))).collect();
+        (0..6).map(|n| ago(60 + n as i64, refused(n * 250, &curl))).collect();
     records.extend((1..4).map(|n| ago(30, closed(n, &curl))));
     records.push(ago(600, listening(900, &sshd)));
     records.push(ago(10, unix(901, &curl, "/run/x.sock")));
@@ -47,6 +47,15 @@ async fn situation() -> Server {
         netspy::event::DropRecord { time: now - 5.seconds(), last: now, ..dropped(0) }
     }]);
     server
+}
+
+/// Arguments with which a tool answers soon.
+fn usual(tool: &str) -> Value {
+    match tool {
+        "watch_connections" => json!({"duration": 1}),
+        "contextual_analysis" => json!({"query": "why does curl fail?"}),
+        _ => json!({}),
+    }
 }
 
 fn address(server: &Server) -> String {
@@ -141,27 +150,22 @@ async fn every_tool_answers_in_both_eras_and_fits_its_schema() {
             let list = assistant.ask("tools/list", json!({})).unwrap();
             for tool in list["tools"].as_array().unwrap() {
                 let name = tool["name"].as_str().unwrap();
-                let arguments = match name {
-                    "watch_connections" => json!({"duration": 1}),
-                    "contextual_analysis" => json!({"query": "why does curl fail?"}),
-                    _ => json!({}),
-                };
-                let content = assistant.call(name, arguments);
+                let content = assistant.call(name, usual(name));
                 let schema = &tool["outputSchema"];
                 for (member, kind) in schema["properties"].as_object().unwrap() {
                     let value = content.get(member);
-                    let required = schema["required"].as_array().unwrap().contains(&json!(member));
-                    assert!(value.is_some() || !required, "{name} has no {member}: {content}");
-                    let fits = value.is_none_or(|value| match kind["type"].as_str().unwrap() {
+                    let value =
+                        value.unwrap_or_else(|| panic!("{name} has no {member}: {content}"));
+                    let fits = match kind["type"].as_str().unwrap() {
                         "array" => value.is_array(),
-                        "object" => value.is_object(),
                         "string" => value.is_string(),
                         "integer" => value.is_u64(),
                         "boolean" => value.is_boolean(),
                         other => panic!("{other}"),
-                    });
+                    };
                     assert!(fits, "{name}: {member} is {value:?}");
                 }
+                assert!(content["window"]["age_s"].is_u64(), "{content}");
                 assert!(content["complete"].is_boolean(), "{content}");
             }
         })
@@ -382,7 +386,7 @@ async fn without_a_server_the_tools_are_there_and_a_call_says_what_to_start() {
             let list = assistant.ask("tools/list", json!({})).unwrap();
             assert_eq!(list["tools"].as_array().unwrap().len(), 9);
             for name in TOOLS {
-                let said = assistant.fail(name, json!({"query": "x"}.as_object().filter(|_| name == "contextual_analysis").map_or(json!({}), |o| json!(o))));
+                let said = assistant.fail(name, usual(name));
                 assert!(said.contains("sudo ebpf-server") && said.contains("doctor"), "{said}");
                 assert!(said.contains("says nothing about connections"), "{said}");
             }
@@ -455,4 +459,121 @@ async fn datagrams_that_sent_nothing_are_hidden_where_that_is_seen_only() {
         assert_eq!(column(&list, "outcome"), ["associated"]);
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_goes_the_whole_way_and_says_where_it_ends() {
+    let server = situation().await;
+    let address = address(&server);
+    let checked = move || {
+        let run = |server: &str| {
+            let args = ["mcp", "doctor", "--server", server];
+            let output = mcp_support::netspy(&args).output().unwrap();
+            (output.status.code(), String::from_utf8(output.stdout).unwrap())
+        };
+        let (code, said) = run(&address);
+        assert_eq!(code, Some(0), "{said}");
+        for name in TOOLS.iter().chain(&["binary", "source", "initialize", "tools/list"]) {
+            let line = said.lines().find(|line| line.starts_with(name));
+            assert!(line.is_some_and(|line| line.contains("yes")), "{name}: {said}");
+        }
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (code, said) = run(&format!("http://{closed}"));
+        assert_eq!(code, Some(3), "{said}");
+        assert!(said.contains("initialize") && said.contains("sudo ebpf-server"), "{said}");
+    };
+    tokio::task::spawn_blocking(checked).await.unwrap();
+}
+
+#[test]
+fn the_configuration_of_each_client_starts_this_program() {
+    for (client, key) in
+        [("claude-desktop", "mcpServers"), ("cursor", "mcpServers"), ("vscode", "servers")]
+    {
+        let args = ["mcp", "config", "--client", client, "--server", "http://127.0.0.1:1"];
+        let output = mcp_support::netspy(&args).output().unwrap();
+        let config: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let server = &config[key]["netspy"];
+        assert_eq!(server["command"], env!("CARGO_BIN_EXE_netspy"));
+        assert_eq!(server["args"], json!(["mcp", "--server", "http://127.0.0.1:1"]));
+        assert!(!output.stderr.is_empty(), "where to put it");
+    }
+    let output = mcp_support::netspy(&["mcp", "config", "--ssh", "web-1"]).output().unwrap();
+    let command = String::from_utf8(output.stdout).unwrap();
+    assert!(command.starts_with("claude mcp add --scope user netspy -- ssh -T"), "{command}");
+    assert!(command.contains("web-1 'netspy mcp'"), "{command}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prompts_and_completion_know_what_is_in_the_records() {
+    let server = situation().await;
+    for era in ERAS {
+        talk(&server, era, |assistant| {
+            let prompts = assistant.ask("prompts/list", json!({})).unwrap();
+            assert_eq!(prompts["prompts"].as_array().unwrap().len(), 4);
+            let arguments = json!({"process": "curl", "remote": "192.0.2.0"});
+            let asked = json!({"name": "why_unreachable", "arguments": arguments});
+            let prompt = assistant.ask("prompts/get", asked).unwrap();
+            let text = prompt["messages"][0]["content"]["text"].as_str().unwrap();
+            assert!(text.contains("`curl`") && text.contains("analyze_patterns"), "{text}");
+            let missing = json!({"name": "why_unreachable", "arguments": {"process": "curl"}});
+            assert_eq!(assistant.ask("prompts/get", missing).unwrap_err()["code"], -32602);
+            assert_eq!(
+                assistant.ask("prompts/get", json!({"name": "x"})).unwrap_err()["code"],
+                -32602
+            );
+
+            let mut complete = |reference: Value, name: &str, value: &str| {
+                let argument = json!({"name": name, "value": value});
+                let asked = json!({"ref": reference, "argument": argument});
+                let result = assistant.ask("completion/complete", asked).unwrap();
+                result["completion"]["values"].clone()
+            };
+            let prompt = json!({"type": "ref/prompt", "name": "why_unreachable"});
+            assert_eq!(complete(prompt.clone(), "process", "CU"), json!(["curl"]));
+            assert_eq!(complete(prompt, "remote", "192.0.2.")[0], "192.0.2.0");
+            let template = json!({"type": "ref/resource", "uri": "netspy://process/{name}"});
+            assert_eq!(complete(template, "name", "x"), json!([]));
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn resources_hold_what_their_tools_say() {
+    let server = situation().await;
+    for era in ERAS {
+        talk(&server, era, move |assistant| {
+            let list = assistant.ask("resources/list", json!({})).unwrap();
+            let templates = assistant.ask("resources/templates/list", json!({})).unwrap();
+            assert_eq!(templates["resourceTemplates"].as_array().unwrap().len(), 2);
+            let mut uris: Vec<String> = list["resources"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|r| r["uri"].as_str().unwrap().to_owned())
+                .collect();
+            uris.extend([
+                "netspy://process/curl".to_owned(),
+                "netspy://remote/192.0.2.0%2F24".to_owned(),
+            ]);
+            for uri in uris {
+                let read = assistant.ask("resources/read", json!({"uri": uri})).unwrap();
+                let content = &read["contents"][0];
+                assert_eq!(
+                    (&content["uri"], &content["mimeType"]),
+                    (&json!(uri), &json!("application/json"))
+                );
+                let text: Value = serde_json::from_str(content["text"].as_str().unwrap()).unwrap();
+                if uri.starts_with("netspy://process") || uri.starts_with("netspy://remote") {
+                    assert_eq!(text["summary"]["outcomes"]["refused"], 6, "{text}");
+                    assert_eq!(text["recent"]["total"], 9, "{text}");
+                }
+            }
+            let error =
+                assistant.ask("resources/read", json!({"uri": "file:///etc/passwd"})).unwrap_err();
+            assert_eq!(error["code"], if era == Era::Handshake { -32002 } else { -32602 });
+        })
+        .await;
+    }
 }

@@ -1,5 +1,6 @@
 //! `/mcp`: the tools over streamable HTTP, beside the rest of the server or alone.
 
+use std::io;
 use std::sync::Arc;
 
 use axum::Router;
@@ -8,32 +9,32 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use rmcp::ServerHandler;
 use tokio::sync::{Semaphore, watch};
 
 use super::guard::{Held, refusal};
 use super::problem::Problem;
 use super::{Tokens, Transport};
 use crate::mcp;
-use crate::tools::AllTools;
 
 /// Requests that are under way at a time, streams among them.
 const MAX_REQUESTS: usize = 128;
 
 /// The route, for a router that checks who asks.
-pub(super) fn router<S: Clone + Send + Sync + 'static>(
-    tools: Arc<AllTools>,
+pub(super) fn router<S: Clone + Send + Sync + 'static, H: ServerHandler>(
+    make: impl Fn() -> io::Result<H> + Send + Sync + 'static,
     stopping: watch::Receiver<bool>,
 ) -> Router<S> {
     let room = Arc::new(Semaphore::new(MAX_REQUESTS));
     Router::new()
-        .route_service(mcp::PATH, mcp::service_until(tools, stopping))
+        .route_service(mcp::PATH, mcp::service(make, stopping))
         .layer(from_fn_with_state(room, bound))
 }
 
-/// MCP alone, until `stopping` becomes true: with `tokens`, to those who show one, and otherwise to
+/// MCP alone, answered by what `make` makes, until `stopping` becomes true: with `tokens`, to those who show one, and otherwise to
 /// those who ask for this host by name.
-pub fn alone(
-    tools: Arc<AllTools>,
+pub fn alone<H: ServerHandler>(
+    make: impl Fn() -> io::Result<H> + Send + Sync + 'static,
     tokens: Option<Arc<Tokens>>,
     stopping: watch::Receiver<bool>,
 ) -> Router {
@@ -47,7 +48,7 @@ pub fn alone(
             }
         }
     };
-    router(tools, stopping).layer(from_fn(check))
+    router(make, stopping).layer(from_fn(check))
 }
 
 /// Holds a place for each request until its answer is sent: streams stay open for long.

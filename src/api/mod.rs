@@ -116,7 +116,7 @@ impl Api {
         questions
             .merge(with_body)
             .merge(routes::router(Class::Free))
-            .merge(mcp::router(Arc::clone(&self.tools), self.stopping.clone()))
+            .merge(mcp::router(crate::mcp::maker(Arc::clone(&self.tools)), self.stopping.clone()))
             // Streams are left alone: what compresses holds back what it has too little of.
             .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
             .layer(axum::middleware::from_fn_with_state((self.clone(), transport), guard::guard))

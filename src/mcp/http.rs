@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use rmcp::ServerHandler;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use tokio::sync::{Semaphore, watch};
@@ -31,30 +32,13 @@ const ORIGINS: [&str; 6] = [
     "https://[::1]:*",
 ];
 
-/// A service that answers with these tools until `ended` is cancelled. It checks `Origin`; the
-/// `Host` header and tokens are its router's to check.
-pub fn service(
-    tools: Arc<AllTools>,
-    ended: CancellationToken,
-) -> StreamableHttpService<Mcp, LocalSessionManager> {
-    let config = StreamableHttpServerConfig::default()
-        .disable_allowed_hosts()
-        .with_allowed_origins(ORIGINS)
-        .with_max_request_body_bytes(MAX_BODY)
-        .with_cancellation_token(ended);
-    let room = Arc::new(Semaphore::new(MAX_SESSIONS));
-    let make = move || match Arc::clone(&room).try_acquire_owned() {
-        Ok(place) => Ok(Mcp::new(Arc::clone(&tools)).in_place(place)),
-        Err(_) => Err(io::Error::other("too many MCP sessions are open")),
-    };
-    StreamableHttpService::new(make, Arc::default(), config)
-}
-
-/// The same, until `stopping` becomes true.
-pub fn service_until(
-    tools: Arc<AllTools>,
+/// A service that answers as what `make` makes does, one for each session or request, until
+/// `stopping` becomes true. It checks `Origin`; the `Host` header and tokens are its router's to
+/// check.
+pub fn service<H: ServerHandler>(
+    make: impl Fn() -> io::Result<H> + Send + Sync + 'static,
     mut stopping: watch::Receiver<bool>,
-) -> StreamableHttpService<Mcp, LocalSessionManager> {
+) -> StreamableHttpService<H, LocalSessionManager> {
     let ended = CancellationToken::new();
     let token = ended.clone();
     tokio::spawn(async move {
@@ -62,5 +46,19 @@ pub fn service_until(
         let _ = stopping.wait_for(|stopping| *stopping).await;
         token.cancel();
     });
-    service(tools, ended)
+    let config = StreamableHttpServerConfig::default()
+        .disable_allowed_hosts()
+        .with_allowed_origins(ORIGINS)
+        .with_max_request_body_bytes(MAX_BODY)
+        .with_cancellation_token(ended);
+    StreamableHttpService::new(make, Arc::default(), config)
+}
+
+/// Makes what answers with these tools, as long as there is room for more.
+pub fn maker(tools: Arc<AllTools>) -> impl Fn() -> io::Result<Mcp> + Send + Sync + 'static {
+    let room = Arc::new(Semaphore::new(MAX_SESSIONS));
+    move || match Arc::clone(&room).try_acquire_owned() {
+        Ok(place) => Ok(Mcp::new(Arc::clone(&tools)).in_place(place)),
+        Err(_) => Err(io::Error::other("too many MCP sessions are open")),
+    }
 }

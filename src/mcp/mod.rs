@@ -16,7 +16,7 @@ use std::io;
 use rmcp::ServiceExt;
 use rmcp::transport::io::stdio_pipes;
 
-pub use http::{MAX_BODY, PATH, service, service_until};
+pub use http::{MAX_BODY, PATH, maker, service};
 pub use server::Mcp;
 
 /// The connection to the client failed.

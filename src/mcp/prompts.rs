@@ -9,12 +9,15 @@ use crate::text;
 /// The longest argument, in characters.
 const LONGEST: usize = 120;
 
+/// Gives the argument of this name, quoted; empty where there is none.
+type Given<'a> = &'a dyn Fn(&str) -> String;
+
 struct Runbook {
     name: &'static str,
     description: &'static str,
     /// Name, what it is, whether it must be there.
     arguments: &'static [(&'static str, &'static str, bool)],
-    steps: fn(&dyn Fn(&str) -> String) -> String,
+    steps: fn(Given<'_>) -> String,
 }
 
 const RUNBOOKS: [Runbook; 4] = [

@@ -26,7 +26,6 @@ use super::patience::WriteTimeout;
 use super::tls::Tls;
 use crate::api::{Api, Tokens, Transport, mcp_alone};
 use crate::store::LocalSource;
-use crate::tools::AllTools;
 
 /// From the first byte, or from the answer before, to the end of the head of a request.
 const HEADER_TIME: Duration = Duration::from_secs(30);
@@ -114,16 +113,17 @@ pub async fn serve_on(
     while tasks.join_next().await.is_some() {}
 }
 
-/// Answers MCP alone on this listener until `shutdown` is ready.
-pub async fn serve_mcp(
-    tools: Arc<AllTools>,
+/// Answers MCP alone on this listener, by what `make` makes for each session, until `shutdown` is
+/// ready.
+pub async fn serve_mcp<H: rmcp::ServerHandler>(
+    make: impl Fn() -> io::Result<H> + Send + Sync + 'static,
     listener: TcpListener,
     tokens: Option<Arc<Tokens>>,
     shutdown: impl Future<Output = ()> + Send,
 ) {
     let (stop, stopping) = watch::channel(false);
     let door = Door {
-        router: mcp_alone(tools, tokens, stopping.clone()),
+        router: mcp_alone(make, tokens, stopping.clone()),
         clients: Clients::new(Arc::default(), Arc::default()),
         tls: None,
         stopping,

@@ -9,7 +9,7 @@ use super::spec::{Member, Tool, text};
 use super::{Answer, ToolError, shared};
 use crate::text::is_unsafe;
 
-const ANSWERS: &[Member] = &[("text", "string"), ("by", "string"), parts::WINDOW, parts::COMPLETE];
+const ANSWERS: &[Member] = &[("text", "string"), ("by", "string"), parts::COMPLETE];
 
 /// The longest text of a caller that is looked at, in characters.
 const LONGEST: usize = 8_000;
@@ -18,16 +18,15 @@ const ADVICE: usize = 4_000;
 
 pub(super) const INSIGHTS: Tool = Tool {
     name: "ai_insights",
-    description: "Interprets what the records show and what to do next, by a model if one is \
-                  configured, else by fixed rules; says which.",
+    description: "What the records mean and what to do next, by a model if configured, else by \
+                  rules.",
     params: &[text("summary_text"), shared::PROCESS, shared::PID, shared::DURATION],
     answers: ANSWERS,
 };
 
 pub(super) const CONTEXTUAL: Tool = Tool {
     name: "contextual_analysis",
-    description: "Answers a question about this host's connections in words. Same advisor as \
-                  ai_insights; prefer the other tools for facts.",
+    description: "Answers a question about connections in words, as ai_insights does.",
     params: &[text("query").required(), shared::DURATION],
     answers: ANSWERS,
 };

@@ -7,8 +7,9 @@ use super::ToolError;
 use super::spec::{Kind, Param, Tool};
 use crate::event::State;
 use crate::query::drops::DropFilter;
-use crate::query::filter::{self, clip};
+use crate::query::filter;
 use crate::query::{self, Filter, Page};
+use crate::text;
 
 /// Seconds that an answer looks back where nothing is said.
 const LOOK_BACK: u64 = 3_600;
@@ -194,7 +195,7 @@ pub(crate) fn remote_filter(remote: &str) -> Result<Filter, query::QueryError> {
 /// The value as its parameter has it; `None` where it stands for "not given".
 fn normal(param: &Param, value: Value) -> Result<Option<Value>, ToolError> {
     let wrong = || {
-        let shown = clip(&value.to_string());
+        let shown = clip(&value.to_string()).into_owned();
         invalid(param.name, &format!("{shown} is not understood"), &param.kind.accepted())
     };
     let normal = match (&param.kind, &value) {
@@ -227,6 +228,11 @@ fn normal(param: &Param, value: Value) -> Result<Option<Value>, ToolError> {
         _ => return Err(wrong()),
     };
     Ok(normal)
+}
+
+/// What of a wrong value goes into a message.
+pub(super) fn clip(text: &str) -> std::borrow::Cow<'_, str> {
+    text::short(text, 80)
 }
 
 fn plain(value: &Value) -> Option<String> {

@@ -17,14 +17,8 @@ use crate::event::{Connection, ConnectionId, Outcome};
 use crate::query::{Filter, Follow, List, Page, Source, Window};
 use crate::text;
 
-const ANSWERS: &[Member] = &[
-    ("columns", "array"),
-    ("rows", "array"),
-    ("total", "integer"),
-    ("shown", "integer"),
-    parts::WINDOW,
-    parts::COMPLETE,
-];
+const ANSWERS: &[Member] =
+    &[("columns", "array"), ("rows", "array"), ("total", "integer"), parts::COMPLETE];
 
 /// Rows unless asked otherwise.
 const USUAL: usize = 20;
@@ -36,8 +30,8 @@ const DETAILED: usize = 12_000;
 
 pub(super) const LIST: Tool = Tool {
     name: "list_connections",
-    description: "Connection attempts with process, remote and true outcome, newest first. For \
-                  'what did X connect to, did it work', 'who talks to Z', 'what is open'.",
+    description: "Connection attempts, newest first: process, remote, true outcome. What did X \
+                  connect to, did it work; who talks to Z; what is open.",
     params: &[
         shared::PROCESS,
         shared::PID,
@@ -47,11 +41,11 @@ pub(super) const LIST: Tool = Tool {
         shared::UNIT,
         shared::DIRECTION,
         text("state").says("open, listening, connecting, closed"),
-        text("outcome").says("established, refused, timed_out, ...; unsuccessful = any failure"),
+        text("outcome").says("e.g. refused,timed_out; unsuccessful = any failure"),
         shared::DURATION,
         shared::SINCE,
         shared::UNTIL,
-        words("sort", &["newest", "oldest"]),
+        words("sort", &["newest", "oldest"]).unlisted(),
         number("max_events"),
         text("cursor"),
         shared::FORMAT,
@@ -198,19 +192,18 @@ fn more_of(c: &Connection) -> Vec<Value> {
 
 pub(super) const WATCH: Tool = Tool {
     name: "watch_connections",
-    description: "Waits and returns what connects from now on, each attempt as it ended. Ends \
-                  after duration seconds (10) or max_events (20).",
+    description: "Waits for what connects from now on, until duration (10 s) or max_events (20).",
     params: &[
         shared::PROCESS,
         shared::PID,
         shared::REMOTE,
         shared::PORT,
         shared::UNIT,
-        shared::DIRECTION,
+        shared::DIRECTION.unlisted(),
         text("outcome"),
         shared::DURATION,
         number("max_events"),
-        shared::FORMAT,
+        shared::FORMAT.unlisted(),
     ],
     answers: ANSWERS,
 };

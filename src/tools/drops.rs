@@ -1,5 +1,7 @@
 //! `get_packet_drop_summary` and `list_packet_drops`.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use super::args::{Args, named};
@@ -19,15 +21,15 @@ const MOST: usize = 500;
 const CONCISE: usize = 2_200;
 const DETAILED: usize = 12_000;
 
-const ANSWERS: &[Member] = &[("packets", "integer"), parts::WINDOW, parts::COMPLETE];
+const ANSWERS: &[Member] = &[("packets", "integer"), parts::COMPLETE];
 
 pub(super) const SUMMARY: Tool = Tool {
     name: "get_packet_drop_summary",
-    description: "Packets that this host's kernel dropped, by reason, and whom it hurt.",
+    description: "Packets this kernel dropped, by reason, and whom it hurt.",
     params: &[
         shared::PROCESS,
         shared::PID,
-        shared::REMOTE,
+        shared::END,
         shared::PORT,
         shared::DURATION,
         shared::SINCE,
@@ -42,21 +44,23 @@ pub(super) const LIST: Tool = Tool {
     params: &[
         shared::PROCESS,
         shared::PID,
-        shared::REMOTE,
+        shared::END,
         shared::PORT,
         shared::DURATION,
         shared::SINCE,
         shared::UNTIL,
         number("max_events"),
         text("cursor"),
-        shared::FORMAT,
+        shared::FORMAT.unlisted(),
     ],
     answers: ANSWERS,
 };
 
 /// Records of the newest drops among which the summary looks for those who were hurt.
 const LOOKED_AT: usize = 200;
-/// Of them, so many are named.
+/// Reasons that are named.
+const REASONS: usize = 12;
+/// Of those who were hurt, so many are named.
 const HURT: usize = 8;
 
 pub(super) async fn summary(source: &dyn Source, args: &Args) -> Result<Answer, ToolError> {
@@ -126,10 +130,23 @@ pub(super) async fn list(source: &dyn Source, args: &Args) -> Result<Answer, Too
     }
 }
 
+/// The reasons with the most packets; kernels know more than a hundred.
+fn by_reason(packets: &BTreeMap<String, u64>) -> Value {
+    let mut all: Vec<_> = packets.iter().collect();
+    all.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
+    let rest = all.split_off(all.len().min(REASONS));
+    let mut shown: BTreeMap<String, u64> = all.into_iter().map(|(r, n)| (r.clone(), *n)).collect();
+    if !rest.is_empty() {
+        let packets = rest.iter().fold(0, |sum: u64, (_, n)| sum.saturating_add(**n));
+        shown.insert(format!("({} other reasons)", rest.len()), packets);
+    }
+    parts::figures(&shown)
+}
+
 fn put_totals(content: &mut Map<String, Value>, list: &DropList) {
     content.insert("packets".to_owned(), list.packets.into());
     content.insert("records".to_owned(), list.total.into());
-    content.insert("by_reason".to_owned(), parts::figures(&list.by_reason));
+    content.insert("by_reason".to_owned(), by_reason(&list.by_reason));
 }
 
 fn end(content: &mut Map<String, Value>, list: &DropList, args: &Args, mut hints: Vec<String>) {

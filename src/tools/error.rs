@@ -1,6 +1,7 @@
 //! Why a call has no answer, in words that say what to do next.
 
 use crate::query::QueryError;
+use crate::text::clean;
 
 /// A call without an answer. Its text is for the model that called.
 #[derive(Debug, thiserror::Error)]
@@ -52,15 +53,19 @@ pub const START_A_SERVER: &str = "start one on this host with 'sudo ebpf-server'
 
 impl From<QueryError> for ToolError {
     fn from(error: QueryError) -> Self {
+        // Wrong values are repeated in messages, and a server may say anything.
+        let clean = |text: String| clean(&text).into_owned();
         match error {
-            QueryError::Invalid { parameter, problem, accepted } => {
-                ToolError::Invalid { parameter, problem, accepted }
-            }
+            QueryError::Invalid { parameter, problem, accepted } => ToolError::Invalid {
+                parameter: clean(parameter),
+                problem: clean(problem),
+                accepted,
+            },
             QueryError::Unreachable { server, why } => ToolError::Unreachable {
-                why: format!("no answer from {server}: {why}"),
+                why: clean(format!("no answer from {server}: {why}")),
                 next: START_A_SERVER.to_owned(),
             },
-            QueryError::Server { server, why } => ToolError::Server { server, why },
+            QueryError::Server { server, why } => ToolError::Server { server, why: clean(why) },
         }
     }
 }

@@ -15,8 +15,7 @@ use crate::text;
 /// Characters of a name that are shown.
 const NAME: usize = 48;
 
-/// The members that every answer about records has.
-pub(super) const WINDOW: super::spec::Member = ("window", "object");
+/// A member that every answer has.
 pub(super) const COMPLETE: super::spec::Member = ("complete", "boolean");
 
 /// A name from telemetry.

@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 use strum::VariantNames;
 
-use super::args::{Args, invalid, named};
+use super::args::{Args, clip, invalid, named};
 use super::parts::{self, Clock};
 use super::reach::Reach;
 use super::spec::{Tool, number, text};
 use super::table::Table;
 use super::{Answer, ToolError, shared};
 use crate::analysis::{Finding, Kind};
-use crate::query::filter::clip;
 use crate::query::findings::Findings;
 use crate::query::top::{Key, TopBy};
 use crate::query::{Filter, Source};
@@ -28,9 +27,8 @@ const REMOTES: usize = 5;
 
 pub(super) const PATTERNS: Tool = Tool {
     name: "analyze_patterns",
-    description: "What stands out, by fixed rules: repeated failures, scans, storms, stuck \
-                  attempts, drop reasons, clear text. With a process and a remote: why it cannot \
-                  reach it.",
+    description: "What stands out: repeated failures, scans, storms, stuck attempts, clear text. \
+                  With process and remote: why it cannot reach it.",
     params: &[
         shared::PROCESS,
         shared::PID,
@@ -42,9 +40,9 @@ pub(super) const PATTERNS: Tool = Tool {
         shared::UNTIL,
         text("kinds"),
         number("max_events"),
-        shared::FORMAT,
+        shared::FORMAT.unlisted(),
     ],
-    answers: &[("total", "integer"), parts::WINDOW, parts::COMPLETE],
+    answers: &[("total", "integer"), parts::COMPLETE],
 };
 
 pub(super) async fn patterns(source: &dyn Source, args: &Args) -> Result<Answer, ToolError> {

@@ -127,8 +127,11 @@ impl Reach {
                  about this one."
             ),
         });
-        let packets = self.drops.values().fold(0, |sum: u64, n| sum.saturating_add(*n));
-        if let Some((reason, _)) = self.drops.iter().max_by_key(|(_, n)| **n) {
+        // That nothing listens is all that this reason says, and what refused means.
+        let told = |reason: &str| *worst == Outcome::Refused && reason == "NO_SOCKET";
+        let telling = || self.drops.iter().filter(|(reason, _)| !told(reason));
+        let packets = telling().fold(0, |sum: u64, (_, n)| sum.saturating_add(*n));
+        if let Some((reason, _)) = telling().max_by_key(|(_, n)| **n) {
             text.push_str(&format!(
                 " This host's kernel dropped {packets} packets of this way, most for {}.",
                 short(reason, 60)

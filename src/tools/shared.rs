@@ -7,6 +7,8 @@ use crate::text;
 pub(super) const PROCESS: Param = text("process_name");
 pub(super) const PID: Param = number("pid");
 pub(super) const REMOTE: Param = text("remote").says("IP, CIDR or host name");
+/// Of drops, whose both ends are addresses alone.
+pub(super) const END: Param = text("remote").says("IP of either end");
 pub(super) const PORT: Param = number("port");
 pub(super) const UNIT: Param = text("unit");
 pub(super) const DIRECTION: Param = words("direction", &["outbound", "inbound"]);

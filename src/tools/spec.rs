@@ -37,11 +37,13 @@ impl Kind {
         }
     }
 
-    fn schema(self) -> Value {
+    /// Words are listed only where `listed`: each list costs a model in every conversation, and a
+    /// wrong word is answered with the right ones.
+    fn schema(self, listed: bool) -> Value {
         match self {
-            Kind::Text => json!({"type": "string"}),
+            Kind::Words(words) if listed => json!({"type": "string", "enum": words}),
+            Kind::Text | Kind::Words(_) => json!({"type": "string"}),
             Kind::Number => json!({"type": "integer"}),
-            Kind::Words(words) => json!({"type": "string", "enum": words}),
         }
     }
 }
@@ -53,23 +55,29 @@ pub(super) struct Param {
     pub(super) kind: Kind,
     description: &'static str,
     required: bool,
+    listed: bool,
 }
 
 pub(super) const fn text(name: &'static str) -> Param {
-    Param { name, kind: Kind::Text, description: "", required: false }
+    Param { name, kind: Kind::Text, description: "", required: false, listed: true }
 }
 
 pub(super) const fn number(name: &'static str) -> Param {
-    Param { name, kind: Kind::Number, description: "", required: false }
+    Param { name, kind: Kind::Number, description: "", required: false, listed: true }
 }
 
 pub(super) const fn words(name: &'static str, words: &'static [&'static str]) -> Param {
-    Param { name, kind: Kind::Words(words), description: "", required: false }
+    Param { name, kind: Kind::Words(words), description: "", required: false, listed: true }
 }
 
 impl Param {
     pub(super) const fn says(self, description: &'static str) -> Param {
         Param { description, ..self }
+    }
+
+    /// Its words are known from another tool.
+    pub(super) const fn unlisted(self) -> Param {
+        Param { listed: false, ..self }
     }
 
     pub(super) const fn required(self) -> Param {
@@ -86,7 +94,7 @@ pub(super) struct Tool {
     pub(super) name: &'static str,
     pub(super) description: &'static str,
     pub(super) params: &'static [Param],
-    /// Members that every answer has.
+    /// Members that every answer has, of those that tell most about it.
     pub(super) answers: &'static [Member],
 }
 
@@ -94,7 +102,7 @@ impl Tool {
     pub(super) fn spec(&self, open_world: bool) -> Spec {
         let mut properties = Map::new();
         for param in self.params {
-            let mut schema = param.kind.schema();
+            let mut schema = param.kind.schema(param.listed);
             if !param.description.is_empty()
                 && let Some(schema) = schema.as_object_mut()
             {
@@ -112,14 +120,11 @@ impl Tool {
         let members = self.answers.iter();
         let members: Map<_, _> =
             members.map(|(name, kind)| ((*name).to_owned(), json!({"type": kind}))).collect();
-        let required: Vec<&str> = self.answers.iter().map(|(name, _)| *name).collect();
         Spec {
             name: self.name,
             description: self.description,
             input_schema: input,
-            output_schema: json!({
-                "type": "object", "properties": members, "required": required,
-            }),
+            output_schema: json!({"type": "object", "properties": members}),
             open_world,
         }
     }

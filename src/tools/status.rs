@@ -11,9 +11,9 @@ use crate::text;
 
 pub(super) const STATUS: Tool = Tool {
     name: "get_status",
-    description: "Whether answers can be trusted: health, what is observed, what was lost since \
-                  the start, how far back records go.",
-    params: &[shared::FORMAT],
+    description: "Can answers be trusted? Health, what is observed, what was lost, how far back \
+                  records go.",
+    params: &[shared::FORMAT.unlisted()],
     answers: &[("health", "string"), parts::COMPLETE],
 };
 

@@ -23,9 +23,8 @@ const DETAILED: usize = 10_000;
 
 pub(super) const SUMMARY: Tool = Tool {
     name: "get_network_summary",
-    description: "Totals by outcome, failures, handshake times in ms and the biggest groups. \
-                  group_by=time: attempts over time. compare=before, or a time: what is new, gone \
-                  or changed.",
+    description: "Totals by outcome, handshake times, biggest groups. group_by=time: over time. \
+                  compare=before, or a start: what is new, gone, changed.",
     params: &[
         shared::PROCESS,
         shared::PID,
@@ -33,7 +32,7 @@ pub(super) const SUMMARY: Tool = Tool {
         shared::PORT,
         text("protocol"),
         shared::UNIT,
-        shared::DIRECTION,
+        shared::DIRECTION.unlisted(),
         text("state"),
         text("outcome"),
         shared::DURATION,
@@ -58,9 +57,9 @@ pub(super) const SUMMARY: Tool = Tool {
         ),
         text("compare"),
         number("max_events"),
-        shared::FORMAT,
+        shared::FORMAT.unlisted(),
     ],
-    answers: &[("total", "integer"), parts::WINDOW, parts::COMPLETE],
+    answers: &[("total", "integer"), parts::COMPLETE],
 };
 
 pub(super) async fn summary(source: &dyn Source, args: &Args) -> Result<Answer, ToolError> {

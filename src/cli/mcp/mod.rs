@@ -114,7 +114,7 @@ async fn http(
     let address = listener.local_addr()?;
     let mut signals = Signals::new()?;
     note(&format!("serving MCP at http://{address}{}", mcp::PATH));
-    serve_mcp(tools, listener, tokens.map(Arc::new), signals.wait()).await;
+    serve_mcp(mcp::maker(tools), listener, tokens.map(Arc::new), signals.wait()).await;
     Ok(())
 }
 
