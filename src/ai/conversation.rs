@@ -194,7 +194,8 @@ impl<'a> Conversation<'a> {
             }
         };
         let tokens = turn.tokens;
-        let is_first = self.usage.requests == 1;
+        // Of requests that failed nobody tells any.
+        let is_first = self.messages.iter().all(|m| m.role != MessageRole::assistant);
         let sum = |so_far: Option<u64>, more: Option<u64>| match (so_far, more) {
             (None, more) if is_first => more,
             (so_far, more) => Some(so_far?.saturating_add(more?)),
