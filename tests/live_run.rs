@@ -127,8 +127,7 @@ fn what_was_reached_and_what_was_not_is_reported_and_nothing_of_others() {
     let (report, output) = report(&["--", "bash", "-c", &script]);
     assert!(strangers.end() > 0);
     assert_eq!(output.status.code(), Some(3), "{output:?}");
-    let mut wanted =
-        vec![(open.to_string(), "established", 1), (refused.to_string(), "refused", 2)];
+    let mut wanted = [(open.to_string(), "established", 1), (refused.to_string(), "refused", 2)];
     wanted.sort_unstable();
     let wanted: Vec<_> = wanted.iter().map(|(place, o, n)| (place.as_str(), *o, *n)).collect();
     assert_eq!(groups(&report), wanted, "{report:#}");
