@@ -97,7 +97,7 @@ impl Running {
         loop {
             tokio::select! {
                 _ = &mut self.ended => break,
-                signal = self.signals.next_handed_on() => {
+                signal = self.signals.next_for_command() => {
                     // It may have ended just now.
                     let _ = kill_process(self.pid, signal);
                 }
@@ -151,7 +151,7 @@ impl Signals {
 
     /// Those that somebody sent to netspy, who means the command. What is typed (SIGINT, SIGQUIT)
     /// has come to it already.
-    async fn next_handed_on(&mut self) -> Signal {
+    async fn next_for_command(&mut self) -> Signal {
         tokio::select! {
             _ = self.terminate.recv() => Signal::TERM,
             _ = self.hang_up.recv() => Signal::HUP,
