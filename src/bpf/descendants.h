@@ -90,8 +90,10 @@ static __always_inline int on_fork(bool direct, struct task_struct *parent,
 	return 0;
 }
 
-/* A thread ends; the process does with its last one (do_exit() in kernel/exit.c). Its id is free for
- * others only later. */
+/*
+ * A thread ends; the process does with its last one (do_exit() in kernel/exit.c). Its id is free
+ * for others only later.
+ */
 static __always_inline int on_exit(bool direct, struct task_struct *task)
 {
 	struct signal_struct *signal = READ(direct, task, signal);
