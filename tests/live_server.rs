@@ -232,7 +232,7 @@ fn the_books_of_a_server_outlive_it_and_say_when_nobody_watched() {
     let now = || format!("{:.9}", jiff::Timestamp::now());
     let directory = std::env::temp_dir().join(format!("netspy-books-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&directory);
-    let arguments = ["--data-dir", directory.to_str().unwrap()];
+    let arguments = ["--data-dir", directory.to_str().unwrap(), "--no-preexisting"];
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let connect = |server: &Server, times: u64, before: u64| {
         (0..times).for_each(|_| drop(TcpStream::connect(closed).unwrap_err()));
@@ -289,9 +289,6 @@ fn the_books_of_a_server_outlive_it_and_say_when_nobody_watched() {
     let why: Vec<_> = why.collect();
     let expected = ["the server had been stopped", "the server had ended without notice"];
     assert_eq!((why, &books["complete"]), (expected.to_vec(), &false.into()));
-    // Who names no start asks for all of that, but not for what was there before.
-    let all = server.get("/api/v1/connections?limit=1")["accounting"].clone();
-    assert_eq!(all["gaps"], books["gaps"], "{all:#}");
     server.stop();
     std::fs::remove_dir_all(&directory).unwrap();
 }

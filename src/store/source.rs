@@ -184,8 +184,7 @@ impl Inner {
             false => {
                 let counters = self.sample();
                 // Who names no start asks for all that there is, also from before this capture.
-                let all = || self.begun().max(self.first_capture());
-                let since = since.or_else(|| self.store.holds_earlier().then(all));
+                let since = since.or_else(|| self.store.holds_earlier().then(|| self.begun()));
                 let ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
                 ledger.books(since, until, Timestamp::now(), &counters)
             }
@@ -269,13 +268,6 @@ impl Inner {
         let now = Timestamp::now();
         let until = until.unwrap_or(now).min(now);
         Window { since: since.unwrap_or_else(|| self.begun()).min(until), until }
-    }
-
-    /// When the first capture began that the books know. What is older was there before, and is no
-    /// attempt that somebody could have missed.
-    fn first_capture(&self) -> Timestamp {
-        let start = self.capture.since();
-        self.store.past().begin().map_or(start, |begin| begin.min(start))
     }
 
     /// The start of what there is to ask about.
