@@ -207,6 +207,21 @@ async fn every_failure_of_a_model_has_its_words_and_leaves_the_answer_of_the_rul
     assert!(json["error"].as_str().unwrap().contains("cannot reach http://127.0.0.1:"), "{json}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn without_records_no_model_is_asked() {
+    let endpoint = Endpoint::new(vec![says("made up")]);
+    let gone = closed_endpoint();
+    let server = gone.base.trim_end_matches("/v1");
+    for args in [&["ask", "what fails?"][..], &["insights"]] {
+        let mut command = netspy(&[args, &["--server", server]].concat());
+        command.env("NETSPY_MODEL", "test-model").env("OPENAI_API_BASE", &endpoint.base);
+        let ran = finish(command).await;
+        assert_eq!((ran.code, ran.out.as_str()), (3, ""), "{args:?}: {}", ran.err);
+        assert!(ran.err.contains("is the server running?"), "{}", ran.err);
+    }
+    assert_eq!(endpoint.asked().len(), 0);
+}
+
 /// Nobody listens there.
 fn closed_endpoint() -> Endpoint {
     let mut endpoint = Endpoint::new(vec![error(500, "")]);

@@ -71,6 +71,10 @@ impl Assistant {
         means: Means<'_>,
         listener: &dyn Listener,
     ) -> Result<Reply, ToolError> {
+        if self.settings.is_some() {
+            // Without records there is nothing to ask a model about.
+            means.source.status().await?;
+        }
         let asked = self.settings.as_ref().map(|settings| {
             let mut conversation = Conversation::new(settings, listener);
             conversation.ask(question, scope.filter.since, means.tools);

@@ -408,6 +408,8 @@ impl From<ToolError> for Failure {
                 "--{}: {problem} (accepted: {accepted})",
                 parameter.replace('_', "-")
             )),
+            // What to start is in it; the rest is for assistants.
+            ToolError::Unreachable { why, .. } => Failure::Unreachable(why),
             error => Failure::Unreachable(error.to_string()),
         }
     }

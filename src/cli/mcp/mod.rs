@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 
-use super::failure::{Failure, note};
+use super::failure::Failure;
+#[cfg(any(feature = "ai", feature = "server"))]
+use super::failure::note;
 use super::locate::Named;
 use super::render::answers::Printer;
 use crate::mcp::{self, McpError};
