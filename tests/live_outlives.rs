@@ -3,12 +3,9 @@
 //! and has seen every connect that was made meanwhile.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "common/capturing.rs"]
-mod capturing;
+mod common;
 #[path = "common/malformed.rs"]
 mod malformed;
-#[path = "common/records.rs"]
-mod records;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -20,9 +17,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use capturing::{PATIENCE, Server};
+use common::daemon::{Daemon, PATIENCE};
+use common::records::Random;
 use malformed::malformed;
-use records::Random;
 use rustix::net::{AddressFamily, SocketType};
 use serde_json::Value;
 
@@ -89,7 +86,7 @@ impl Connects {
 
 /// A server, what it held before, and what it has to have seen in the end.
 struct Trial {
-    server: Server,
+    server: Daemon,
     port: Arc<Refusing>,
     made: u64,
     before: Held,
@@ -112,27 +109,27 @@ fn descriptors(process: &Path) -> usize {
 }
 
 impl Held {
-    fn by(server: &Server) -> Self {
+    fn by(server: &Daemon) -> Self {
         let process = PathBuf::from(format!("/proc/{}", server.child.id()));
         let pages = std::fs::read_to_string(process.join("statm")).unwrap();
         let pages: u64 = pages.split(' ').nth(1).unwrap().parse().unwrap();
         Held {
             descriptors: descriptors(&process),
             resident: pages * rustix::param::page_size() as u64,
-            stored: server.get("/api/v1/status")["store"]["bytes"].as_u64().unwrap(),
+            stored: server.json("/api/v1/status")["store"]["bytes"].as_u64().unwrap(),
         }
     }
 }
 
 impl Trial {
-    fn of(server: Server) -> Self {
-        assert_eq!(server.get("/health")["status"], "healthy");
+    fn of(server: Daemon) -> Self {
+        assert_eq!(server.json("/health")["status"], "healthy");
         let before = Held::by(&server);
         Trial { server, port: Arc::new(Refusing::new()), made: 0, before }
     }
 
     /// Does something to the server while connects are made.
-    fn meanwhile<T>(&mut self, hardship: impl FnOnce(&Server) -> T) -> T {
+    fn meanwhile<T>(&mut self, hardship: impl FnOnce(&Daemon) -> T) -> T {
         let connects = Connects::start(&self.port);
         let result = hardship(&self.server);
         self.made += connects.end();
@@ -145,10 +142,10 @@ impl Trial {
 
     /// The server is as it was, and has seen everything.
     fn is_over(&self) {
-        assert_eq!(self.server.get("/health")["status"], "healthy");
+        assert_eq!(self.server.json("/health")["status"], "healthy");
         assert!(self.made > 0);
         self.server.wait_until(&self.target(), |summary| summary["total"] == self.made);
-        let books = &self.server.get("/api/v1/status")["accounting"];
+        let books = &self.server.json("/api/v1/status")["accounting"];
         let of = |name: &str| books[name].as_u64().unwrap();
         let lost = books["lost"].as_object().unwrap().values();
         let lost: u64 = lost.map(|n| n.as_u64().unwrap()).sum();
@@ -172,8 +169,8 @@ impl Trial {
     }
 }
 
-fn connect(server: &Server) -> TcpStream {
-    let stream = TcpStream::connect(&server.address).unwrap();
+fn connect(server: &Daemon) -> TcpStream {
+    let stream = TcpStream::connect(server.address()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
 }
@@ -188,7 +185,7 @@ fn malformed_requests_cost_no_record() {
     if !is_root() {
         return;
     }
-    let mut trial = Trial::of(Server::start(&[]));
+    let mut trial = Trial::of(Daemon::capture(&[]));
     trial.meanwhile(|server| {
         let mut wild = Random(23);
         for n in 0..requests() {
@@ -228,7 +225,7 @@ fn a_thousand_idle_clients(mut trial: Trial) {
         // Nobody waits for any of them to run out of patience.
         let asked = Instant::now();
         for _ in 0..20 {
-            assert_eq!(server.get("/health")["status"], "healthy");
+            assert_eq!(server.json("/health")["status"], "healthy");
         }
         assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
     });
@@ -239,7 +236,7 @@ fn a_thousand_idle_clients(mut trial: Trial) {
 #[test]
 fn a_thousand_idle_clients_cost_no_record() {
     if is_root() {
-        a_thousand_idle_clients(Trial::of(Server::start(&[])));
+        a_thousand_idle_clients(Trial::of(Daemon::capture(&[])));
     }
 }
 
@@ -250,14 +247,14 @@ fn a_thousand_idle_clients_lock_nobody_out_where_descriptors_are_few() {
     }
     let place = Place::new("few");
     let arguments = ["--data-dir", place.path()];
-    a_thousand_idle_clients(Trial::of(Server::start_by(with_descriptors(256), &arguments)));
+    a_thousand_idle_clients(Trial::of(Daemon::capture_by(with_descriptors(256), &arguments)));
 }
 
 /// A client whose receive buffer is as small as it can be.
-fn narrow(server: &Server, target: &str) -> TcpStream {
+fn narrow(server: &Daemon, target: &str) -> TcpStream {
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 2_048).unwrap();
-    let address: SocketAddr = server.address.parse().unwrap();
+    let address: SocketAddr = server.address().parse().unwrap();
     rustix::net::connect(&socket, &address).unwrap();
     let mut stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -270,7 +267,7 @@ fn slow_readers_and_clients_that_leave_in_mid_answer_cost_no_record() {
     if !is_root() {
         return;
     }
-    let mut trial = Trial::of(Server::start(&[]));
+    let mut trial = Trial::of(Daemon::capture(&[]));
     // Something to answer with that fits no buffer.
     for _ in 0..10_000 {
         trial.port.connect();
@@ -289,7 +286,7 @@ fn slow_readers_and_clients_that_leave_in_mid_answer_cost_no_record() {
                 assert_ne!(leaving.read(&mut [0; 1_024]).unwrap(), 0);
             }
         }
-        assert_eq!(server.get("/health")["status"], "healthy");
+        assert_eq!(server.json("/health")["status"], "healthy");
         drop(silent);
     });
     trial.is_over();
@@ -346,12 +343,12 @@ fn a_full_disk_stops_history_and_never_capture() {
         return;
     }
     let place = Place::new("full");
-    let server = Server::start_by(on_a_small_disk(&place), &["--data-dir", place.path()]);
+    let server = Daemon::capture_by(on_a_small_disk(&place), &["--data-dir", place.path()]);
     let inside = PathBuf::from(format!("/proc/{}/root{}", server.child.id(), place.path()));
     // Keeps the file system when the server has gone.
     let held = std::fs::File::open(&inside).unwrap();
     let mut trial = Trial::of(server);
-    let history = |server: &Server| server.get("/api/v1/status")["store"]["history"].clone();
+    let history = |server: &Daemon| server.json("/api/v1/status")["store"]["history"].clone();
     trial.meanwhile(|server| {
         fill(&inside.join("filler"));
         let health = server.wait_until("/health", |health| health["status"] == "degraded");
@@ -374,7 +371,7 @@ fn a_full_disk_stops_history_and_never_capture() {
         let file = file.unwrap();
         std::fs::copy(file.path(), copy.0.join(file.file_name())).unwrap();
     }
-    let server = Server::start(&["--data-dir", copy.path()]);
+    let server = Daemon::capture(&["--data-dir", copy.path()]);
     let target = format!("/api/v1/summary?port={}&outcome=refused", port.address.port());
     server.wait_until(&target, |summary| summary["total"] == made);
     server.stop();
@@ -410,12 +407,12 @@ impl SetClock {
         std::fs::rename(next, self.file()).unwrap();
     }
 
-    fn start(&self, faketime: &Path) -> Server {
+    fn start(&self, faketime: &Path) -> Daemon {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ebpf-server"));
         command.env("LD_PRELOAD", faketime).env("FAKETIME_TIMESTAMP_FILE", self.file());
         command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         let data = self.place.0.join("data");
-        Server::start_by(command, &["--data-dir", data.to_str().unwrap()])
+        Daemon::capture_by(command, &["--data-dir", data.to_str().unwrap()])
     }
 
     fn target(&self, question: &str) -> String {
@@ -423,7 +420,7 @@ impl SetClock {
     }
 
     /// Connects once records have the time that was set, and looks at what they say.
-    fn connects_at(&mut self, server: &Server, hours: i64) {
+    fn connects_at(&mut self, server: &Daemon, hours: i64) {
         let close = |time: &Value| {
             let time: jiff::Timestamp = time.as_str().unwrap().parse().unwrap();
             let now = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(hours);
@@ -436,7 +433,7 @@ impl SetClock {
             let total = |summary: &Value| summary["total"] == self.made;
             let summary = server.wait_until(&self.target("summary"), total);
             assert!(close(&summary["window"]["until"]), "{hours}: {summary:#}");
-            let list = server.get(&(self.target("connections") + "&limit=10000"));
+            let list = server.json(&(self.target("connections") + "&limit=10000"));
             let records = list["connections"].as_array().unwrap();
             if records.iter().any(|record| close(&record["time"])) {
                 break;
@@ -450,16 +447,16 @@ impl SetClock {
         let total = |summary: &Value| summary["total"] == self.made;
         server.wait_until(&self.target("summary"), total);
         // What happened just now is in the window that says so.
-        let recent = server.get(&(self.target("summary") + "&since=10m"));
+        let recent = server.json(&(self.target("summary") + "&since=10m"));
         assert!(recent["total"].as_u64().unwrap() >= 200, "{hours}: {recent:#}");
     }
 
     /// Every record is on one page, newest first.
-    fn pages_hold_everything(&self, server: &Server) {
+    fn pages_hold_everything(&self, server: &Daemon) {
         let first = self.target("connections") + "&limit=100";
         let (mut target, mut ids, mut times) = (first.clone(), Vec::new(), Vec::new());
         loop {
-            let list = server.get(&target);
+            let list = server.json(&target);
             for record in list["connections"].as_array().unwrap() {
                 ids.push(record["id"].as_str().unwrap().to_owned());
                 times.push(record["time"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap());

@@ -2,8 +2,7 @@
 //! that it has to.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "common/capturing.rs"]
-mod capturing;
+mod common;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -12,12 +11,12 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use capturing::{PATIENCE, Server};
+use common::daemon::{Daemon, PATIENCE};
 use serde_json::Value;
 
 const NOBODY: u32 = 65_534;
 
-impl Server {
+impl Daemon {
     /// The lines of `/proc/PID/task/TID/status` of each thread, by its name.
     fn threads(&self) -> Vec<BTreeMap<String, String>> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
@@ -43,17 +42,17 @@ fn number(name: &str) -> u32 {
     }
 }
 
-fn has_given_everything_up(server: &Server, uid: u32) {
-    let status = server.get("/api/v1/status");
+fn has_given_everything_up(server: &Daemon, uid: u32) {
+    let status = server.json("/api/v1/status");
     let privileges = &status["privileges"];
     assert_eq!((&privileges["dropped"], &privileges["uid"]), (&true.into(), &uid.into()));
     let kept = privileges["kept"].as_object().unwrap();
     let allowed = kept.keys().fold(0_u64, |set, name| set | 1 << number(name));
     let kept_is_told = server
-        .log
+        .beginning
         .iter()
         .any(|line| line.contains("capabilities kept: ") && line.contains("CAP_SYS_PTRACE"));
-    assert!(kept_is_told, "{:?}", server.log);
+    assert!(kept_is_told, "{:?}", server.beginning);
     let threads = server.threads();
     let names: Vec<_> = threads.iter().map(|thread| thread["Name"].as_str()).collect();
     for name in ["netspy-capture", "netspy-ingest", "netspy-server"] {
@@ -93,7 +92,7 @@ fn stranger_if_root() -> Option<Child> {
 
 /// Connections of another user's process, datagrams that only a sweep shows, drops, open
 /// connections' bytes, and the books.
-fn still_does_its_work(server: &Server, mut other: Child) {
+fn still_does_its_work(server: &Daemon, mut other: Child) {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut input = other.stdin.take().unwrap();
     writeln!(input, "{closed}").unwrap();
@@ -112,7 +111,7 @@ fn still_does_its_work(server: &Server, mut other: Child) {
     let target = format!("/api/v1/connections?port={port}&protocol=udp");
     server.wait_for(&target, "connections", |record| record["state"] == "open");
 
-    if server.get("/api/v1/status")["features"]["drops"]["ok"] == true {
+    if server.json("/api/v1/status")["features"]["drops"]["ok"] == true {
         server.wait_for("/api/v1/drops?limit=1000", "drops", |drop| {
             drop["destination"]["port"] == closed
         });
@@ -127,13 +126,13 @@ fn still_does_its_work(server: &Server, mut other: Child) {
     accepted.read_exact(&mut [0; 1_000]).unwrap();
     let port = listener.local_addr().unwrap().port();
     let target = format!("/api/v1/connections?port={port}&direction=outbound");
-    if server.get("/api/v1/status")["features"]["traffic"]["ok"] == true {
+    if server.json("/api/v1/status")["features"]["traffic"]["ok"] == true {
         server.wait_for(&target, "connections", |record| record["traffic"]["bytes_sent"] == 1_000);
     } else {
         println!("skipped: traffic: not seen on this kernel");
     }
 
-    let books = &server.get("/api/v1/status")["accounting"];
+    let books = &server.json("/api/v1/status")["accounting"];
     assert!(books["attempts"].as_u64().unwrap() >= 3, "{books:#}");
     assert_eq!(books["updates_lost"], 0, "{books:#}");
 }
@@ -141,7 +140,7 @@ fn still_does_its_work(server: &Server, mut other: Child) {
 #[test]
 fn every_thread_gives_its_privileges_up_and_capture_goes_on() {
     let Some(other) = stranger_if_root() else { return };
-    let server = Server::start(&[]);
+    let server = Daemon::capture(&[]);
     has_given_everything_up(&server, 0);
     still_does_its_work(&server, other);
     has_given_everything_up(&server, 0);
@@ -152,7 +151,7 @@ fn every_thread_gives_its_privileges_up_and_capture_goes_on() {
 fn another_user_does_the_work_as_well() {
     let user = format!("{NOBODY}:{NOBODY}");
     let Some(other) = stranger_if_root() else { return };
-    let server = Server::start(&["--user", &user]);
+    let server = Daemon::capture(&["--user", &user]);
     has_given_everything_up(&server, NOBODY);
     still_does_its_work(&server, other);
     server.stop();
@@ -188,7 +187,7 @@ fn sockets_whose_end_is_out_of_reach_take_no_room() {
     let script = "echo $$ > \"$0/cgroup.procs\" && exec unshare --cgroup --mount sh -ec \
                   'umount \"$0\"; mount -t cgroup2 none \"$0\"; exec \"$@\"' \"$@\"";
     command.args(["-c", script, &group, mount, env!("CARGO_BIN_EXE_ebpf-server")]);
-    let server = Server::start_by(command, &["--no-preexisting", "--max-sockets", "500"]);
+    let server = Daemon::capture_by(command, &["--no-preexisting", "--max-sockets", "500"]);
     for _ in 0..2_000 {
         UdpSocket::bind("127.0.0.1:0").unwrap().connect("127.0.0.1:9").unwrap();
     }
@@ -199,7 +198,7 @@ fn sockets_whose_end_is_out_of_reach_take_no_room() {
     let target = format!("/api/v1/summary?port={}&protocol=tcp", closed.port());
     let until = Instant::now() + PATIENCE;
     let summary = loop {
-        let summary = server.get(&target);
+        let summary = server.json(&target);
         if summary["by_outcome"]["refused"] == 100 || Instant::now() > until {
             break summary;
         }
@@ -212,9 +211,9 @@ fn sockets_whose_end_is_out_of_reach_take_no_room() {
 }
 
 /// The books of a window of time, and how many records there are of it.
-fn books_between(server: &Server, since: &Value, until: &str) -> (Value, u64) {
+fn books_between(server: &Daemon, since: &Value, until: &str) -> (Value, u64) {
     let (since, path) = (since.as_str().unwrap(), "/api/v1/connections");
-    let answer = server.get(&format!("{path}?since={since}&until={until}&limit=1"));
+    let answer = server.json(&format!("{path}?since={since}&until={until}&limit=1"));
     let books = answer["accounting"].clone();
     let term = |name: &str| books[name].as_u64().unwrap();
     let lost = books["lost"].as_object().unwrap().values().map(|n| n.as_u64().unwrap());
@@ -234,31 +233,31 @@ fn the_books_of_a_server_outlive_it_and_say_when_nobody_watched() {
     let _ = std::fs::remove_dir_all(&directory);
     let arguments = ["--data-dir", directory.to_str().unwrap(), "--no-preexisting"];
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let connect = |server: &Server, times: u64, before: u64| {
+    let connect = |server: &Daemon, times: u64, before: u64| {
         (0..times).for_each(|_| drop(TcpStream::connect(closed).unwrap_err()));
         let until = Instant::now() + PATIENCE;
         let target = format!("/api/v1/summary?port={}", closed.port());
-        while server.get(&target)["total"].as_u64().unwrap() < before + times {
-            assert!(Instant::now() < until, "{:#}", server.get(&target));
+        while server.json(&target)["total"].as_u64().unwrap() < before + times {
+            assert!(Instant::now() < until, "{:#}", server.json(&target));
             std::thread::sleep(Duration::from_millis(20));
         }
     };
 
-    let server = Server::start(&arguments);
-    let start = server.get("/api/v1/status")["accounting"]["since"].clone();
+    let server = Daemon::capture(&arguments);
+    let start = server.json("/api/v1/status")["accounting"]["since"].clone();
     connect(&server, 50, 0);
     let first = now();
     let (said, _) = books_between(&server, &start, &first);
     server.stop();
     let stopped = now();
 
-    let mut server = Server::start(&arguments);
+    let mut server = Daemon::capture(&arguments);
     // Of the first one it says what that one said.
     let (books, total) = books_between(&server, &start, &first);
     assert_eq!((&books["complete"], &books["gaps"]), (&said["complete"], &said["gaps"]), "{books}");
     assert_eq!(books["complete"], true, "{books:#}");
     assert!(books["attempts"].as_u64().unwrap() >= 50 && total >= 50, "{books:#}");
-    let own = server.get("/api/v1/status")["accounting"].clone();
+    let own = server.json("/api/v1/status")["accounting"].clone();
     assert_eq!((&own["complete"], own["attempts"].as_u64() < Some(50)), (&true.into(), true));
     // Between them nobody watched.
     let (books, _) = books_between(&server, &start, &now());
@@ -281,7 +280,7 @@ fn the_books_of_a_server_outlive_it_and_say_when_nobody_watched() {
     }
     server.child.kill().unwrap();
     server.child.wait().unwrap();
-    let server = Server::start(&arguments);
+    let server = Daemon::capture(&arguments);
     let (books, _) = books_between(&server, &start, &first);
     assert_eq!(books["complete"], true, "{books:#}");
     let (books, _) = books_between(&server, &start, &now());

@@ -25,9 +25,11 @@ use netspy::query::{CaptureHandle, Filter, Page, Source};
 use netspy::store::{HistoryOptions, LocalSource, Store};
 use records::*;
 use rustix::time::{ClockId, clock_gettime};
+use traffic::{attempt, processes};
 
 #[path = "../../tests/common/records.rs"]
 mod records;
+mod traffic;
 
 const BATCH: u64 = 512;
 const DAY_US: i64 = 86_400_000_000;
@@ -36,40 +38,11 @@ const ROUNDS: usize = 200;
 /// For how long a slow peer is asked at most, each question.
 const ROUNDS_END: Duration = Duration::from_secs(20);
 
-fn processes() -> Vec<Arc<ProcessInfo>> {
-    let names = ["curl", "nginx", "postgres", "python3", "java", "sshd", "node", "envoy"];
-    (0..400).map(|pid| info(pid, names[pid as usize % names.len()])).collect()
-}
-
-/// The n-th of `count` records, which lie over a day: two thirds TCP that was closed, refused
-/// attempts, datagrams; processes and remotes by chance.
+/// The n-th of `count` records, which lie over a day.
 fn record(n: u64, count: u64, random: &mut Random, processes: &[Arc<ProcessInfo>]) -> Connection {
-    // Few make the most of it.
-    let which = random.next(20) * random.next(20);
-    let info = &processes[which as usize % processes.len()];
-    let mut c = match n % 6 {
-        0 => refused(n, info),
-        1 => udp(n, info),
-        _ => closed(n, info),
-    };
     let time = (i128::from(n) * i128::from(DAY_US) / i128::from(count)) as i64;
-    c.time = micros(time);
+    let mut c = attempt(n, micros(time), random, processes);
     c.id.start_ns = 1_000_000 + time as u64 * 1_000 + n % 1_000;
-    c.latency_us = c.latency_us.map(|_| 80 + random.next(900));
-    if let Some(local) = &mut c.local {
-        local.port = 32_768 + random.next(28_000) as u16;
-    }
-    if let Some(remote) = &mut c.remote {
-        let host = random.next(60) * random.next(60);
-        remote.ip = std::net::Ipv4Addr::from_bits(0x0a00_0000 + host as u32).into();
-    }
-    if let Some(close) = &mut c.close {
-        close.time = micros(time + 50_000 + random.next(1_000_000) as i64);
-        close.duration_us = Some(50_000 + random.next(1_000_000));
-        close.bytes_sent = Some(200 + random.next(5_000));
-        close.bytes_received = Some(500 + random.next(100_000));
-        close.srtt_us = Some(100 + random.next(1_000) as u32);
-    }
     c
 }
 

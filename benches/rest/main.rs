@@ -12,6 +12,8 @@ mod fill;
 #[path = "../../tests/common/records.rs"]
 mod records;
 mod streams;
+#[path = "../history/traffic.rs"]
+mod traffic;
 mod wrk;
 
 use std::net::{SocketAddr, TcpStream};

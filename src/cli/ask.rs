@@ -404,10 +404,9 @@ fn as_json(reply: &Reply) -> Value {
 impl From<ToolError> for Failure {
     fn from(error: ToolError) -> Self {
         match error {
-            ToolError::Invalid { parameter, problem, accepted } => Failure::Usage(format!(
-                "--{}: {problem} (accepted: {accepted})",
-                parameter.replace('_', "-")
-            )),
+            ToolError::Invalid { parameter, problem, accepted } => {
+                Failure::of_flag(&parameter, &problem, &accepted)
+            }
             // What to start is in it; the rest is for assistants.
             ToolError::Unreachable { why, .. } => Failure::Unreachable(why),
             error => Failure::Unreachable(error.to_string()),

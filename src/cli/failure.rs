@@ -34,6 +34,12 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// What is wrong with a parameter, by the name of its flag.
+    pub fn of_flag(parameter: &str, problem: &str, accepted: &str) -> Self {
+        let flag = parameter.replace('_', "-");
+        Failure::Usage(format!("--{flag}: {problem} (accepted: {accepted})"))
+    }
+
     /// The number for the shell. The help text lists them.
     pub fn code(&self) -> u8 {
         match self {
@@ -83,10 +89,9 @@ pub fn note(text: &str) {
 impl From<QueryError> for Failure {
     fn from(error: QueryError) -> Self {
         match error {
-            QueryError::Invalid { parameter, problem, accepted } => Failure::Usage(format!(
-                "--{}: {problem} (accepted: {accepted})",
-                parameter.replace('_', "-")
-            )),
+            QueryError::Invalid { parameter, problem, accepted } => {
+                Failure::of_flag(&parameter, &problem, &accepted)
+            }
             error => Failure::Unreachable(error.to_string()),
         }
     }

@@ -2,6 +2,7 @@
 
 mod clients;
 pub mod config;
+mod descriptors;
 pub mod listen;
 pub mod logging;
 mod notify;

@@ -19,6 +19,7 @@ use crate::query::CaptureHandle;
 use crate::record::{Header, Reader, RecordError, ReplayCapture, Writer, replay};
 use crate::server::clients::Limits;
 use crate::server::config::Configuration;
+use crate::server::descriptors;
 use crate::server::listen::{self, DEFAULT_UNIX, ListenError, SocketFile};
 use crate::server::logging::Level;
 use crate::server::notify;
@@ -215,9 +216,9 @@ pub fn run(
         tokens: terms.tokens.clone(),
         tls: terms.tls.clone(),
     };
-    raise_file_limit();
+    descriptors::raise_limit();
     let (store, feed) = start(&options)?;
-    bound_by_descriptors(&terms.limits, options.max_connections);
+    descriptors::bound(&terms.limits, options.max_connections);
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("netspy-server")
@@ -304,39 +305,6 @@ fn terms(options: &Options) -> Result<Terms, ServerError> {
     }
     let streams = Some(count(options.max_streams));
     Ok(Terms { limits: Arc::new(limits), streams, tokens, tls })
-}
-
-/// Connections are file descriptors, of which a process may have few unless it asks for more.
-fn raise_file_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::debug!("the limit of open files stays: {error}");
-    }
-}
-
-/// Descriptors that are kept free of connections: for files of history, for /proc, and for connections
-/// that are being closed to make room.
-const SPARE_FILES: u64 = 64;
-/// Connections that there are whatever is left, as the least that can be configured.
-const LEAST_CONNECTIONS: u64 = 8;
-
-/// Keeps clients from taking the descriptors that the server itself needs: those beyond the limit
-/// could not even be accepted, nor anybody closed to make room for them.
-fn bound_by_descriptors(limits: &Limits, asked: u32) {
-    let Some(may) = rustix::process::getrlimit(rustix::process::Resource::Nofile).current else {
-        return;
-    };
-    let open = std::fs::read_dir("/proc/self/fd").map_or(SPARE_FILES, |fds| fds.count() as u64);
-    let most = may.saturating_sub(open + SPARE_FILES).max(LEAST_CONNECTIONS);
-    if most < u64::from(asked) {
-        tracing::warn!(
-            "no more than {most} connections can be open, not {asked}: this process may have {may} \
-             open files (ulimit -n, LimitNOFILE=)"
-        );
-    }
-    limits.bound(usize::try_from(most).unwrap_or(usize::MAX));
 }
 
 /// What `--check` found.

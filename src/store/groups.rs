@@ -4,7 +4,6 @@
 //! keeps every group that is larger than a known error, and one that counts those again.
 
 use std::collections::BTreeMap;
-use std::hash::BuildHasher;
 use std::net::IpAddr;
 
 use foldhash::{HashMap, HashMapExt};
@@ -159,8 +158,6 @@ impl<T> Table<T> {
     }
 }
 
-const LABELS: foldhash::quality::FixedState = foldhash::quality::FixedState::with_seed(0);
-
 /// What is known of a group.
 #[derive(Debug)]
 struct Figures {
@@ -168,20 +165,11 @@ struct Figures {
     first: i64,
     last: i64,
     label: Option<Box<str>>,
-    /// Of the label: to see that it is still the same, which costs less than to look at it, since
-    /// labels lie all over memory.
-    label_hash: u64,
 }
 
 impl Figures {
     fn new(time: i64) -> Self {
-        Figures {
-            outcomes: Outcomes::default(),
-            first: time,
-            last: time,
-            label: None,
-            label_hash: 0,
-        }
+        Figures { outcomes: Outcomes::default(), first: time, last: time, label: None }
     }
 
     fn add(&mut self, by: TopBy, view: View<'_>) {
@@ -191,11 +179,8 @@ impl Figures {
         if time >= self.last || self.label.is_none() {
             self.last = self.last.max(time);
             let label = label(by, view);
-            let Some(label) = label else { return };
-            let hash = LABELS.hash_one(label);
-            if hash != self.label_hash || self.label.is_none() {
-                self.label = Some(label.into());
-                self.label_hash = hash;
+            if label.is_some() && label != self.label.as_deref() {
+                self.label = label.map(Into::into);
             }
         }
     }

@@ -14,6 +14,8 @@ const FINE: usize = 3_600;
 /// Older ones, one a minute: a week.
 const COARSE: usize = 10_080;
 const COARSE_STEP: SignedDuration = SignedDuration::from_secs(60);
+/// Why a capture ended that did not say so.
+const UNNOTICED: &str = "the server had ended without notice";
 /// Why nothing is known of the time before the start.
 const BEFORE_CAPTURE: &str = "before capture began";
 
@@ -26,6 +28,13 @@ pub(super) struct Sample {
     pub(super) first: Timestamp,
     pub(super) last: Timestamp,
     pub(super) counters: Counters,
+}
+
+impl Sample {
+    /// The figures when a capture begins.
+    pub(super) fn zero(at: Timestamp) -> Self {
+        Sample { first: at, last: at, counters: Counters::default() }
+    }
 }
 
 /// What was read as `counters` before the first moment of a window: the latest figures of a moment
@@ -47,11 +56,16 @@ pub(super) struct Run {
     pub(super) start: Timestamp,
     /// Figures since the start, oldest first.
     pub(super) samples: Vec<Sample>,
-    /// Why nothing was watched after the last of them.
-    pub(super) why: String,
+    /// Why nothing was watched after the last of them, if it said so.
+    pub(super) why: Option<String>,
 }
 
 impl Run {
+    /// One that begins, and has not ended.
+    pub(super) fn new(start: Timestamp) -> Self {
+        Run { start, samples: vec![Sample::zero(start)], why: None }
+    }
+
     /// Until when it is known to have watched.
     pub(super) fn end(&self) -> Timestamp {
         self.samples.last().map_or(self.start, |sample| sample.last)
@@ -76,7 +90,7 @@ impl Run {
 
 /// What is known of the time before this capture: captures in their order, none of which begins
 /// before the one before it has ended.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Past {
     pub(super) runs: Vec<Run>,
     /// Records of these times may have been lost later.
@@ -98,7 +112,7 @@ impl Past {
             if let Some(run) = run.books(from, to.min(next)) {
                 books.add(run);
             }
-            add_gap(books, run.end(), next, &run.why);
+            add_gap(books, run.end(), next, run.why.as_deref().unwrap_or(UNNOTICED));
         }
         for damage in &self.damage {
             add_gap(books, damage.since, damage.until, &damage.why);
@@ -133,8 +147,7 @@ impl Ledger {
 
     /// Books that go on with this start of capture, when all figures were zero, after the others.
     pub(super) fn after(past: Arc<Past>, start: Timestamp) -> Self {
-        let zero = Sample { first: start, last: start, counters: Counters::default() };
-        let fine = VecDeque::from([zero]);
+        let fine = VecDeque::from([Sample::zero(start)]);
         Ledger { past, start, coarse: VecDeque::new(), fine, stopped: None }
     }
 
@@ -365,14 +378,14 @@ mod tests {
     }
 
     fn run(start: i64, samples: &[(i64, u64, u64)], why: &str) -> Run {
-        let zero = Sample { first: at(start), last: at(start), counters: Counters::default() };
         let sample = |&(second, attempts, lost): &(i64, u64, u64)| Sample {
             first: at(second),
             last: at(second),
             counters: figures(attempts, lost),
         };
-        let samples = [zero].into_iter().chain(samples.iter().map(sample)).collect();
-        Run { start: at(start), samples, why: why.to_owned() }
+        let samples =
+            [Sample::zero(at(start))].into_iter().chain(samples.iter().map(sample)).collect();
+        Run { start: at(start), samples, why: Some(why.to_owned()) }
     }
 
     fn after_two_runs() -> Ledger {
@@ -416,7 +429,8 @@ mod tests {
         let mut counters = figures(10, 0);
         counters.delivered = 8;
         let sample = Sample { first: at(5), last: at(5), counters };
-        let runs = vec![Run { start: at(0), samples: vec![sample], why: "killed".to_owned() }];
+        let runs =
+            vec![Run { start: at(0), samples: vec![sample], why: Some("killed".to_owned()) }];
         let ledger = Ledger::after(Arc::new(Past { runs, damage: Vec::new() }), at(9));
         let books = ledger.books(Some(at(0)), None, at(10), &Counters::default());
         assert_eq!((books.pending, books.lost.capture_ended, books.balances()), (0, 2, true));

@@ -1,6 +1,8 @@
 //! Answers from the store of this process.
 
-use std::sync::{Arc, Mutex, PoisonError};
+mod books;
+
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -8,24 +10,19 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use jiff::Timestamp;
 
-use super::archive::Noted;
 use super::ledger::Ledger;
-use super::row::wide;
 use super::{DropSelection, Follower, Selected, SelectedDrops, Selection, Store};
-use crate::accounting::{Accounting, Counters, Gap};
+use crate::accounting::{Counters, Gap};
 use crate::analysis::Tally;
 use crate::event::{Connection, ConnectionId, State};
 use crate::query::diff::{Compare, Compared, Diff};
-use crate::query::drops::{DropBooks, DropFilter, DropList};
+use crate::query::drops::{DropFilter, DropList};
 use crate::query::findings::Findings;
 use crate::query::series::{Series, Step};
 use crate::query::top::{Top, TopBy};
 use crate::query::{
     CaptureHandle, Count, Filter, Follow, List, Page, QueryError, Source, Status, Summary, Window,
 };
-
-const STOPPED: &str = "the server had been stopped";
-const UNREADABLE: &str = "a segment of history cannot be read";
 
 /// Answers from a [`Store`] and the capture that feeds it. Clones answer from the same.
 #[derive(Clone)]
@@ -85,7 +82,7 @@ impl LocalSource {
             let counters = self.inner.sample();
             if self.inner.store.keeps_books() && !self.inner.replayed {
                 // It fails only if it panics, and then there is the next second.
-                let _ = self.look(move |inner| inner.write_books(counters)).await;
+                let _ = self.look(move |inner| inner.write(counters)).await;
             }
         }
     }
@@ -94,7 +91,7 @@ impl LocalSource {
     /// stored.
     pub fn close_books(&self) {
         if self.inner.store.keeps_books() && !self.inner.replayed {
-            self.inner.close_books();
+            self.inner.close();
         }
     }
 
@@ -135,134 +132,6 @@ impl LocalSource {
 }
 
 impl Inner {
-    fn sample(&self) -> Counters {
-        let counters = self.capture.counters();
-        let stopped = self.capture.stopped();
-        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Timestamp::now();
-        ledger.note(now, counters);
-        if let Some(why) = stopped {
-            ledger.note_stop(now, &why);
-        }
-        counters
-    }
-
-    /// Writes what was read a second ago: the records of that time are in a file by now.
-    fn write_books(&self, counters: Counters) {
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        let (ended, now) = (self.ended(), Timestamp::now());
-        let Some((at, counters)) = read.replace((now, counters)) else { return };
-        let (at, ended) = match ended {
-            Some((stop, why)) if stop <= at => (stop, Some(format!("capture had stopped: {why}"))),
-            _ => (at, None),
-        };
-        self.store.note_books(&Noted { start: self.capture.since(), at, counters, ended });
-    }
-
-    fn close_books(&self) {
-        // Before the figures are read, which notes the end that was asked for.
-        let ended = self.ended();
-        let counters = self.sample();
-        let (at, ended) = match ended {
-            Some((at, why)) => (at, format!("capture had stopped: {why}")),
-            None => (Timestamp::now(), STOPPED.to_owned()),
-        };
-        let start = self.capture.since();
-        self.store.note_books(&Noted { start, at, counters, ended: Some(ended) });
-    }
-
-    /// When and why capture has stopped, if it has.
-    fn ended(&self) -> Option<(Timestamp, String)> {
-        let ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        ledger.stopped().cloned()
-    }
-
-    /// The books of a window; of all that there is to ask about where it has no edges.
-    fn books(&self, since: Option<Timestamp>, until: Option<Timestamp>) -> Accounting {
-        let mut books = match self.replayed {
-            true => self.replayed_books(since, until),
-            false => {
-                let counters = self.sample();
-                // Who names no start asks for all that there is, also from before this capture.
-                let since = since.or_else(|| self.store.holds_earlier().then(|| self.begun()));
-                let ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-                ledger.books(since, until, Timestamp::now(), &counters)
-            }
-        };
-        let (from, to) = (since.unwrap_or_else(|| self.begun()), until.unwrap_or(Timestamp::MAX));
-        books.evicted = self.store.evicted_between(from, to);
-        for times in self.store.unreadable() {
-            let (since, until) = (wide(times.min).max(from), wide(times.max).min(to));
-            if since <= until {
-                books.gaps.push(Gap { since, until, why: UNREADABLE.to_owned() });
-            }
-        }
-        books.complete &= books.evicted == 0 && books.gaps.is_empty();
-        books
-    }
-
-    /// The books since the start of capture.
-    fn books_of_capture(&self) -> Accounting {
-        if self.replayed {
-            return self.books(None, None);
-        }
-        let mut books = self.books(Some(self.capture.since()), None);
-        books.evicted = self.store.evicted_so_far();
-        books.complete &= books.evicted == 0;
-        books
-    }
-
-    /// A recording has its figures for the whole of it: what was lost may have been of any window.
-    fn replayed_books(&self, since: Option<Timestamp>, until: Option<Timestamp>) -> Accounting {
-        let mut counters = self.capture.counters();
-        let window = self.window(since, until);
-        if since.is_some() || until.is_some() {
-            let filter = Filter { since, until, ..Filter::default() };
-            let selection = Selection { filter, attempts_only: true, ..Selection::default() };
-            let delivered = self.store.count(&selection)
-                + self.store.evicted_between(
-                    since.unwrap_or(Timestamp::MIN),
-                    until.unwrap_or(Timestamp::MAX),
-                );
-            counters.attempts = counters.attempts.saturating_sub(counters.delivered) + delivered;
-            counters.delivered = delivered;
-        }
-        let mut books =
-            Accounting::between(&Counters::default(), &counters, window.since, window.until);
-        books.gaps = self.unrecorded(since, until, window);
-        books.complete &= books.gaps.is_empty();
-        books
-    }
-
-    /// The parts of the window that a recording says nothing of. Who names no start, or no end,
-    /// asks for what was recorded.
-    fn unrecorded(
-        &self,
-        since: Option<Timestamp>,
-        until: Option<Timestamp>,
-        window: Window,
-    ) -> Vec<Gap> {
-        let mut gaps = Vec::new();
-        let mut gap = |since: Timestamp, until: Timestamp, why: &str| {
-            gaps.push(Gap { since, until: until.max(since), why: why.to_owned() });
-        };
-        let start = self.capture.since();
-        if since.is_some_and(|since| since < start) || until.is_some_and(|until| until <= start) {
-            gap(window.since, window.until.min(start), "before the recording began");
-        }
-        if let Some(end) = self.capture.recorded_until() {
-            let after = since.is_some_and(|since| since > end.time)
-                || (until.is_some() && window.until > end.time);
-            let from = end.time.max(window.since);
-            match end.broken {
-                Some(why) if window.until > end.time => gap(from, window.until, why),
-                None if after => gap(from, window.until, "after the recording ended"),
-                _ => {}
-            }
-        }
-        gaps
-    }
-
     fn window(&self, since: Option<Timestamp>, until: Option<Timestamp>) -> Window {
         // What is to come was not watched.
         let now = Timestamp::now();
@@ -487,24 +356,6 @@ impl Inner {
             Some(feature) => Some(feature.note.unwrap_or_default()),
             None => Some("this capture does not see dropped packets".to_owned()),
         }
-    }
-
-    fn drop_books(&self, since: Option<Timestamp>, until: Option<Timestamp>) -> DropBooks {
-        let mut books = match self.replayed {
-            true => {
-                let window = self.window(since, until);
-                DropBooks::between(&Default::default(), &Default::default(), window)
-            }
-            false => {
-                let counters = self.sample();
-                let ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-                ledger.drop_books(since, until, Timestamp::now(), &counters)
-            }
-        };
-        let (since, until) = (since.unwrap_or(Timestamp::MIN), until.unwrap_or(Timestamp::MAX));
-        books.evicted = self.store.dropped_evicted_between(since, until);
-        books.complete &= books.evicted == 0;
-        books
     }
 
     /// Has the capture hand over what it holds, and gives the reader of the stream a moment to

@@ -165,7 +165,7 @@ fn end(content: &mut Map<String, Value>, list: &DropList, args: &Args, mut hints
 }
 
 fn books(books: &DropBooks) -> Value {
-    let all = [
+    Value::Object(parts::some([
         ("packets", books.packets),
         ("no_room", books.no_room),
         ("no_address", books.no_address),
@@ -173,9 +173,7 @@ fn books(books: &DropBooks) -> Value {
         ("missed", books.missed),
         ("lost", books.lost),
         ("evicted", books.evicted),
-    ];
-    let some = all.into_iter().filter(|(_, n)| *n > 0);
-    Value::Object(some.map(|(name, n)| (name.to_owned(), n.into())).collect())
+    ]))
 }
 
 fn table(list: &DropList, detailed: bool) -> Table {

@@ -134,6 +134,12 @@ pub(super) fn put_window(content: &mut Map<String, Value>, window: Window, now: 
     );
 }
 
+/// Those of these figures that are not 0.
+pub(super) fn some<const N: usize>(figures: [(&str, u64); N]) -> Map<String, Value> {
+    let some = figures.into_iter().filter(|(_, n)| *n > 0);
+    some.map(|(name, n)| (name.to_owned(), n.into())).collect()
+}
+
 /// The figures that say what is missing.
 fn books(books: &Accounting) -> Value {
     let lost = &books.lost;
@@ -144,14 +150,13 @@ fn books(books: &Accounting) -> Value {
         ("lost_map_full", lost.map_full),
         ("lost_slow_consumer", lost.slow_consumer),
         ("lost_undecodable", lost.undecodable),
+        ("lost_capture_ended", lost.capture_ended),
         ("pending", books.pending),
         ("updates_lost", books.updates_lost),
         ("missed", books.missed),
         ("evicted", books.evicted),
     ];
-    let some = all.into_iter().filter(|(_, n)| *n > 0);
-    let mut content: Map<String, Value> =
-        some.map(|(name, n)| (name.to_owned(), n.into())).collect();
+    let mut content = some(all);
     if let Some(gap) = books.gaps.last() {
         content.insert("gaps".to_owned(), books.gaps.len().into());
         content.insert(
@@ -181,5 +186,24 @@ pub(super) fn nothing(newest_outside: Option<Timestamp>) -> String {
 pub(super) fn put_hints(content: &mut Map<String, Value>, hints: &[String]) {
     if !hints.is_empty() {
         content.insert("hint".to_owned(), hints.join(" ").into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accounting::{Counters, Lost};
+    use jiff::Timestamp;
+
+    #[test]
+    fn every_cause_of_a_loss_is_named() {
+        let lost =
+            Lost { ring_full: 1, map_full: 2, slow_consumer: 3, undecodable: 4, capture_ended: 5 };
+        let after = Counters { attempts: 20, delivered: 5, lost, ..Counters::default() };
+        let at = Timestamp::UNIX_EPOCH;
+        let books = books(&Accounting::between(&Counters::default(), &after, at, at));
+        let named = |(name, count)| books.get(format!("lost_{name}")) == Some(&count);
+        let lost = serde_json::to_value(lost).unwrap();
+        assert!(lost.as_object().unwrap().clone().into_iter().all(named), "{books}");
     }
 }

@@ -33,8 +33,6 @@ const GROWTH: u64 = 1 << 20;
 const SAMPLES: usize = 10_000;
 /// The largest file that is read: far more than any that is written.
 const MAX_FILE: u64 = 64 << 20;
-/// Why a capture ended that did not say so.
-const UNNOTICED: &str = "the server had ended without notice";
 const DAMAGED: &str = "the books of this time are damaged";
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -108,9 +106,7 @@ impl Books {
 
     /// Notes that files were found damaged at the start, so that records of this time are lost.
     pub(super) fn damaged(&mut self, gap: Gap) {
-        let mut past = Past { runs: self.past.runs.clone(), damage: self.past.damage.clone() };
-        past.damage.push(gap.clone());
-        self.past = Arc::new(past);
+        Arc::make_mut(&mut self.past).damage.push(gap.clone());
         self.write(&[Entry::Damaged { gap }]);
     }
 
@@ -124,17 +120,12 @@ impl Books {
 
     /// Notes figures of which all records are safe.
     pub(super) fn note(&mut self, noted: &Noted) {
-        if self.current.as_ref().is_some_and(|run| run.why != UNNOTICED) {
+        if self.current.as_ref().is_some_and(|run| run.why.is_some()) {
             // It has ended.
             return;
         }
         let begins = self.current.is_none();
-        let zero = |at| Sample { first: at, last: at, counters: Counters::default() };
-        let run = self.current.get_or_insert_with(|| Run {
-            start: noted.start,
-            samples: vec![zero(noted.start)],
-            why: UNNOTICED.to_owned(),
-        });
+        let run = self.current.get_or_insert_with(|| Run::new(noted.start));
         let Some(last) = run.samples.last_mut() else { return };
         let at = noted.at.max(last.last);
         let changed = last.counters != noted.counters;
@@ -156,7 +147,7 @@ impl Books {
             entries.push(Entry::Same { at });
         }
         if let Some(why) = &noted.ended {
-            run.why.clone_from(why);
+            run.why = Some(why.clone());
             entries.push(Entry::Ended { why: why.clone() });
         }
         self.written = at;
@@ -220,7 +211,7 @@ impl Books {
 
     /// The whole of it, in fewer samples the longer ago they are; what is older than this goes.
     fn text(&mut self, oldest: Option<Timestamp>, now: Timestamp) -> String {
-        let mut past = Past { runs: self.past.runs.clone(), damage: self.past.damage.clone() };
+        let mut past = Past::clone(&self.past);
         if let Some(oldest) = oldest {
             past.runs.retain(|run| run.end() >= oldest);
             past.damage.retain(|gap| gap.until >= oldest);
@@ -228,12 +219,7 @@ impl Books {
         }
         thin(&mut past.runs, self.current.as_mut(), now);
         let mut text = String::new();
-        for run in &past.runs {
-            add_run(&mut text, run, true);
-        }
-        if let Some(run) = &self.current {
-            add_run(&mut text, run, run.why != UNNOTICED);
-        }
+        past.runs.iter().chain(&self.current).for_each(|run| add_run(&mut text, run));
         for gap in &past.damage {
             text.extend(line(&Entry::Damaged { gap: gap.clone() }));
         }
@@ -250,7 +236,7 @@ fn incomplete(counters: &Counters) -> (u64, u64, u64) {
     (counters.lost.total(), counters.updates_lost, counters.missed)
 }
 
-fn add_run(text: &mut String, run: &Run, ended: bool) {
+fn add_run(text: &mut String, run: &Run) {
     text.extend(line(&Entry::Started { at: run.start }));
     for sample in &run.samples {
         text.extend(line(&Entry::Figures { at: sample.first, counters: sample.counters }));
@@ -258,9 +244,7 @@ fn add_run(text: &mut String, run: &Run, ended: bool) {
             text.extend(line(&Entry::Same { at: sample.last }));
         }
     }
-    if ended {
-        text.extend(line(&Entry::Ended { why: run.why.clone() }));
-    }
+    text.extend(run.why.clone().and_then(|why| line(&Entry::Ended { why })));
 }
 
 /// Leaves out samples: the longer ago, the more. The first and the last of a capture stay, and the
@@ -362,8 +346,7 @@ impl Contents {
             Entry::Started { at } => {
                 // The clock may have been set back between two captures, or within one.
                 let at = runs.last().map_or(at, |run| at.max(run.end()));
-                let zero = Sample { first: at, last: at, counters: Counters::default() };
-                runs.push(Run { start: at, samples: vec![zero], why: UNNOTICED.to_owned() });
+                runs.push(Run::new(at));
             }
             Entry::Figures { at, counters } => {
                 if let Some(run) = runs.last_mut() {
@@ -381,7 +364,7 @@ impl Contents {
             }
             Entry::Ended { why } => {
                 if let Some(run) = runs.last_mut() {
-                    run.why = why;
+                    run.why = Some(why);
                 }
             }
             Entry::Evicted { since, until, records } => {

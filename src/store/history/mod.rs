@@ -18,6 +18,7 @@ mod decode;
 mod directory;
 mod encode;
 mod fields;
+mod find;
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzzing;
 mod guard;

@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arrow_array::RecordBatch;
-use arrow_array::types::{TimestampNanosecondType, UInt16Type, UInt32Type, UInt64Type};
+use arrow_array::types::{TimestampNanosecondType, UInt16Type, UInt32Type};
 
 use super::block::Block;
 use super::columns::{Texts, flags, numbers, parsed, texts};
 use super::decode::Decoder;
+use super::find::find;
 use super::schema::Column as C;
 use super::segment::{Counted, Segment, SegmentError};
 use crate::event::{Connection, ConnectionId, Direction, Outcome};
@@ -467,69 +468,4 @@ fn anytime(selection: &Selection) -> Selection {
     let mut anytime = selection.clone();
     (anytime.filter.since, anytime.filter.until) = (None, None);
     anytime
-}
-
-/// The row with this id.
-pub(super) fn find(segment: &Segment, id: ConnectionId) -> Result<Option<u32>, SegmentError> {
-    Ok(find_all(segment, &HashSet::from([id]))?.first().map(|(_, row)| *row))
-}
-
-/// The rows of a segment with those of these ids that it may hold. One that cannot be read says so,
-/// and has none.
-pub(super) fn find_held(
-    segment: &Segment,
-    ids: impl Iterator<Item = ConnectionId>,
-) -> Vec<(ConnectionId, u32)> {
-    let held: HashSet<_> = ids.filter(|id| segment.may_hold(*id)).collect();
-    if held.is_empty() {
-        return Vec::new();
-    }
-    find_all(segment, &held).unwrap_or_else(|error| {
-        segment.complain(&error);
-        Vec::new()
-    })
-}
-
-/// The versions that a segment has of the records with these ids.
-pub(super) fn find_versions(
-    segment: &Segment,
-    ids: impl Iterator<Item = ConnectionId>,
-) -> Vec<(ConnectionId, u64)> {
-    let mut found = find_held(segment, ids);
-    found.sort_unstable_by_key(|(_, row)| *row);
-    let rows = Rows::List(found.iter().map(|(_, row)| *row).collect());
-    if rows.len() == 0 {
-        return Vec::new();
-    }
-    let read = segment.read(&[C::Version], &rows);
-    let versions = read.map(|batch| numbers::<UInt64Type>(&batch, C::Version));
-    match versions {
-        Ok(versions) => {
-            let of = |(place, (id, _))| Some((id, versions.get(place)?));
-            found.into_iter().enumerate().filter_map(of).collect()
-        }
-        Err(error) => {
-            segment.complain(&error);
-            Vec::new()
-        }
-    }
-}
-
-/// The rows with these ids.
-fn find_all(
-    segment: &Segment,
-    ids: &HashSet<ConnectionId>,
-) -> Result<Vec<(ConnectionId, u32)>, SegmentError> {
-    let all = Rows::Range(0..segment.facts.rows);
-    let starts: HashSet<u64> = ids.iter().map(|id| id.start_ns).collect();
-    let start = numbers::<UInt64Type>(&segment.read(&[C::StartNs], &all)?, C::StartNs);
-    let may = (0..segment.facts.rows)
-        .filter(|row| start.get(*row as usize).is_some_and(|start| starts.contains(&start)));
-    let rows = Rows::List(may.collect());
-    if rows.len() == 0 {
-        return Ok(Vec::new());
-    }
-    let found = segment.ids(&rows)?.into_iter().enumerate();
-    let found = found.filter(|(_, id)| ids.contains(id));
-    Ok(found.filter_map(|(index, id)| Some((id, rows.get(index)?))).collect())
 }

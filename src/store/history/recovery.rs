@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::decode::Decoder;
 use super::directory::{Directory, Name};
-use super::part::{find_held, find_versions};
+use super::find::{find_held, find_versions};
 use super::segment::{self, Segment, SegmentError};
 use super::{HistoryError, Left, MAX_CHANGE, journal};
 use crate::accounting::Gap;

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::directory::Name;
 use super::encode::{Encoder, Names};
-use super::part::{find_held, superseded_in};
+use super::find::find_held;
+use super::part::superseded_in;
 use super::segment::{self, Facts, Piece, Segment, SegmentError};
 use super::{RETRY_EVERY, Shared, lock};
 use crate::event::ConnectionId;

@@ -43,6 +43,9 @@ fn ended(noted: Noted, why: &str) -> Noted {
     Noted { ended: Some(why.to_owned()), ..noted }
 }
 
+/// A capture that did not say why it ended.
+const UNNOTICED: &str = "";
+
 /// Attempts at the end of each capture, when it began and ended, and why.
 fn runs(past: &Past) -> Vec<(u64, i64, i64, &str)> {
     let second = |time: Timestamp| time.as_second() - at(0).as_second();
@@ -51,7 +54,9 @@ fn runs(past: &Past) -> Vec<(u64, i64, i64, &str)> {
         (attempts, second(run.start), second(run.end()))
     };
     let runs = past.runs.iter();
-    runs.map(|r| (run(r), r.why.as_str())).map(|((a, s, e), why)| (a, s, e, why)).collect()
+    runs.map(|r| (run(r), r.why.as_deref().unwrap_or(UNNOTICED)))
+        .map(|((a, s, e), why)| (a, s, e, why))
+        .collect()
 }
 
 #[test]
@@ -174,16 +179,15 @@ fn a_server_that_begins_again_and_again_does_not_fill_the_disk() {
             &Run {
                 start: at(n * 10),
                 samples: vec![
-                    Sample { first: at(n * 10), last: at(n * 10), counters: Counters::default() },
+                    Sample::zero(at(n * 10)),
                     Sample {
                         first: at(n * 10 + 5),
                         last: at(n * 10 + 5),
                         counters: noted(0, 0, 1).counters,
                     },
                 ],
-                why: "stopped".to_owned(),
+                why: Some("stopped".to_owned()),
             },
-            true,
         );
     }
     fs::write(place.file(), text).unwrap();
