@@ -214,6 +214,14 @@ static __always_inline bool was_swept(const struct netspy_conn *c)
 	return c->swept - c->start_ns <= NETSPY_PHASE_LAST;
 }
 
+/* Whether a sweep has shown the end of a sock, which no program has seen. */
+static __always_inline bool was_told_of_end(const struct netspy_conn *c)
+{
+	__u64 phase = c->swept - c->start_ns;
+
+	return phase == NETSPY_PHASE_FAILED || phase == NETSPY_PHASE_CLOSED;
+}
+
 /* A new version of the record of a sock. `last` says that there will be no other, so that a failure
  * cannot be made good by a later sweep. */
 static __always_inline void show(struct netspy_conn *c, struct netspy_counters *n, bool last)

@@ -10,6 +10,7 @@
 #define NETSPY_SWEEP_H
 
 #include "traffic.h"
+#include "unseen.h"
 
 /* Whether an outcome may still come before anybody asks. */
 static __always_inline bool is_young(const struct netspy_conn *c)
@@ -26,6 +27,7 @@ static __always_inline void sweep_conn(struct netspy_conn *entry, __u64 key)
 {
 	struct netspy_counters *n = this_cpu_counters();
 	struct netspy_conn c;
+	bool was_behind;
 
 	if (is_datagram(entry) && entry->phase != NETSPY_PHASE_CALLED) {
 		sweep_datagram(entry, n);
@@ -33,8 +35,9 @@ static __always_inline void sweep_conn(struct netspy_conn *entry, __u64 key)
 	}
 	/* A copy: the state hooks go on meanwhile, and the entry may become another's. */
 	__builtin_memcpy(&c, entry, sizeof(c));
-	if (c.flags & NETSPY_F_FILTERED)
+	if (c.flags & NETSPY_F_FILTERED || (c.phase != NETSPY_PHASE_CALLED && was_told_of_end(&c)))
 		return;
+	was_behind = catch_up(entry, &c, key);
 	if (c.phase == NETSPY_PHASE_CALLED && !cfg_locked_down) {
 		resolve_called(&c, key);
 		/* It may not have come to its end yet. */
@@ -61,8 +64,9 @@ static __always_inline void sweep_conn(struct netspy_conn *entry, __u64 key)
 			read_pending_port(&c, key);
 		break;
 	case NETSPY_PHASE_FAILED:
-		/* One that was just resolved; others have been shown, or never will be. */
-		if (entry->phase != NETSPY_PHASE_CALLED)
+	case NETSPY_PHASE_CLOSED:
+		/* What was just found; others have been shown, or never will be. */
+		if (entry->phase == c.phase)
 			return;
 		break;
 	case NETSPY_PHASE_LISTENING:
@@ -72,18 +76,21 @@ static __always_inline void sweep_conn(struct netspy_conn *entry, __u64 key)
 			return;
 		break;
 	case NETSPY_PHASE_OPEN:
-		/* The ring was full at the outcome. */
-		if (c.flags & NETSPY_F_SHOWN)
+		/* Or the ring was full at the outcome. */
+		if (c.flags & NETSPY_F_SHOWN && !was_behind)
 			return;
 		break;
 	default:
 		return;
 	}
 	c.flags |= NETSPY_F_SWEPT;
-	if (output(&c, sizeof(c)))
+	if (output(&c, sizeof(c))) {
 		COUNT(n, left);
-	else
-		entry->swept = c.start_ns + c.phase;
+		return;
+	}
+	entry->swept = c.start_ns + c.phase;
+	if (was_behind)
+		COUNT(n, updates_lost);
 }
 
 SEC("iter/bpf_map_elem")

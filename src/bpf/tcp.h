@@ -74,6 +74,8 @@ static __always_inline bool in_shutdown(void)
 /* The entry is of an earlier attempt on the sock, or of an earlier sock in the same place. */
 static __always_inline void superseded(struct netspy_conn *old, struct netspy_counters *n)
 {
+	if (was_told_of_end(old))
+		return;
 	switch (old->phase) {
 	case NETSPY_PHASE_UNSETTLED:
 		taken_back(old, n);

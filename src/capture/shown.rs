@@ -56,7 +56,9 @@ impl Shown {
             if self.by_sweep.len() >= REMEMBERED {
                 self.by_sweep.clear();
             }
-            return if self.by_sweep.insert(id) { first } else { Sight::Update };
+            // An update where a sweep came upon an end that no program has seen.
+            let is_new = self.by_sweep.insert(id) && !decoded.is_update;
+            return if is_new { first } else { Sight::Update };
         }
         if let Some(shown) = &mut self.since_sweep {
             shown.insert(id);
@@ -95,6 +97,15 @@ mod tests {
         shown.swept();
         assert_eq!(shown.note(&record(false)), Sight::First);
         assert_eq!(shown.note(&record(true)), Sight::Outdated);
+    }
+
+    #[test]
+    fn an_end_that_only_a_sweep_came_upon_is_an_update_of_what_was_shown() {
+        let mut shown = Shown::default();
+        assert_eq!(shown.note(&record(false)), Sight::First);
+        shown.swept();
+        let end = Decoded { is_update: true, ..record(true) };
+        assert_eq!(shown.note(&end), Sight::Update);
     }
 
     #[test]

@@ -88,7 +88,9 @@ pub(super) fn build(
         syn_retransmits: (tells_syns && phase != Phase::Pending).then_some(raw.syn_retransmits),
         drop: None,
         traffic: None,
-        close: (phase == Phase::Closed).then(|| close(raw, is_datagram, clock)),
+        // Without a time where no program has seen it.
+        close: (phase == Phase::Closed && raw.close_ns != 0)
+            .then(|| close(raw, is_datagram, clock)),
         preexisting: has(FLAG_PREEXISTING),
     })
 }

@@ -33,3 +33,4 @@ mod takeover;
 mod tcp;
 mod traffic;
 mod unix;
+mod unseen;
