@@ -62,6 +62,9 @@ pub struct Counters {
     pub address_unread: u64,
     /// Starts of programs whose event was lost: `exe` or `cmdline` may be missing.
     pub exec_lost: u64,
+    /// DNS messages that were lost, or could not be understood: names of remotes may be missing.
+    #[serde(default)]
+    pub dns_lost: u64,
     /// Dropped packets, which are no part of the sum.
     #[serde(default)]
     pub drops: DropCounters,

@@ -305,8 +305,12 @@ word_enum! {
 word_enum! {
     /// Where a name came from.
     NameSource {
-        /// A DNS answer that was seen.
+        /// The process itself got a DNS answer that says so.
         Dns,
+        /// Another process of its network namespace did, lately.
+        DnsNetns,
+        /// A process of another network namespace did, lately.
+        DnsHost,
         /// /etc/hosts.
         Hosts,
     }

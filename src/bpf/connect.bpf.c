@@ -13,6 +13,7 @@
  * The programs only read. They never change what the observed program gets to see.
  */
 #include "callers.h"
+#include "dns.h"
 #include "exec.h"
 #include "existing.h"
 #include "inbound.h"
@@ -25,6 +26,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 /* Names the types of ring records in the BTF of this object, for the skeleton. */
 const volatile struct netspy_unix type_of_unix_record = {};
 const volatile struct netspy_exec type_of_exec_record = {};
+const volatile struct netspy_dns type_of_dns_record = {};
 
 /* ---- TCP states ---- */
 
@@ -588,6 +590,16 @@ SEC("cgroup/sendmsg6")
 int send_cgroup6(struct bpf_sock_addr *ctx)
 {
 	return on_cgroup_send(ctx, AF_INET6);
+}
+
+/* ---- answers to questions for names ---- */
+
+/* Lets every packet pass. */
+SEC("cgroup_skb/ingress")
+int dns_ingress(struct __sk_buff *skb)
+{
+	on_packet(skb);
+	return 1;
 }
 
 /* ---- what existed before ---- */

@@ -10,12 +10,16 @@
 #define NETSPY_PATH_LEN 108 /* sun_path of sockaddr_un */
 #define NETSPY_FILE_LEN 256
 #define NETSPY_ARGS_LEN 768
+/* Most answers fit the first; larger ones are cut at the second. */
+#define NETSPY_DNS_SMALL 512
+#define NETSPY_DNS_LARGE 4096
 
 /* First word of each ring record. */
 enum netspy_kind {
 	NETSPY_KIND_CONN = 1,
 	NETSPY_KIND_UNIX = 2,
 	NETSPY_KIND_EXEC = 3,
+	NETSPY_KIND_DNS = 4,
 };
 
 enum netspy_phase {
@@ -129,6 +133,18 @@ struct netspy_exec {
 	__u8 args[NETSPY_ARGS_LEN];
 };
 
+/* A DNS message came back to a socket that had sent to where it comes from. What follows it in the ring is the message, as far as it was
+ * kept. */
+struct netspy_dns {
+	__u32 kind;
+	__u32 netns;
+	__u64 time_ns;
+	__u64 task_start_ns; /* of the process whose socket it is */
+	__u32 pid;
+	__u16 len;  /* bytes of the message */
+	__u16 kept; /* of these, in the ring */
+};
+
 /* What an open connection has carried so far. */
 struct netspy_traffic {
 	__u64 start_ns; /* with tid: which */
@@ -170,6 +186,8 @@ struct netspy_counters {
 	__u64 stood_in;
 	/* Processes for which `descendants` had no room. */
 	__u64 unfollowed;
+	/* DNS messages for which the ring had no room. */
+	__u64 dns_lost;
 };
 
 /* Key of the network filters. */
@@ -186,8 +204,9 @@ struct netspy_cidr6 {
 _Static_assert(sizeof(struct netspy_conn) == 216, "layout of netspy_conn");
 _Static_assert(sizeof(struct netspy_unix) == 328, "layout of netspy_unix");
 _Static_assert(sizeof(struct netspy_exec) == 1056, "layout of netspy_exec");
+_Static_assert(sizeof(struct netspy_dns) == 32, "layout of netspy_dns");
 _Static_assert(sizeof(struct netspy_traffic) == 48, "layout of netspy_traffic");
 _Static_assert(sizeof(struct netspy_walk) == 16, "layout of netspy_walk");
-_Static_assert(sizeof(struct netspy_counters) == 96, "layout of netspy_counters");
+_Static_assert(sizeof(struct netspy_counters) == 104, "layout of netspy_counters");
 
 #endif

@@ -2,12 +2,13 @@
 
 use plain::Plain;
 
-use super::skel::types::{netspy_conn, netspy_counters, netspy_exec, netspy_unix};
+use super::skel::types::{netspy_conn, netspy_counters, netspy_dns, netspy_exec, netspy_unix};
 
 /// `enum netspy_kind` of connect.h.
 const KIND_CONN: u32 = 1;
 const KIND_UNIX: u32 = 2;
 const KIND_EXEC: u32 = 3;
+const KIND_DNS: u32 = 4;
 
 /// A ring record.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub(crate) enum Raw {
     Conn(netspy_conn),
     Unix(netspy_conn, Vec<u8>),
     Exec(Box<netspy_exec>),
+    /// A DNS message, as far as it was kept.
+    Dns(netspy_dns, Vec<u8>),
 }
 
 /// The bytes are no record that this version knows.
@@ -55,6 +58,13 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Raw, DecodeError> {
             Ok(Raw::Unix(unix.conn, unix.path[..used].to_vec()))
         }
         KIND_EXEC => Ok(Raw::Exec(Box::new(read(bytes)?))),
+        KIND_DNS => {
+            let dns: netspy_dns = read(bytes)?;
+            let message = bytes.get(size_of::<netspy_dns>()..).unwrap_or_default();
+            let message =
+                message.get(..dns.kept.into()).ok_or(DecodeError::TooShort(bytes.len()))?;
+            Ok(Raw::Dns(dns, message.to_vec()))
+        }
         other => Err(DecodeError::UnknownKind(other)),
     }
 }
@@ -80,6 +90,7 @@ pub(crate) fn sum_counters<'a>(per_cpu: impl Iterator<Item = &'a [u8]>) -> netsp
         sum.left += one.left;
         sum.stood_in += one.stood_in;
         sum.unfollowed += one.unfollowed;
+        sum.dns_lost += one.dns_lost;
     }
     sum
 }

@@ -24,7 +24,8 @@ pub struct Decoded {
 }
 
 /// Decodes ring records in their order, which matters: the start of a program, itself a record,
-/// tells what the attempts after it are made by.
+/// tells what the attempts after it are made by, an answer to a question for
+/// names what their remotes are called.
 #[derive(Debug)]
 pub struct Decoder {
     enricher: Enricher,
@@ -37,7 +38,7 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Decodes one record; `None` if it is about a process rather than an attempt.
+    /// Decodes one record; `None` if it is about a process or a name rather than an attempt.
     ///
     /// # Errors
     ///
@@ -52,6 +53,10 @@ impl Decoder {
             Raw::Unix(conn, path) => (conn, Some(path)),
             Raw::Exec(exec) => {
                 self.enricher.exec(&exec);
+                return Ok(None);
+            }
+            Raw::Dns(dns, message) => {
+                self.enricher.dns(&dns, &message);
                 return Ok(None);
             }
         };
@@ -84,8 +89,13 @@ impl Decoder {
         self.enricher.dropped(key, drop, reason)
     }
 
-    /// Follows the wall clock if it was set.
-    pub(crate) fn refresh_clock(&mut self) {
-        self.enricher.refresh_clock();
+    /// DNS messages that could not be understood.
+    pub(crate) fn undecodable_dns(&self) -> u64 {
+        self.enricher.undecodable_dns()
+    }
+
+    /// Follows the wall clock if it was set, and /etc/hosts.
+    pub(crate) fn refresh(&mut self) {
+        self.enricher.refresh();
     }
 }

@@ -243,12 +243,14 @@ impl<'a> Driver<'a> {
             // Who asks is to find in the books what is open, not what waits to be shown.
             if asked != answered || swept.elapsed() >= SWEEP {
                 swept = Instant::now();
-                self.decoder.refresh_clock();
+                self.decoder.refresh();
                 self.sweep(loaded);
                 forget_calls(loaded);
             }
             let Some(count) = self.drain(ring, pending, loaded) else { return DROPPED };
             self.shown.drained();
+            let undecodable = self.decoder.undecodable_dns();
+            self.shared.undecodable_dns.store(undecodable, Ordering::Release);
             let look = if asked > answered { Look::Asked } else { Look::Due };
             if !self.look_at_drops(look, loaded) {
                 return DROPPED;
@@ -277,7 +279,7 @@ impl<'a> Driver<'a> {
     ) -> &'static str {
         loop {
             let left = self.shared.kernel().left;
-            self.decoder.refresh_clock();
+            self.decoder.refresh();
             self.sweep_now(loaded);
             let Some(count) = self.drain(ring, pending, loaded) else { return DROPPED };
             self.shown.drained();

@@ -254,6 +254,21 @@ pub const FEATURES: &[FeatureHooks] = &[
         without: "programs that end at once may be without path and arguments",
     },
     FeatureHooks {
+        name: "dns_names",
+        required: false,
+        hooks: &[Hook {
+            name: "cgroup_skb/ingress",
+            backend: None,
+            programs: &["dns_ingress"],
+            needs: &[Need::Cgroup2, Need::ProbeRead],
+            note: Some(
+                "answers over UDP from port 53; not those over TCP, TLS or HTTPS, nor those that a \
+                 resolver's cache gives over other sockets",
+            ),
+        }],
+        without: "remotes have no names, but those of /etc/hosts",
+    },
+    FeatureHooks {
         name: "tcp_close",
         required: true,
         hooks: kernel_tracepoint!(
@@ -668,7 +683,3 @@ pub const FEATURES: &[FeatureHooks] = &[
         without: "attempts show only at their outcome",
     },
 ];
-
-/// What this version does not look at, so that nobody takes its absence for an answer.
-pub(crate) const NOT_OBSERVED: &[(&str, &str)] =
-    &[("dns_names", "this version does not see DNS answers")];

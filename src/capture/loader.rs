@@ -12,7 +12,7 @@ use libbpf_rs::{ErrorKind, Link, OpenObject, PrintLevel, ProgramMut};
 
 use super::configure::{Modes, Sends, configure, fill_filters, set_reach};
 use super::error::CaptureError;
-use super::features::{Hook, NOT_OBSERVED};
+use super::features::Hook;
 use super::plan::{AttachPlan, Planned, drop_dependents, nothing_serves};
 use super::report::{AttachReport, Backend, Feature, NotUsed, ProgramReport};
 use super::skel::{ConnectSkel, ConnectSkelBuilder};
@@ -189,10 +189,15 @@ impl Planned {
     }
 }
 
+/// Whether a hook, or the section of its program, is of a control group.
+fn is_of_cgroup(hook: &str) -> bool {
+    hook.starts_with("cgroup/") || hook.starts_with("cgroup_skb/")
+}
+
 /// What a hook does not see, here.
 fn note(hook: &Hook, support: &KernelSupport) -> Option<String> {
     let own = hook.note.map(str::to_owned);
-    if !hook.name.contains("cgroup/") || support.cgroup2_is_root {
+    if !is_of_cgroup(hook.name) || support.cgroup2_is_root {
         return own;
     }
     let mount = support.cgroup2.as_deref().unwrap_or(Path::new("?")).display();
@@ -284,10 +289,7 @@ fn attach<'obj>(
     }
     let backend = plan.chosen().find(|h| h.programs.iter().any(|p| p.contains("connect")));
     let features = plan.features.iter().map(|p| (p.feature.name.to_owned(), p.report(support)));
-    let mut features: BTreeMap<_, _> = features.collect();
-    for (name, why) in NOT_OBSERVED {
-        features.insert((*name).to_owned(), Feature::missing(why));
-    }
+    let features: BTreeMap<_, _> = features.collect();
     let report =
         AttachReport { backend: backend.and_then(|hook| hook.backend), features, programs };
     Ok(Loaded { links, sweeps, existing, traffic, report, counted, skel })
@@ -312,7 +314,7 @@ fn attach_one(
     let link = match name {
         "sweep" | "traffic" => program.attach_iter(skel.maps.conns.as_fd()),
         "sweep_flows" | "traffic_of_flows" => program.attach_iter(skel.maps.flows.as_fd()),
-        _ if program.section().to_string_lossy().starts_with("cgroup/") => {
+        _ if is_of_cgroup(&program.section().to_string_lossy()) => {
             let mount = support.cgroup2.as_deref().unwrap_or(Path::new("/sys/fs/cgroup"));
             let root = std::fs::File::open(mount)
                 .map_err(|e| format!("cannot open {}: {e}", mount.display()))?;

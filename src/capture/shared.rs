@@ -34,6 +34,7 @@ pub(crate) struct Shared {
     pub delivered: AtomicU64,
     pub(super) slow_consumer: AtomicU64,
     pub(super) undecodable: AtomicU64,
+    pub(super) undecodable_dns: AtomicU64,
     pub(super) updates_lost: AtomicU64,
     counters: MapHandle,
     descendants: MapHandle,
@@ -94,6 +95,7 @@ impl Shared {
             delivered: AtomicU64::new(0),
             slow_consumer: AtomicU64::new(0),
             undecodable: AtomicU64::new(0),
+            undecodable_dns: AtomicU64::new(0),
             updates_lost: AtomicU64::new(0),
             counters,
             descendants,
@@ -240,6 +242,7 @@ impl Shared {
             missed,
             address_unread: kernel.address_unread,
             exec_lost: kernel.exec_lost,
+            dns_lost: kernel.dns_lost + self.undecodable_dns.load(Ordering::Acquire),
             drops: self.drops.counters(),
         }
     }

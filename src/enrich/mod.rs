@@ -6,6 +6,8 @@ pub(crate) mod cgroup;
 mod connection;
 mod dropped;
 pub(crate) mod errno;
+mod hosts;
+mod names;
 pub(crate) mod process;
 pub(crate) mod users;
 
@@ -13,7 +15,7 @@ use std::sync::Arc;
 
 use crate::capture::clock::Clock;
 use crate::capture::drops_skel::types::{netspy_drop, netspy_drop_key};
-use crate::capture::skel::types::{netspy_conn, netspy_exec};
+use crate::capture::skel::types::{netspy_conn, netspy_dns, netspy_exec};
 use crate::event::{Connection, ConnectionId, DropId, DropRecord};
 
 /// Turns kernel records into [`Connection`]s. Owned by the capture thread.
@@ -23,6 +25,7 @@ pub(crate) struct Enricher {
     boot: u32,
     clock: Clock,
     processes: process::Processes,
+    names: names::Names,
     drops: u32,
 }
 
@@ -40,13 +43,25 @@ impl Enricher {
             boot: boot(),
             clock: Clock::new(),
             processes: process::Processes::default(),
+            names: names::Names::new(hosts::Hosts::of_host()),
             drops: 0,
         }
     }
 
-    /// Follows the wall clock if it was set.
-    pub(crate) fn refresh_clock(&mut self) {
+    /// Follows the wall clock if it was set, and /etc/hosts.
+    pub(crate) fn refresh(&mut self) {
         self.clock.refresh();
+        self.names.refresh();
+    }
+
+    /// A DNS message came back to a process.
+    pub(crate) fn dns(&mut self, dns: &netspy_dns, message: &[u8]) {
+        self.names.message(dns, message);
+    }
+
+    /// DNS messages that could not be understood.
+    pub(crate) fn undecodable_dns(&self) -> u64 {
+        self.names.undecodable()
     }
 
     /// A program was started.
@@ -62,7 +77,10 @@ impl Enricher {
         path: Option<&[u8]>,
     ) -> Option<Connection> {
         let process = self.processes.resolve(raw, &self.clock);
-        connection::build(raw, path, process, &self.clock, Arc::clone(&self.host), self.boot)
+        let host = Arc::clone(&self.host);
+        let mut connection = connection::build(raw, path, process, &self.clock, host, self.boot)?;
+        self.names.name(raw, &mut connection);
+        Some(connection)
     }
 }
 

@@ -25,8 +25,11 @@ const LOCAL_V6: u8 = 2;
 const REMOTE: u8 = 4;
 const REMOTE_V6: u8 = 8;
 const PREEXISTING: u8 = 16;
-const NAME_DNS: u8 = 32;
-const NAME_HOSTS: u8 = 64;
+/// Two bits: where the name is from, if there is one.
+const NAME_SOURCE: u8 = 96;
+const NAME_DNS_NETNS: u8 = 32;
+const NAME_DNS_HOST: u8 = 64;
+const NAME_HOSTS: u8 = 96;
 const WHOLE: u8 = 128;
 
 const NO_LATENCY: u32 = u32::MAX;
@@ -130,11 +133,12 @@ impl Row {
     }
 
     fn name_source(&self) -> Option<NameSource> {
-        match self.flags & (NAME_DNS | NAME_HOSTS) {
-            NAME_DNS => Some(NameSource::Dns),
-            NAME_HOSTS => Some(NameSource::Hosts),
-            _ => None,
-        }
+        (self.name != NONE).then_some(match self.flags & NAME_SOURCE {
+            NAME_DNS_NETNS => NameSource::DnsNetns,
+            NAME_DNS_HOST => NameSource::DnsHost,
+            NAME_HOSTS => NameSource::Hosts,
+            _ => NameSource::Dns,
+        })
     }
 
     pub(super) fn errno(&self) -> Option<i32> {
@@ -244,9 +248,13 @@ impl Tables {
             }
         };
         let mut flags = if c.preexisting { PREEXISTING } else { 0 };
-        flags |= match c.remote.as_ref().and_then(|remote| remote.name_source) {
-            None => 0,
-            Some(NameSource::Dns) => NAME_DNS,
+        let source = c.remote.as_ref().and_then(|remote| remote.name_source);
+        // One without the other has no place here.
+        fits &= source.is_some() == (name != NONE);
+        flags |= match source {
+            None | Some(NameSource::Dns) => 0,
+            Some(NameSource::DnsNetns) => NAME_DNS_NETNS,
+            Some(NameSource::DnsHost) => NAME_DNS_HOST,
             Some(NameSource::Hosts) => NAME_HOSTS,
         };
         let mut row = Row {

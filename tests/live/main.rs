@@ -9,6 +9,7 @@ mod calls;
 mod cgroup;
 mod datagram;
 mod descendants;
+mod dns;
 mod drops;
 mod fast_open;
 mod faults;

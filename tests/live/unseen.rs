@@ -18,8 +18,8 @@ const PENDING: u8 = 0;
 /// A connection, and the table that holds its entry.
 struct Held {
     client: TcpStream,
+    server: TcpStream,
     remote: SocketAddr,
-    _listener: TcpListener,
     table: MapHandle,
     key: Vec<u8>,
 }
@@ -29,6 +29,7 @@ impl Held {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let remote = listener.local_addr().unwrap();
         let client = TcpStream::connect(remote).unwrap();
+        let (server, _) = listener.accept().unwrap();
         let port = local_of(&watch.outcome(remote)).port();
         let table = kernel::maps(&watch.handle.capabilities()).remove("conns").unwrap();
         let is_its = |key: &Vec<u8>| {
@@ -39,7 +40,7 @@ impl Held {
             })
         };
         let key = table.keys().find(is_its).unwrap();
-        Held { client, remote, _listener: listener, table, key }
+        Held { client, server, remote, table, key }
     }
 
     fn change(&self, change: impl FnOnce(&mut [u8])) {
@@ -98,7 +99,9 @@ fn an_outcome_that_went_by_unseen_is_that_of_the_socket() {
     let c = held.found(&watch, "an outcome", is_found);
     assert_eq!((c.outcome, c.state, c.latency_us), (Outcome::Established, State::Open, None));
 
-    let Held { client, remote, .. } = held;
+    let Held { client, server, remote, .. } = held;
+    // So that it ends at once, when this side closes as well.
+    drop(server);
     drop(client);
     let c = watch.wait("a close", |c| goes_to(c, remote) && c.close.is_some());
     assert_eq!((c.outcome, c.evidence), (Outcome::Established, Some(Evidence::SocketState)));

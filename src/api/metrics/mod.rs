@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::Api;
 use crate::accounting::Counters;
-use crate::capture::features::{FEATURES, NOT_OBSERVED};
+use crate::capture::features::FEATURES;
 use crate::query::{CaptureHandle, HistoryStatus, StoreStatus};
 use crate::store::{HANDSHAKE_BOUNDS_US, Tallies};
 use text::{Form, Kind, Page};
@@ -77,8 +77,7 @@ fn capture_state(page: &mut Page, capture: &dyn CaptureHandle) {
     let report = capture.report();
     let help = "Whether a feature is observed on this kernel (1) or not (0).";
     page.family(Kind::Gauge, "netspy_feature_up", help);
-    let not_observed = NOT_OBSERVED.iter().map(|(name, _)| *name);
-    let names = FEATURES.iter().map(|feature| feature.name).chain(["drops"]).chain(not_observed);
+    let names = FEATURES.iter().map(|feature| feature.name).chain(["drops"]);
     for (name, feature) in names.filter_map(|name| Some((name, report.features.get(name)?))) {
         page.value(&[("feature", name)], u8::from(feature.ok));
     }
