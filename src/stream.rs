@@ -68,6 +68,9 @@ pub struct Builder {
     pub backend: Option<Backend>,
     /// Do not look at packets that the kernel drops.
     pub no_drops: bool,
+    /// Do not look at DNS answers, by which remotes get their names: a program that runs for every
+    /// packet that a socket receives.
+    pub no_dns: bool,
     /// Drop (and count) what the reader does not take in time, rather than let it wait in the
     /// kernel.
     pub drop_when_full: bool,
@@ -103,6 +106,9 @@ impl Builder {
         }
         if self.no_preexisting {
             features.push(("preexisting", "no_preexisting"));
+        }
+        if self.no_dns {
+            features.push(("dns_names", "no_dns"));
         }
         features
     }

@@ -59,7 +59,7 @@ static __always_inline struct netspy_conn *asked_by(__u64 key, const struct nets
 }
 
 /* Copies the message behind what is known of it. */
-#define KEEP_DNS(skb, head, begin, most)                                                           \
+#define KEEP_DNS(skb, head, begin, most, n)                                                        \
 	do {                                                                                       \
 		struct {                                                                           \
 			struct netspy_dns what;                                                    \
@@ -68,7 +68,7 @@ static __always_inline struct netspy_conn *asked_by(__u64 key, const struct nets
 		__u32 __len = (head)->kept;                                                        \
                                                                                                    \
 		if (!__r) {                                                                        \
-			COUNT(this_cpu_counters(), dns_lost);                                      \
+			COUNT(n, dns_lost);                                                        \
 			break;                                                                     \
 		}                                                                                  \
 		__r->what = *(head);                                                               \
@@ -87,6 +87,7 @@ static __always_inline void on_packet(struct __sk_buff *skb)
 {
 	struct netspy_dns d = {.kind = NETSPY_KIND_DNS};
 	struct netspy_dest from = {.port = DNS_PORT};
+	struct netspy_counters *n;
 	__u32 begin = dns_begins(skb), len;
 	struct netspy_conn *c;
 
@@ -109,10 +110,11 @@ static __always_inline void on_packet(struct __sk_buff *skb)
 	len = skb->len - begin;
 	d.len = len > 0xffff ? 0xffff : len;
 	d.kept = len > NETSPY_DNS_LARGE ? NETSPY_DNS_LARGE : len;
+	n = this_cpu_counters();
 	if (len <= NETSPY_DNS_SMALL)
-		KEEP_DNS(skb, &d, begin, NETSPY_DNS_SMALL);
+		KEEP_DNS(skb, &d, begin, NETSPY_DNS_SMALL, n);
 	else
-		KEEP_DNS(skb, &d, begin, NETSPY_DNS_LARGE);
+		KEEP_DNS(skb, &d, begin, NETSPY_DNS_LARGE, n);
 }
 
 #endif

@@ -40,6 +40,9 @@ pub struct Narrow {
     /// Remote address
     #[arg(long, value_name = "IP")]
     pub remote: Vec<String>,
+    /// Name of the remote, as it was asked for; .example.com for a domain
+    #[arg(long, value_name = "NAME")]
+    pub host_name: Vec<String>,
     /// Remote network, such as 10.0.0.0/8
     #[arg(long, value_name = "NET")]
     pub cidr: Vec<String>,
@@ -58,6 +61,9 @@ pub struct Narrow {
     /// systemd unit
     #[arg(long, value_name = "UNIT")]
     pub unit: Vec<String>,
+    /// Name or id of a container
+    #[arg(long, value_name = "CONTAINER")]
+    pub container: Vec<String>,
     /// part of a name, path or address, in any letter case
     #[arg(long, value_name = "TEXT")]
     pub text: Vec<String>,
@@ -69,12 +75,14 @@ impl Narrow {
         let lists = [
             ("uid", &self.uid),
             ("remote", &self.remote),
+            ("host_name", &self.host_name),
             ("cidr", &self.cidr),
             ("port", &self.port),
             ("protocol", &self.protocol),
             ("state", &self.state),
             ("outcome", &self.outcome),
             ("unit", &self.unit),
+            ("container", &self.container),
             ("text", &self.text),
         ];
         lists.into_iter().filter_map(|(name, values)| Some((name, joined(values)?))).collect()

@@ -149,6 +149,14 @@ pub struct Options {
     #[arg(long, env = "NETSPY_NO_PREEXISTING")]
     pub no_preexisting: bool,
 
+    /// Do not look at packets that the kernel drops.
+    #[arg(long, env = "NETSPY_NO_DROPS")]
+    pub no_drops: bool,
+
+    /// Do not look at DNS answers: remotes have no names but those of /etc/hosts.
+    #[arg(long, env = "NETSPY_NO_DNS")]
+    pub no_dns: bool,
+
     /// The kernel hooks to use.
     #[arg(long, env = "NETSPY_BACKEND", value_enum, default_value_t = BackendChoice::Auto)]
     pub backend: BackendChoice,
@@ -263,6 +271,8 @@ impl Options {
             no_unix: self.no_unix_sockets,
             no_inbound: self.no_inbound,
             no_preexisting: self.no_preexisting,
+            no_drops: self.no_drops,
+            no_dns: self.no_dns,
             give_up: Some(GiveUp { user: self.user }),
             ring_bytes: Some(self.ring_size),
             max_sockets: Some(self.max_sockets),
