@@ -22,6 +22,7 @@ use crate::query::{CaptureHandle, QueryError, Window, diff, drops, filter, findi
 use crate::store::{DropSelection, HistoryOptions, LocalSource, Selection, Store};
 use crate::test_records::*;
 
+pub use crate::enrich::dns_message;
 pub use crate::store::journal_recovery;
 
 type Pairs = Vec<(String, String)>;
@@ -281,6 +282,12 @@ mod tests {
         let replayed = replay("query_parameters", query_parameters);
         let _ = fs::remove_dir_all(directory());
         assert!(replayed >= 20, "{replayed}");
+    }
+
+    #[test]
+    fn messages_of_the_corpus_name_what_is_text() {
+        let replayed = replay("dns_message", dns_message);
+        assert!(replayed >= 12, "{replayed}");
     }
 
     #[test]

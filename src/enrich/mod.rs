@@ -8,6 +8,8 @@ mod dropped;
 pub(crate) mod errno;
 mod hosts;
 mod names;
+#[cfg(all(feature = "server", any(test, fuzzing)))]
+pub use names::dns_message;
 pub(crate) mod process;
 pub(crate) mod users;
 

@@ -287,6 +287,34 @@ fn text(name: &Name<'_>) -> Option<Arc<str>> {
     (!text.is_empty() && text.len() <= TEXT).then(|| text.into())
 }
 
+/// A DNS message of any bytes at all: what it names is text that cannot hurt, and no more of it than
+/// there is room for; a part of it names nothing else.
+#[cfg(all(feature = "server", any(test, fuzzing)))]
+#[allow(clippy::unwrap_used, clippy::panic)]
+pub fn dns_message(data: &[u8]) {
+    let mut names = Names::new(Hosts::at("/nowhere/hosts".into(), 1));
+    let dns = netspy_dns { pid: 7, netns: 1, ..netspy_dns::default() };
+    names.message(&dns, data);
+    let held = || names.young.iter().flat_map(|(ip, of_ip)| of_ip.iter().map(move |r| (ip, r)));
+    assert!(held().count() <= ADDRESSES);
+    for (ip, resolved) in held() {
+        let is_plain = |c| matches!(c, 'a'..='z' | '0'..='9' | '-' | '_' | '.' | '\\');
+        assert!(resolved.name.chars().all(is_plain), "{:?}", resolved.name);
+        assert!((1..=TEXT).contains(&resolved.name.len()));
+        // The address stands in the message.
+        let bytes = match ip {
+            IpAddr::V4(ip) => ip.octets().to_vec(),
+            IpAddr::V6(ip) => ip.octets().to_vec(),
+        };
+        assert!(data.windows(bytes.len()).any(|part| part == bytes), "{ip}");
+    }
+    let raw = netspy_conn { pid: 7, netns: 1, start_ns: 1, ..netspy_conn::default() };
+    let addresses: Vec<_> = names.young.keys().copied().collect();
+    for ip in addresses {
+        assert!(names.resolved(&raw, ip).is_some_and(|(_, source)| source == NameSource::Dns));
+    }
+}
+
 #[cfg(test)]
 #[path = "names/tests.rs"]
 mod tests;
