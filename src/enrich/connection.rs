@@ -70,7 +70,7 @@ pub(super) fn build(
         socket_type,
         family,
         local: local(raw, family),
-        remote: remote(raw, family),
+        remote: remote(raw, family, protocol),
         path: path.filter(|p| !p.is_empty()).map(socket_path),
         process: Some(process),
         state: match phase {
@@ -185,12 +185,16 @@ fn local(raw: &netspy_conn, family: Family) -> Option<Endpoint> {
     bound.then_some(Endpoint { ip, port: raw.local_port })
 }
 
-fn remote(raw: &netspy_conn, family: Family) -> Option<Remote> {
+fn remote(raw: &netspy_conn, family: Family, protocol: Protocol) -> Option<Remote> {
     if raw.flags & FLAG_NO_REMOTE != 0 {
         return None;
     }
     let ip = address(raw.remote, family)?;
-    Some(Remote { ip, port: raw.remote_port, name: None, name_source: None, service: None })
+    let port = raw.remote_port;
+    // Of what comes in, the remote port is that of a client.
+    let is_service = raw.flags & FLAG_INBOUND == 0;
+    let service = is_service.then(|| super::services::name(port, protocol)).flatten();
+    Some(Remote { ip, port, name: None, name_source: None, service: service.map(Cow::Borrowed) })
 }
 
 /// The path of a UNIX socket; abstract names begin with a zero byte, shown as `@`, and may hold

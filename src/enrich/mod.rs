@@ -10,7 +10,9 @@ mod hosts;
 mod names;
 #[cfg(all(feature = "server", any(test, fuzzing)))]
 pub use names::dns_message;
+mod owner;
 pub(crate) mod process;
+mod services;
 pub(crate) mod users;
 
 use std::sync::Arc;

@@ -6,6 +6,7 @@ use std::fs;
 use std::sync::Arc;
 
 use super::cgroup::Cgroups;
+use super::owner::Owner;
 use super::text;
 use super::users::Users;
 use crate::capture::clock::Clock;
@@ -204,22 +205,29 @@ impl Entry {
             }
         };
         let parent = text(&raw.parent);
+        let cgroup = cgroups.path(raw.cgroup_id, raw.pid, is_alive);
+        let mut owner = cgroup.as_deref().map(Owner::of_path).unwrap_or_default();
+        // In the root of the v2 hierarchy are those who are told apart by hierarchies of v1.
+        if is_alive && cgroup.as_deref().is_none_or(|path| path == "/") {
+            let text = fs::read_to_string(format!("/proc/{}/cgroup", raw.pid));
+            owner = text.map(|text| Owner::of_process(&text)).unwrap_or_default();
+        }
         ProcessInfo {
             pid: raw.pid,
             comm: text(&raw.comm).into(),
             exe: known.exe,
             exe_deleted: known.exe_deleted,
             cmdline: known.cmdline,
-            unit: None,
+            unit: owner.unit,
             uid: raw.uid,
             user: users.name(raw.uid),
             ppid: raw.ppid,
             parent: (!parent.is_empty()).then(|| parent.into()),
             ancestry: Vec::new(),
             start_time: (raw.task_start_ns != 0).then(|| clock.wall(raw.task_start_ns)),
-            cgroup: cgroups.path(raw.cgroup_id, raw.pid, is_alive),
+            cgroup,
             netns: raw.netns,
-            container: None,
+            container: owner.container,
         }
     }
 }

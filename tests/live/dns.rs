@@ -16,8 +16,12 @@ use crate::harness::{Watch, connect, goes_to, ip, observes, own_network, shared,
 
 /// Answers for names with the addresses that they have at the moment.
 struct Server {
+    address: IpAddr,
     zone: Arc<Mutex<HashMap<String, Vec<Ipv4Addr>>>>,
     is_over: Arc<AtomicBool>,
+    /// Whether it waits before it answers: what comes back before the send has returned is that of
+    /// nobody who is known to have asked.
+    waits: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -30,18 +34,55 @@ impl Server {
         socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         let zone = Arc::new(Mutex::new(HashMap::<String, Vec<Ipv4Addr>>::new()));
         let is_over = Arc::new(AtomicBool::new(false));
+        let waits = Arc::new(AtomicBool::new(false));
         let thread = std::thread::spawn({
             let (zone, is_over) = (Arc::clone(&zone), Arc::clone(&is_over));
+            let waits = Arc::clone(&waits);
             move || {
                 let mut buffer = [0; 512];
                 while !is_over.load(Ordering::Relaxed) {
                     let Ok((len, from)) = socket.recv_from(&mut buffer) else { continue };
+                    while waits.load(Ordering::Relaxed) {
+                        std::thread::yield_now();
+                    }
                     let reply = answer(&buffer[..len], &zone.lock().unwrap());
                     socket.send_to(&reply, from).unwrap();
                 }
             }
         });
-        Server { zone, is_over, thread: Some(thread) }
+        Server { address, zone, is_over, waits, thread: Some(thread) }
+    }
+
+    /// Asks it for a name.
+    fn ask(&self, name: &str, how: Ask) {
+        let server = self.address;
+        let local: IpAddr = match server {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind(SocketAddr::new(local, 0)).unwrap();
+        let remote = SocketAddr::new(server, PORT);
+        let mut query = Packet::new_query(7);
+        query.questions.push(simple_dns::Question::new(
+            simple_dns::Name::new(name).unwrap(),
+            QTYPE::TYPE(TYPE::A),
+            simple_dns::QCLASS::CLASS(CLASS::IN),
+            false,
+        ));
+        let query = query.build_bytes_vec().unwrap();
+        self.waits.store(true, Ordering::Relaxed);
+        match how {
+            Ask::Connected => {
+                socket.connect(remote).unwrap();
+                socket.send(&query).unwrap();
+            }
+            Ask::Unconnected => {
+                socket.send_to(&query, remote).unwrap();
+            }
+        }
+        self.waits.store(false, Ordering::Relaxed);
+        let mut buffer = [0; 512];
+        assert!(socket.recv(&mut buffer).unwrap() > 12);
     }
 
     fn set(&self, name: &str, addresses: &[[u8; 4]]) {
@@ -80,34 +121,6 @@ enum Ask {
     Connected,
     /// By sendto(), as musl does.
     Unconnected,
-}
-
-fn ask(server: IpAddr, name: &str, how: Ask) {
-    let local: IpAddr = match server {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = UdpSocket::bind(SocketAddr::new(local, 0)).unwrap();
-    let remote = SocketAddr::new(server, PORT);
-    let mut query = Packet::new_query(7);
-    query.questions.push(simple_dns::Question::new(
-        simple_dns::Name::new(name).unwrap(),
-        QTYPE::TYPE(TYPE::A),
-        simple_dns::QCLASS::CLASS(CLASS::IN),
-        false,
-    ));
-    let query = query.build_bytes_vec().unwrap();
-    match how {
-        Ask::Connected => {
-            socket.connect(remote).unwrap();
-            socket.send(&query).unwrap();
-        }
-        Ask::Unconnected => {
-            socket.send_to(&query, remote).unwrap();
-        }
-    }
-    let mut buffer = [0; 512];
-    assert!(socket.recv(&mut buffer).unwrap() > 12);
 }
 
 /// A capture that sees names, and a network of the test's own in which 198.51.100.0/24 and
@@ -152,7 +165,7 @@ fn a_remote_is_called_what_the_process_asked_for() {
         let name = format!("host-{number}.example");
         let running = Server::start(server);
         running.set(&name, &[[198, 51, 100, number], [198, 51, 100, number + 100]]);
-        ask(server, &name, how);
+        running.ask(&name, how);
         for last in [number, number + 100] {
             let remote = v4([198, 51, 100, last], 443);
             refuse(remote);
@@ -171,7 +184,7 @@ fn of_two_names_for_one_address_the_last_counts_and_records_keep_theirs() {
     for (port, name) in [(1001, "first.example"), (1002, "second.example"), (1003, "first.example")]
     {
         server.set(name, &[[198, 51, 100, 7]]);
-        ask(LOCALHOST, name, Ask::Connected);
+        server.ask(name, Ask::Connected);
         refuse(v4([198, 51, 100, 7], port));
     }
     for (port, name) in [(1001, "first.example"), (1002, "second.example"), (1003, "first.example")]
@@ -186,7 +199,7 @@ fn what_another_process_asked_for_is_told_apart() {
     let Some(watch) = network() else { return };
     let server = Server::start(LOCALHOST);
     server.set("shared.example", &[[198, 51, 100, 8], [10, 9, 0, 8]]);
-    ask(LOCALHOST, "shared.example", Ask::Connected);
+    server.ask("shared.example", Ask::Connected);
     let other = |remote: SocketAddr| {
         let status = crate::roles::play("connect", remote).status().unwrap();
         assert_eq!(status.code(), Some(libc::ECONNREFUSED));
