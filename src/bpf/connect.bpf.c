@@ -13,6 +13,7 @@
  * The programs only read. They never change what the observed program gets to see.
  */
 #include "callers.h"
+#include "cgroup.h"
 #include "dns.h"
 #include "exec.h"
 #include "existing.h"
@@ -26,6 +27,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 /* Names the types of ring records in the BTF of this object, for the skeleton. */
 const volatile struct netspy_unix type_of_unix_record = {};
 const volatile struct netspy_exec type_of_exec_record = {};
+const volatile struct netspy_cgroup type_of_cgroup_record = {};
 const volatile struct netspy_dns type_of_dns_record = {};
 
 /* ---- TCP states ---- */
@@ -636,6 +638,24 @@ int BPF_PROG(exec_raw, struct task_struct *task, pid_t old_pid, struct linux_bin
 	STAY_IN_TRACEPOINT;
 
 	return on_exec(false, task, bprm);
+}
+
+/* ---- control groups that are made ---- */
+
+SEC("tp_btf/cgroup_mkdir")
+int BPF_PROG(cgroup_btf, struct cgroup *cgroup, const char *path)
+{
+	STAY_IN_TRACEPOINT;
+
+	return on_cgroup(true, cgroup, path);
+}
+
+SEC("raw_tp/cgroup_mkdir")
+int BPF_PROG(cgroup_raw, struct cgroup *cgroup, const char *path)
+{
+	STAY_IN_TRACEPOINT;
+
+	return on_cgroup(false, cgroup, path);
 }
 
 /* ---- processes that come and go ---- */

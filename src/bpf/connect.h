@@ -11,8 +11,9 @@
 #define NETSPY_FILE_LEN 256
 #define NETSPY_ARGS_LEN 768
 /* Most answers fit the first; larger ones are cut at the second. */
-#define NETSPY_DNS_SMALL 512
-#define NETSPY_DNS_LARGE 4096
+#define NETSPY_DNS_SMALL  512
+#define NETSPY_DNS_LARGE  4096
+#define NETSPY_CGROUP_LEN 512
 
 /* First word of each ring record. */
 enum netspy_kind {
@@ -20,6 +21,7 @@ enum netspy_kind {
 	NETSPY_KIND_UNIX = 2,
 	NETSPY_KIND_EXEC = 3,
 	NETSPY_KIND_DNS = 4,
+	NETSPY_KIND_CGROUP = 5,
 };
 
 enum netspy_phase {
@@ -133,8 +135,16 @@ struct netspy_exec {
 	__u8 args[NETSPY_ARGS_LEN];
 };
 
-/* A DNS message came back to a socket that had sent to where it comes from. What follows it in the ring is the message, as far as it was
- * kept. */
+/* A control group was made. */
+struct netspy_cgroup {
+	__u32 kind;
+	__u32 path_len; /* bytes in use, without the closing zero; 0 if it does not fit */
+	__u64 id;
+	__u8 path[NETSPY_CGROUP_LEN]; /* from the root of the hierarchy */
+};
+
+/* A DNS message came back to a socket that had sent to where it comes from. What follows it in the
+ * ring is the message, as far as it was kept. */
 struct netspy_dns {
 	__u32 kind;
 	__u32 netns;
@@ -204,6 +214,7 @@ struct netspy_cidr6 {
 _Static_assert(sizeof(struct netspy_conn) == 216, "layout of netspy_conn");
 _Static_assert(sizeof(struct netspy_unix) == 328, "layout of netspy_unix");
 _Static_assert(sizeof(struct netspy_exec) == 1056, "layout of netspy_exec");
+_Static_assert(sizeof(struct netspy_cgroup) == 528, "layout of netspy_cgroup");
 _Static_assert(sizeof(struct netspy_dns) == 32, "layout of netspy_dns");
 _Static_assert(sizeof(struct netspy_traffic) == 48, "layout of netspy_traffic");
 _Static_assert(sizeof(struct netspy_walk) == 16, "layout of netspy_walk");

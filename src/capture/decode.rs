@@ -2,13 +2,16 @@
 
 use plain::Plain;
 
-use super::skel::types::{netspy_conn, netspy_counters, netspy_dns, netspy_exec, netspy_unix};
+use super::skel::types::{
+    netspy_cgroup, netspy_conn, netspy_counters, netspy_dns, netspy_exec, netspy_unix,
+};
 
 /// `enum netspy_kind` of connect.h.
 const KIND_CONN: u32 = 1;
 const KIND_UNIX: u32 = 2;
 const KIND_EXEC: u32 = 3;
 const KIND_DNS: u32 = 4;
+const KIND_CGROUP: u32 = 5;
 
 /// A ring record.
 #[derive(Debug)]
@@ -16,6 +19,8 @@ pub(crate) enum Raw {
     Conn(netspy_conn),
     Unix(netspy_conn, Vec<u8>),
     Exec(Box<netspy_exec>),
+    /// The id and the path of a control group that was made.
+    Cgroup(u64, Vec<u8>),
     /// A DNS message, as far as it was kept.
     Dns(netspy_dns, Vec<u8>),
 }
@@ -58,6 +63,11 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Raw, DecodeError> {
             Ok(Raw::Unix(unix.conn, unix.path[..used].to_vec()))
         }
         KIND_EXEC => Ok(Raw::Exec(Box::new(read(bytes)?))),
+        KIND_CGROUP => {
+            let cgroup: netspy_cgroup = read(bytes)?;
+            let used = (cgroup.path_len as usize).min(cgroup.path.len());
+            Ok(Raw::Cgroup(cgroup.id, cgroup.path[..used].to_vec()))
+        }
         KIND_DNS => {
             let dns: netspy_dns = read(bytes)?;
             let message = bytes.get(size_of::<netspy_dns>()..).unwrap_or_default();

@@ -55,6 +55,10 @@ impl Decoder {
                 self.enricher.exec(&exec);
                 return Ok(None);
             }
+            Raw::Cgroup(id, path) => {
+                self.enricher.cgroup(id, &path);
+                return Ok(None);
+            }
             Raw::Dns(dns, message) => {
                 self.enricher.dns(&dns, &message);
                 return Ok(None);

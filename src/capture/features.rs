@@ -254,6 +254,19 @@ pub const FEATURES: &[FeatureHooks] = &[
         without: "programs that end at once may be without path and arguments",
     },
     FeatureHooks {
+        name: "cgroup_names",
+        required: false,
+        // Its path lies where only helpers read.
+        hooks: kernel_tracepoint!(
+            "cgroup_mkdir",
+            &["cgroup_btf"],
+            &["cgroup_raw"],
+            Need::ProbeRead
+        ),
+        without: "programs that end at once, in a control group that is new, may be without unit and \
+                  container",
+    },
+    FeatureHooks {
         name: "dns_names",
         required: false,
         hooks: &[Hook {

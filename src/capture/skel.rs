@@ -26,6 +26,8 @@ unsafe impl Plain for types::netspy_exec {}
 // SAFETY: as above.
 unsafe impl Plain for types::netspy_dns {}
 // SAFETY: as above.
+unsafe impl Plain for types::netspy_cgroup {}
+// SAFETY: as above.
 unsafe impl Plain for types::netspy_counters {}
 // SAFETY: as above.
 unsafe impl Plain for types::netspy_traffic {}
@@ -37,5 +39,6 @@ const _: () = assert!(size_of::<types::netspy_unix>() == 328);
 const _: () = assert!(size_of::<types::netspy_exec>() == 1056);
 const _: () = assert!(size_of::<types::netspy_counters>() == 104);
 const _: () = assert!(size_of::<types::netspy_dns>() == 32);
+const _: () = assert!(size_of::<types::netspy_cgroup>() == 528);
 const _: () = assert!(size_of::<types::netspy_traffic>() == 48);
 const _: () = assert!(size_of::<types::netspy_walk>() == 16);

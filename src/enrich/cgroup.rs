@@ -52,6 +52,17 @@ impl Cgroups {
         self.paths.get(&id).cloned()
     }
 
+    /// One was made. Ids are not given twice.
+    pub(crate) fn made(&mut self, id: u64, path: &str) {
+        if !path.starts_with('/') {
+            return;
+        }
+        if self.paths.len() >= KEPT {
+            self.paths.clear();
+        }
+        self.paths.insert(id, path.into());
+    }
+
     /// What /proc says, if it is about the same cgroup (the process may have been moved).
     fn of_process(&self, id: u64, pid: u32) -> Option<Arc<str>> {
         let file = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;

@@ -58,6 +58,11 @@ impl Enricher {
         self.names.refresh();
     }
 
+    /// A control group was made.
+    pub(crate) fn cgroup(&mut self, id: u64, path: &[u8]) {
+        self.processes.cgroup(id, &text(path));
+    }
+
     /// A DNS message came back to a process.
     pub(crate) fn dns(&mut self, dns: &netspy_dns, message: &[u8]) {
         self.names.message(dns, message);

@@ -108,6 +108,11 @@ impl Processes {
         self.insert(exec.pid, entry);
     }
 
+    /// A control group was made.
+    pub(crate) fn cgroup(&mut self, id: u64, path: &str) {
+        self.cgroups.made(id, path);
+    }
+
     fn insert(&mut self, pid: u32, entry: Entry) {
         if self.young.len() >= GENERATION {
             self.old = std::mem::take(&mut self.young);

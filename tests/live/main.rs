@@ -7,6 +7,7 @@
 mod accounting;
 mod calls;
 mod cgroup;
+mod containers;
 mod datagram;
 mod descendants;
 mod dns;
