@@ -8,9 +8,8 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
-use common::records::{closed, info, refused};
+use common::records::{ago, closed, info, refused};
 use common::{Answer, server, server_on};
-use jiff::{SignedDuration, Timestamp};
 use mcp_support::{ERAS, Era, Serving, column, hello, netspy, params};
 use netspy::Connection;
 use netspy::api::Tokens;
@@ -18,11 +17,6 @@ use netspy::server::Terms;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-
-fn ago(seconds: i64, connection: Connection) -> Connection {
-    let time = Timestamp::now().checked_sub(SignedDuration::from_secs(seconds)).unwrap();
-    Connection { time, ..connection }
-}
 
 fn records() -> Vec<Connection> {
     let curl = info(7, "curl");

@@ -6,10 +6,14 @@
 mod common;
 mod conformance;
 mod fixture;
+mod inspector;
 #[path = "../mcp_support/mod.rs"]
 mod mcp_support;
 #[path = "../common/node.rs"]
 mod node;
 mod place;
+#[path = "../common/python.rs"]
+mod python;
+mod sdks;
 #[path = "../common/tools.rs"]
 mod tools;
