@@ -23,19 +23,20 @@ const EVERYWHERE: [Excuse; 1] = [(
     "about the extension io.modelcontextprotocol/tasks, which netspy does not offer",
 )];
 
+const CALLS: &str = "calls tools of the suite";
+
 /// What only a server with the suite's own tools, resources and prompts can pass.
-const OWN: [Excuse; 13] = [
-    ("tools-call-", "", "calls tools of the suite"),
-    (
-        "server-stateless",
-        "sep-2575-server-rejects-undeclared-capability",
-        "calls a tool of the suite",
-    ),
-    ("server-stateless", "sep-2575-missing-capability-http-400", "calls a tool of the suite"),
+const OWN: [Excuse; 16] = [
+    ("tools-call-", "", CALLS),
+    ("server-stateless", "sep-2575-server-rejects-undeclared-capability", CALLS),
+    ("server-stateless", "sep-2575-missing-capability-http-400", CALLS),
+    ("server-stateless", "sep-2575-http-server-no-independent-requests-on-stream", CALLS),
+    ("server-stateless", "sep-2575-server-no-log-without-loglevel", CALLS),
+    ("server-sse-polling", "sse-disconnect-resume", CALLS),
     ("json-schema-2020-12", "", "looks at a tool of the suite"),
-    ("http-custom-header-server-validation", "", "calls a tool of the suite"),
-    ("elicitation-", "", "calls tools of the suite"),
-    ("input-required-result-", "", "calls tools of the suite"),
+    ("http-custom-header-server-validation", "", CALLS),
+    ("elicitation-", "", CALLS),
+    ("input-required-result-", "", CALLS),
     ("logging-set-level", "", "netspy sends no log messages, and does not say that it would"),
     ("resources-read-", "", "reads resources of the suite"),
     ("resources-templates-read", "", "reads a resource of the suite"),

@@ -41,21 +41,22 @@ async fn the_inspector_finds_no_problem_with_any_schema_or_answer() {
         let stdio = [env!("CARGO_BIN_EXE_netspy"), "mcp", "--server", &url];
         for (transport, target) in [("stdio", &stdio[..]), ("HTTP", &[&http[..]])] {
             for (revision, era) in ERAS {
-                let strict = ["--method", "tools/list", "--strict"];
-                let said = inspect(&node, target, era, &strict);
-                let errors = String::from_utf8_lossy(&said.stderr).into_owned();
-                assert!(said.status.success(), "{transport}, {revision}: {errors}");
-                assert!(!errors.contains("inputSchema"), "{transport}, {revision}: {errors}");
-                let tools: Value = serde_json::from_slice(&said.stdout).unwrap();
-                println!("{tools} {errors}");
-                let resources = answer(&node, target, era, &["--method", "resources/list"]);
-                println!("{resources}");
-                let prompts = answer(&node, target, era, &["--method", "prompts/list"]);
-                println!("{prompts}");
+                let case = format!("{transport}, {revision}");
+                let strict = inspect(&node, target, era, &["--method", "tools/list", "--strict"]);
+                let problems = String::from_utf8_lossy(&strict.stderr).into_owned();
+                assert!(strict.status.success() && problems.is_empty(), "{case}: {problems}");
+                let tools: Value = serde_json::from_slice(&strict.stdout).unwrap();
+                assert_eq!(tools["result"]["tools"].as_array().unwrap().len(), 9, "{case}");
+                for (list, length) in [("resources", 2), ("prompts", 4)] {
+                    let method = format!("{list}/list");
+                    let listed = answer(&node, target, era, &["--method", &method]);
+                    assert_eq!(listed["result"][list].as_array().unwrap().len(), length, "{case}");
+                }
                 let call = ["--method", "tools/call", "--tool-name", "list_connections"];
                 let call = [&call[..], &["--tool-arg", "process_name=curl"]].concat();
                 let called = answer(&node, target, era, &call);
-                println!("{called}");
+                assert_eq!(called["result"]["structuredContent"]["total"], 6, "{case}: {called}");
+                println!("MCP inspector, {case}: no problem in strict mode, 4 methods");
             }
         }
     };
