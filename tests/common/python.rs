@@ -21,6 +21,9 @@ pub fn environment(name: &str) -> Option<PathBuf> {
     let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let programs = venv.join("bin");
     let python = programs.join("python");
+    // Two that want the same at once wait for each other.
+    let lock = std::fs::File::create(venv.with_extension("lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
     // Written last: an installation that was broken off is none, nor is one of an earlier list.
     let stamp = venv.join("installed.txt");
     let runs = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());

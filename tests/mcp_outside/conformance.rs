@@ -32,7 +32,7 @@ const OWN: [Excuse; 16] = [
     ("server-stateless", "sep-2575-missing-capability-http-400", CALLS),
     ("server-stateless", "sep-2575-http-server-no-independent-requests-on-stream", CALLS),
     ("server-stateless", "sep-2575-server-no-log-without-loglevel", CALLS),
-    ("server-sse-polling", "sse-disconnect-resume", CALLS),
+    ("server-sse-polling", "server-sse-disconnect-resume", CALLS),
     ("json-schema-2020-12", "", "looks at a tool of the suite"),
     ("http-custom-header-server-validation", "", CALLS),
     ("elicitation-", "", CALLS),
