@@ -4,27 +4,19 @@
 mod common;
 mod mcp_support;
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
-use std::process::Stdio;
 use std::sync::Arc;
 
-use common::records::{closed, info, refused};
-use common::{Answer, Server, server, server_on};
-use jiff::{SignedDuration, Timestamp};
-use mcp_support::{ERAS, Era, column, hello, netspy, params};
+use common::records::{ago, closed, info, refused};
+use common::{Answer, server, server_on};
+use mcp_support::{ERAS, Era, Serving, column, hello, netspy, params};
 use netspy::Connection;
 use netspy::api::Tokens;
 use netspy::server::Terms;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-
-fn ago(seconds: i64, connection: Connection) -> Connection {
-    let time = Timestamp::now().checked_sub(SignedDuration::from_secs(seconds)).unwrap();
-    Connection { time, ..connection }
-}
 
 fn records() -> Vec<Connection> {
     let curl = info(7, "curl");
@@ -218,35 +210,13 @@ async fn a_server_that_wants_a_token_wants_it_here_too() {
     every_tool_answers(server.address, "Authorization: Bearer the-token-of-this-test\r\n").await;
 }
 
-/// `netspy mcp --http`, and where it listens.
-struct Serving(std::process::Child, SocketAddr);
-
-impl Serving {
-    fn start(server: &Server, more: &[&str]) -> Serving {
-        let server = format!("http://{}", server.address);
-        let mut command = netspy(&["mcp", "--http", "127.0.0.1:0", "--server", &server]);
-        let mut child = command.args(more).stderr(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().rsplit_once("http://").unwrap().1.strip_suffix("/mcp").unwrap();
-        Serving(child, address.parse().unwrap())
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn netspy_itself_serves_http_and_asks_for_its_token() {
     let server = server(records()).await;
-    let open = Serving::start(&server, &[]);
+    let open = Serving::start(server.address, &[]);
     every_tool_answers(open.1, "").await;
     let file = TokenFile::new("own");
-    let guarded = Serving::start(&server, &["--http-token-file", file.0.to_str().unwrap()]);
+    let guarded = Serving::start(server.address, &["--http-token-file", file.0.to_str().unwrap()]);
     let client =
         Client { address: guarded.1, era: Era::Stateless, session: None, more: String::new() };
     assert_eq!(client.post("tools/list", Some(1), json!({})).await.status, 401);

@@ -7,9 +7,9 @@ mod mcp_support;
 
 use std::sync::Arc;
 
-use common::records::{closed, dropped, info, listening, refused, udp, unix};
+use common::records::{ago, closed, dropped, info, listening, refused, udp, unix};
 use common::{Server, server};
-use jiff::{SignedDuration, Timestamp, ToSpan};
+use jiff::{Timestamp, ToSpan};
 use mcp_support::{Assistant, ERAS, Era, column};
 use netspy::Connection;
 use serde_json::{Value, json};
@@ -26,12 +26,6 @@ const TOOLS: [&str; 9] = [
     "ai_insights",
     "contextual_analysis",
 ];
-
-/// A record as of so many seconds ago.
-fn ago(seconds: i64, connection: Connection) -> Connection {
-    let time = Timestamp::now().checked_sub(SignedDuration::from_secs(seconds)).unwrap();
-    Connection { time, ..connection }
-}
 
 /// curl fails six times at one remote and succeeds three times at others; sshd listens.
 async fn situation() -> Server {

@@ -87,6 +87,21 @@ fn netspy(arguments: &[&str]) -> Output {
     command(env!("CARGO_BIN_EXE_netspy")).args(arguments).output().unwrap()
 }
 
+/// As where the service's log was piped to something that has ended.
+#[test]
+fn a_log_that_nobody_reads_any_more_ends_nothing() {
+    let directory = Directory::new("unread");
+    let mut server = command(env!("CARGO_BIN_EXE_ebpf-server"));
+    server.args(["--port", "0", "--config", &directory.config("")]);
+    let mut server = server.spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(server.stderr.take().unwrap()));
+    assert!(lines.any(|line| line.unwrap().contains("ready: listening on ")));
+    drop(lines);
+    // Which it tells of.
+    rustix::process::kill_process(rustix::process::Pid::from_child(&server), Signal::TERM).unwrap();
+    assert_eq!(server.wait().unwrap().code(), Some(0));
+}
+
 #[test]
 fn the_version_names_the_commit_where_it_is_known() {
     for program in [env!("CARGO_BIN_EXE_ebpf-server"), env!("CARGO_BIN_EXE_netspy")] {

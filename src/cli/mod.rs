@@ -106,6 +106,8 @@ fn log_to_stderr(verbose: bool) {
         .with_max_level(level)
         .with_writer(|| quiet::Stderr)
         .with_ansi(color)
+        // A standard error that nobody reads any more ends no task: told of, it would panic.
+        .log_internal_errors(false)
         .try_init();
 }
 

@@ -25,6 +25,8 @@ pub fn set_up(format: LogFormat, level: tracing::Level) -> Level {
     let (filter, handle) = reload::Layer::new(LevelFilter::from_level(level));
     let registry = tracing_subscriber::registry().with(filter);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    // A standard error that nobody reads any more ends no task: told of, it would panic.
+    let lines = lines.log_internal_errors(false);
     // A second subscriber is the only error, and then there is a log already.
     let _ = match format {
         LogFormat::Text => {

@@ -12,14 +12,8 @@ mod shell;
 mod top;
 mod watch;
 
-use jiff::{SignedDuration, Timestamp};
+use common::records::ago;
 use netspy::Connection;
-
-/// An attempt of so many seconds ago.
-fn ago(seconds: i64, connection: Connection) -> Connection {
-    let time = Timestamp::now().checked_sub(SignedDuration::from_secs(seconds)).unwrap();
-    Connection { time, ..connection }
-}
 
 /// A server that has these.
 async fn server(records: Vec<Connection>) -> common::Server {

@@ -18,6 +18,12 @@ pub fn micros(micros: i64) -> Timestamp {
     epoch().checked_add(SignedDuration::from_micros(micros)).unwrap()
 }
 
+/// A record as of so many seconds ago.
+pub fn ago(seconds: i64, connection: Connection) -> Connection {
+    let time = Timestamp::now().checked_sub(SignedDuration::from_secs(seconds)).unwrap();
+    Connection { time, ..connection }
+}
+
 pub fn info(pid: u32, comm: &str) -> Arc<ProcessInfo> {
     Arc::new(ProcessInfo {
         pid,

@@ -2,6 +2,7 @@
 #![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -82,9 +83,11 @@ impl Assistant {
             .envs(env.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        // As of a client that does not read what it says.
+        drop(child.stderr.take());
         let input = child.stdin.take();
         let output = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = channel();
@@ -171,6 +174,29 @@ impl Drop for Assistant {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// `netspy mcp --http`, and where it listens.
+pub struct Serving(Child, pub SocketAddr);
+
+impl Serving {
+    /// Before the server at this address.
+    pub fn start(server: SocketAddr, more: &[&str]) -> Serving {
+        let server = format!("http://{server}");
+        let mut command = netspy(&["mcp", "--http", "127.0.0.1:0", "--server", &server]);
+        let mut child = command.args(more).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().rsplit_once("http://").unwrap().1.strip_suffix("/mcp").unwrap();
+        Serving(child, address.parse().unwrap())
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
