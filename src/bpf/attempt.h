@@ -37,7 +37,8 @@ static __always_inline void read_task(struct netspy_conn *c, bool direct, struct
 		read_comm(c->comm, direct, leader);
 	c->task_start_ns = READ(direct, leader, start_boottime);
 	c->ppid = READ(direct, parent, tgid);
-	read_comm(c->parent, direct, parent);
+	/* Whose child it is may be any thread of the parent. */
+	read_comm(c->parent, direct, READ(direct, parent, group_leader));
 }
 
 /* Whose attempt it is. Only meaningful in process context. `typed`: the program may ask for the

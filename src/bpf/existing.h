@@ -25,7 +25,7 @@ static __always_inline void read_holder(struct netspy_conn *c, struct task_struc
 	c->uid = task->real_cred->uid.val;
 	c->cgroup_id = task->cgroups->dfl_cgrp->kn->id;
 	c->ppid = parent->tgid;
-	read_comm(c->parent, true, parent);
+	read_comm(c->parent, true, parent->group_leader);
 }
 
 /* Whether the sock was made for a connection that came in: the incoming interface of the last

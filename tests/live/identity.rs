@@ -2,7 +2,7 @@
 
 use netspy::ConnectionStream;
 
-use crate::harness::{bound_port, goes_to, shared, start, watch};
+use crate::harness::{bound_port, goes_to, observes, shared, start, watch};
 use crate::roles::play;
 
 #[test]
@@ -58,4 +58,52 @@ fn two_streams_at_once_see_the_same() {
     let mine = watch.only(remote);
     let theirs = other.into_iter().find(|c| goes_to(c, remote)).unwrap();
     assert_eq!((mine.outcome, mine.errno), (theirs.outcome, theirs.errno));
+}
+
+/// How many processes (`NETSPY_LIVE_PROCESSES`).
+fn processes() -> usize {
+    let wanted = std::env::var("NETSPY_LIVE_PROCESSES").map(|text| text.parse().unwrap());
+    let usual = if crate::harness::is_small_machine() { 50 } else { 400 };
+    wanted.unwrap_or(usual)
+}
+
+#[test]
+fn of_very_many_programs_that_end_at_once_each_is_described() {
+    let Some(watch) = shared() else { return };
+    if !observes(&watch, "process_start") {
+        println!("skipped: the start of programs is not seen");
+        return;
+    }
+    let exe = std::env::current_exe().unwrap();
+    let count = processes();
+    // One after the other asks for a port of its own, so that each record is known by it; nobody
+    // listens beyond.
+    let remote = |n: usize| {
+        let [high, low] = u16::try_from(n % 60_000).unwrap().to_be_bytes();
+        crate::harness::v4([127, 77, high, low], u16::try_from(1 + n / 60_000).unwrap())
+    };
+    let workers = 4;
+    std::thread::scope(|scope| {
+        for worker in 0..workers {
+            scope.spawn(move || {
+                for n in (worker..count).step_by(workers) {
+                    let status = play("connect", remote(n)).status().unwrap();
+                    assert_eq!(status.code(), Some(libc::ECONNREFUSED));
+                }
+            });
+        }
+    });
+    let mine = std::fs::read_to_string("/proc/self/comm").unwrap();
+    let records = watch
+        .records(|c| c.remote.as_ref().is_some_and(|r| r.ip.to_string().starts_with("127.77.")));
+    assert_eq!(records.len(), count);
+    for record in records {
+        let process = record.process.as_ref().unwrap();
+        let info = &process.info;
+        assert_eq!(info.exe.as_deref(), exe.to_str(), "{record:?}");
+        let line = info.cmdline.as_deref().unwrap_or_default();
+        assert!(line.ends_with("--test-threads=1 --nocapture"), "{line}");
+        assert!(info.user.is_some() && info.start_time.is_some(), "{record:?}");
+        assert_eq!((info.ppid, info.parent.as_deref()), (std::process::id(), Some(mine.trim())));
+    }
 }
