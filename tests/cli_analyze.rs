@@ -83,7 +83,7 @@ async fn the_originals_words_come_first_and_what_is_new_after_them() {
     assert!(lines[7].starts_with("  Handshake: median 100 µs"), "{out}");
     assert_eq!(lines[8], "  Top ports: 443 (3), 53 (1)", "{out}");
     let time =
-        "  Over time: 11/14 22:13:20 to 11/14 22:15:20, 0.06 attempts per second, steps of 5.0 s";
+        "  Over time: 11/14 22:13:20 to 11/14 22:15:20, 3.50 attempts per minute, steps of 5.0 s";
     assert_eq!(lines[9], time, "{out}");
     assert!(lines[10].starts_with("    attempts     |█"), "{out}");
     assert!(lines[10].ends_with("| most 4, 11/14 22:13:20"), "{out}");
@@ -221,4 +221,35 @@ async fn what_is_not_complete_says_so() {
     let ran = ask(&server, &["analyze", "--since", "2023-11-14T22:13:20Z"]).await;
     let last = ran.out.lines().last().unwrap();
     assert!(last.starts_with("  Incomplete: ") && last.contains("full ring buffer"), "{}", ran.out);
+}
+
+/// `script` (util-linux) provides the terminal.
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_terminal_it_fits_its_width_and_uses_it() {
+    let server = server(records()).await;
+    for (columns, name, steps) in [(80, "a-host-with-…1.example.com", 30), (200, NAME, 120)] {
+        let args = BOTH.join(" ");
+        let url = format!("http://{}", server.address);
+        let line = format!(
+            "stty cols {columns} rows 24; {} analyze {args} --server {url}",
+            env!("CARGO_BIN_EXE_netspy")
+        );
+        let run = move || {
+            let mut command = std::process::Command::new("script");
+            command.args(["-qec", &line, "/dev/null"]).env("TZ", "UTC").env("NO_COLOR", "1");
+            command.stdin(std::process::Stdio::null()).output()
+        };
+        let Ok(output) = tokio::task::spawn_blocking(run).await.unwrap() else {
+            eprintln!("skipped: no 'script' command to make a terminal");
+            return;
+        };
+        let text = String::from_utf8(output.stdout).unwrap().replace('\r', "");
+        let width = |line: &str| line.chars().count();
+        let widest = text.lines().map(width).max().unwrap();
+        assert!(widest <= columns && text.contains("Findings: 2"), "{widest}: {text}");
+        assert!(text.contains(name), "{name}: {text}");
+        let graph = text.lines().find(|line| line.contains("attempts     |")).unwrap();
+        let graph = graph.split('|').nth(1).unwrap();
+        assert!((steps / 2..=steps).contains(&width(graph)), "{graph}");
+    }
 }

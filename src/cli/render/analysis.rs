@@ -168,10 +168,7 @@ impl Printer<'_> {
         let merged = series.points.len().div_ceil(room).max(1);
         let step_us = series.step_ms.saturating_mul(1_000).saturating_mul(merged as u64);
         let step = units::duration(step_us);
-        writeln!(
-            self.out,
-            "  Over time: {since} to {until}, {rate:.2} attempts per second, steps of {step}"
-        )?;
+        writeln!(self.out, "  Over time: {since} to {until}, {}, steps of {step}", per_time(rate))?;
         let sums = |figure: fn(&Point) -> u64| -> Vec<(Timestamp, u64)> {
             let chunks = series.points.chunks(merged);
             let sum = |chunk: &[Point]| {
@@ -298,6 +295,14 @@ fn counted(top: &Top) -> String {
     top.groups.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
+/// Attempts per second, or per as long a time as makes a figure that says something.
+fn per_time(per_second: f64) -> String {
+    let units = [(1.0, "second"), (60.0, "minute"), (3_600.0, "hour"), (86_400.0, "day")];
+    let found = units.iter().find(|(seconds, _)| per_second * seconds >= 0.1);
+    let (seconds, unit) = found.unwrap_or(&units[3]);
+    format!("{:.2} attempts per {unit}", per_second * seconds)
+}
+
 /// As high as `n` is of `most`; what is not nothing is seen.
 fn height(n: u64, most: u64) -> char {
     const HEIGHTS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -308,6 +313,14 @@ fn height(n: u64, most: u64) -> char {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rates_are_per_a_time_in_which_something_happens() {
+        assert_eq!(per_time(1_234.5), "1234.50 attempts per second");
+        assert_eq!(per_time(0.06), "3.60 attempts per minute");
+        assert_eq!(per_time(1.0 / 86_400.0), "1.00 attempts per day");
+        assert_eq!(per_time(0.0), "0.00 attempts per day");
+    }
 
     #[test]
     fn a_graph_is_as_high_as_its_figures_and_nothing_vanishes() {
