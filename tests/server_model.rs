@@ -273,7 +273,8 @@ fn sighup_exchanges_the_model_and_its_key_unless_something_is_wrong() {
     assert_eq!(by(), "model model-2");
     // Nobody named: nobody asked.
     directory.write("server.toml", "");
-    server.reload("reloaded");
+    let line = server.reload("reloaded");
+    assert!(line.contains("changed: model, model-base, model-key-file"), "{line}");
     assert_eq!(by(), "rules");
     server.stop();
 }

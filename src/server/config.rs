@@ -393,6 +393,24 @@ mod tests {
         assert!(one.differences(&one).is_empty());
     }
 
+    #[cfg(feature = "ai")]
+    #[test]
+    fn a_table_is_what_its_keys_begin_with() {
+        let table = Written::new(
+            "table",
+            "[model]\nname = \"m\"\nkey-file = \"/k\"\ntimeout = 7\nhide-addresses = true\n",
+        );
+        let model = table.load(&[]).unwrap().options.model;
+        assert_eq!((model.name.as_deref(), model.timeout), (Some("m"), 7));
+        assert!(model.hide_addresses && model.key_file == Some("/k".into()));
+        let flag = table.load(&["--model-timeout", "9"]).unwrap();
+        assert_eq!(flag.options.model.timeout, 9);
+        let flat = Written::new("flat", "model = \"m\"\nmodel-timeout = 7\n");
+        let (flat, none) = (flat.load(&[]).unwrap(), flat.load(&["--model", "n"]).unwrap());
+        assert_eq!(none.options.model.name.as_deref(), Some("n"));
+        assert_eq!(flat.differences(&none), ["model"]);
+    }
+
     #[test]
     fn a_file_that_cannot_be_read_is_named() {
         let arguments = ["ebpf-server", "--config", "/nonexistent/x.toml"].map(OsString::from);

@@ -27,6 +27,8 @@ const QUESTIONS: usize = 4;
 
 /// How the model is asked.
 #[derive(Debug, Clone, Args)]
+// A group of their own would be an option that changes with them.
+#[group(skip)]
 pub struct ModelOptions {
     /// The model that ai_insights and contextual_analysis of /mcp ask; without one, fixed rules answer.
     #[arg(id = "model", long = "model", env = "NETSPY_MODEL", value_name = "NAME")]

@@ -27,7 +27,7 @@ const DETAILED: usize = 12_000;
 /// Remotes and ports with the most attempts that are named.
 const REMOTES: usize = 5;
 /// Steps of time by which attempts are counted.
-const STEPS: u64 = 10;
+const STEPS: u64 = 12;
 /// Records of a finding that are named, where no more is asked for.
 const RECORDS: usize = 2;
 

@@ -108,26 +108,21 @@ impl Printer<'_> {
             let at = lines.partition_point(|(_, count, _)| *count >= without);
             lines.insert(at, (":0".to_owned(), without, vec![what.to_owned()]));
         }
-        let groups = lines.len() as u64;
         lines.truncate(a.limit);
         for (address, count, more) in &lines {
             let mut line = format!("    {} ({count} connections)", clean(address));
             self.append(&mut line, more);
             writeln!(self.out, "{line}")?;
         }
-        let shown = lines.len() as u64;
-        let hidden = match a.destinations.distinct {
-            Some(all) => (all + u64::from(without > 0)).saturating_sub(shown),
-            None => groups.saturating_sub(shown).max(1),
+        let Some(all) = a.destinations.distinct else {
+            return writeln!(self.out, "    ... and more destinations than can be told apart");
         };
-        match (hidden, a.destinations.distinct) {
-            (0, _) => Ok(()),
-            (_, None) => writeln!(self.out, "    ... and more destinations than can be told apart"),
-            (n, Some(_)) => {
-                let more = units::counted(n, "more destination", "more destinations");
-                writeln!(self.out, "    ... and {more}")
-            }
+        let hidden = (all + u64::from(without > 0)).saturating_sub(lines.len() as u64);
+        if hidden == 0 {
+            return Ok(());
         }
+        let more = units::counted(hidden, "more destination", "more destinations");
+        writeln!(self.out, "    ... and {more}")
     }
 
     /// Appends what there is room for on the screen.
