@@ -163,7 +163,8 @@ impl Printer<'_> {
         let merged = series.points.len().div_ceil(room).max(1);
         let step_us = series.step_ms.saturating_mul(1_000).saturating_mul(merged as u64);
         let step = units::duration(step_us);
-        writeln!(self.out, "  Over time: {since} to {until}, {}, steps of {step}", per_time(rate))?;
+        let rate = per_time(rate);
+        self.items("Over time", &format!("{since} to {until}, {rate}, steps of {step}"))?;
         let sums = |figure: fn(&Point) -> u64| -> Vec<(Timestamp, u64)> {
             let chunks = series.points.chunks(merged);
             let sum = |chunk: &[Point]| {
