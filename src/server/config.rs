@@ -2,7 +2,7 @@
 //! precedence.
 //!
 //! The file is TOML; its keys are the long options, and what begins alike may stand in a table
-//! ([`TABLES`]). What the file says becomes the default of the
+//! (`[model]`). What the file says becomes the default of the
 //! option, so that one parser knows all names and values, and no list has to be kept in step.
 
 use std::collections::BTreeMap;
