@@ -34,11 +34,11 @@ pub struct ModelOptions {
     #[arg(id = "model", long = "model", env = "NETSPY_MODEL", value_name = "NAME")]
     pub name: Option<String>,
 
-    /// Where it is asked: the base URL of what speaks OpenAI's chat completions [OPENAI_API_BASE, else OpenAI].
+    /// Where it is asked: the base URL of what speaks OpenAI's chat completions [default: OPENAI_API_BASE, else OpenAI].
     #[arg(id = "model_base", long = "model-base", env = "NETSPY_MODEL_BASE", value_name = "URL")]
     pub base: Option<String>,
 
-    /// A file with the key for it, which only its owner can read [OPENAI_API_KEY].
+    /// A file with the key for it, which only its owner can read [default: that of OPENAI_API_KEY].
     #[arg(
         id = "model_key_file",
         long = "model-key-file",
