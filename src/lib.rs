@@ -69,6 +69,8 @@ pub mod event;
 pub mod fuzzing;
 #[cfg(feature = "mcp")]
 pub mod mcp;
+#[cfg(feature = "server")]
+mod private;
 #[cfg(feature = "store")]
 pub mod query;
 pub mod record;

@@ -4,6 +4,7 @@
 mod common;
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::path::Path;
 use std::sync::Arc;
 
 use common::records::{Random, closed, dropped, info, refused};
@@ -11,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use netspy::Connection;
 use netspy::event::{DropRecord, ProcessInfo, Remote};
 use netspy::query::Source;
+use netspy::record::{Reader, ReplayCapture, replay};
 use netspy::store::{LocalSource, Store};
 use netspy::tools::{AllTools, RuleBased, Toolset};
 use serde_json::{Value, json};
@@ -129,4 +131,43 @@ async fn all_definitions_and_each_default_answer_stay_within_the_budget() {
         }
     }
     assert!(over.is_empty(), "over {BUDGET} tokens: {over:#?}");
+}
+
+/// Real traffic, with almost every kind of finding in it, each of which has its own words.
+#[tokio::test]
+async fn an_answer_with_many_kinds_of_findings_says_all_of_each_within_the_budget() {
+    let file = format!("{}/tests/fixtures/traffic/suspicious.jsonl", env!("CARGO_MANIFEST_DIR"));
+    let mut reader = Reader::open(Path::new(&file)).unwrap();
+    let store = Arc::new(Store::new(16 << 20));
+    let capture = ReplayCapture::new(reader.header(), file);
+    assert!(replay(&mut reader, &store, &capture).finished);
+    let source = LocalSource::new(store, Arc::new(capture));
+    let tools = AllTools::new(Arc::new(source), Arc::new(RuleBased));
+    let since = json!({"since": "2026-11-28T01:00:00Z", "until": "2026-11-28T02:00:00Z"});
+    let answer = tools.call("analyze_patterns", since).await.unwrap();
+    let cost = tokens(&answer.text());
+    println!("analyze_patterns: {cost} tokens, {} bytes", answer.text().len());
+    assert!(cost < BUDGET, "{cost}: {}", answer.text());
+    let content = &answer.content;
+    let named = content["columns"].as_array().unwrap();
+    for column in ["severity", "kind", "process", "remote", "why", "figures", "records"] {
+        assert!(named.iter().any(|name| name == column), "{column}: {content}");
+    }
+    let rows = content["rows"].as_array().unwrap();
+    assert_eq!((rows.len(), &content["total"]), (7, &json!(7)), "{content}");
+    let of = |row: &Value, name: &str| row[named.iter().position(|n| n == name).unwrap()].clone();
+    for row in rows {
+        assert!(!of(row, "figures").as_object().unwrap().is_empty(), "{row}");
+        assert!(!of(row, "records").as_array().unwrap().is_empty(), "{row}");
+        let kind = of(row, "kind");
+        assert!(content["next"][kind.as_str().unwrap()].is_string(), "{kind}: {content}");
+    }
+    assert_eq!(content["protocols"], json!({"tcp": 111}));
+    assert_eq!(content["outcomes"]["refused"], 93);
+    assert_eq!(content["top_ports"]["6379"], "refused 8");
+    assert_eq!(content["top_remotes"]["198.51.100.66"], "established 12");
+    let over_time = &content["over_time"];
+    let attempts: u64 =
+        over_time["attempts"].as_array().unwrap().iter().filter_map(Value::as_u64).sum();
+    assert_eq!((attempts, &over_time["step_s"]), (111, &json!(300.0)), "{over_time}");
 }

@@ -211,6 +211,15 @@ async fn the_largest_groups_come_first_and_nothing_is_left_out_of_the_sum() {
         assert_eq!((first.first, first.last), (second(0), second(1)));
         let named = top.groups.iter().find(|group| group.key == text("198.51.100.1")).unwrap();
         assert_eq!(named.label.as_deref(), Some("www.Example.com"));
+
+        let ends = filter(&[("remote", "192.0.2.1,192.0.2.7,198.51.100.1")]);
+        let top = source.top(&ends, TopBy::Endpoint, None).await.unwrap();
+        let ends: Vec<_> =
+            top.groups.iter().map(|g| (g.key.clone(), g.count, g.label.as_deref())).collect();
+        let named = (text("198.51.100.1:80"), 1, Some("www.Example.com"));
+        // Of what comes in, the port that it came to.
+        let inbound = (text("192.0.2.7:40000"), 1, None);
+        assert_eq!(ends, [(text("192.0.2.1:443"), 2, None), inbound, named]);
     })
     .await;
 }

@@ -1,8 +1,6 @@
 //! Tokens that clients show over TCP, from a file that only its owner can read.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -10,8 +8,8 @@ use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use subtle::ConstantTimeEq;
 
-/// The largest file that is read.
-const FILE_LIMIT: u64 = 16 * 1024;
+use crate::private::{self, PrivateError};
+
 /// Shorter ones can be guessed.
 const SHORT: usize = 16;
 
@@ -100,21 +98,10 @@ impl Tokens {
 }
 
 fn read(path: &Path) -> Result<Vec<String>, TokenError> {
-    let failed = |source| TokenError::Read { path: path.to_owned(), source };
-    let file = File::open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    let mode = metadata.mode() & 0o7777;
-    if !metadata.is_file() {
-        return Err(failed(io::Error::other("it is no file")));
-    }
-    if mode & 0o077 != 0 {
-        return Err(TokenError::Mode { path: path.to_owned(), mode });
-    }
-    let mut text = String::new();
-    let read = file.take(FILE_LIMIT + 1).read_to_string(&mut text).map_err(failed)?;
-    if read as u64 > FILE_LIMIT {
-        return Err(failed(io::Error::other("it is larger than 16 KiB")));
-    }
+    let text = private::read(path).map_err(|error| match error {
+        PrivateError::Read(source) => TokenError::Read { path: path.to_owned(), source },
+        PrivateError::Mode(mode) => TokenError::Mode { path: path.to_owned(), mode },
+    })?;
     let mut tokens = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();

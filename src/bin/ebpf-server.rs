@@ -38,10 +38,13 @@ fn main() -> ExitCode {
 }
 
 fn check(options: &Options) -> Result<(), ServerError> {
-    let CheckReport { attach: report, history, .. } = server::check(options)?;
+    let CheckReport { attach: report, history, model, .. } = server::check(options)?;
     let mut text = String::from("options: ok\n");
     if let Some(history) = history {
         text += &format!("history: {history}\n");
+    }
+    if let Some(model) = model {
+        text += &format!("model: {model}\n");
     }
     let backend = report.backend.map_or_else(|| "replay".to_owned(), |b| b.to_string());
     text += &format!("backend: {backend}\n");

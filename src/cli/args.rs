@@ -18,6 +18,7 @@ Examples:
   netspy summary --since 1h --unit nginx.service
   netspy top --by remote --since 1h
   netspy diff --since 15m
+  netspy analyze --process curl                where it went, how that ended, what stands out
   netspy run -- npm test                       what a command reached, and what it could not
   netspy ask 'why can curl not reach 192.0.2.1?'
   netspy --tool get_network_summary --process curl --duration 120
@@ -83,8 +84,8 @@ pub struct Common {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "One question, answered in the words of the original netspy")]
 pub struct ToolArgs {
-    /// get_network_summary, list_connections, get_packet_drop_summary, list_packet_drops,
-    /// ai_insights or contextual_analysis
+    /// get_network_summary, list_connections, analyze_patterns, get_packet_drop_summary,
+    /// list_packet_drops, ai_insights or contextual_analysis
     #[arg(long, value_name = "NAME")]
     pub tool: Option<String>,
     #[command(flatten)]
@@ -156,6 +157,8 @@ pub enum Command {
     Diff(questions::Diff),
     /// What stands out: failures, scans, storms, ...
     Findings(questions::Findings),
+    /// Where attempts went, how they ended, when, and what stands out among them
+    Analyze(super::analyze::Analyze),
     /// What stands out and what it may mean, in words: by a model, else by fixed rules
     #[cfg(feature = "ai")]
     Insights(super::ask::Insights),

@@ -25,19 +25,17 @@ use jiff::Timestamp;
 /// Seconds that a summary looks back.
 pub const DURATION: u32 = 60;
 
-/// Seconds that a list looks back: the default of the original's server.
-const LIST_DURATION: u32 = 3600;
+/// Seconds that a list and an analysis look back: the default of the original's server.
+pub const LIST_DURATION: u32 = 3600;
 
 /// Lines of a list where the question names none: in the shell, and for `--tool`.
 pub const SHELL_EVENTS: u32 = 10;
 /// See [`SHELL_EVENTS`].
 pub const TOOL_EVENTS: u32 = 100;
 
-/// Tools of the original that this version does not have.
-#[cfg(feature = "ai")]
-const MISSING_TOOLS: [&str; 1] = ["analyze_patterns"];
+/// Tools of the original that this build does not have.
 #[cfg(not(feature = "ai"))]
-const MISSING_TOOLS: [&str; 3] = ["analyze_patterns", "ai_insights", "contextual_analysis"];
+const MISSING_TOOLS: [&str; 2] = ["ai_insights", "contextual_analysis"];
 
 /// A tool of the original that this version has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +44,8 @@ pub enum Tool {
     Summary,
     /// `list_connections`.
     List,
+    /// `analyze_patterns`.
+    Patterns,
     /// `get_packet_drop_summary`.
     DropSummary,
     /// `list_packet_drops`.
@@ -63,20 +63,22 @@ impl Tool {
     pub fn named(name: &str) -> Result<Tool, Failure> {
         #[cfg(feature = "ai")]
         const HERE: &str = "this version, which has get_network_summary, list_connections, \
-                            get_packet_drop_summary, list_packet_drops, ai_insights and \
-                            contextual_analysis";
+                            analyze_patterns, get_packet_drop_summary, list_packet_drops, \
+                            ai_insights and contextual_analysis";
         #[cfg(not(feature = "ai"))]
         const HERE: &str = "this version, which has get_network_summary, list_connections, \
-                            get_packet_drop_summary and list_packet_drops";
+                            analyze_patterns, get_packet_drop_summary and list_packet_drops";
         match name {
             "get_network_summary" => Ok(Tool::Summary),
             "list_connections" => Ok(Tool::List),
+            "analyze_patterns" => Ok(Tool::Patterns),
             "get_packet_drop_summary" => Ok(Tool::DropSummary),
             "list_packet_drops" => Ok(Tool::DropList),
             #[cfg(feature = "ai")]
             "ai_insights" => Ok(Tool::Insights),
             #[cfg(feature = "ai")]
             "contextual_analysis" => Ok(Tool::Contextual),
+            #[cfg(not(feature = "ai"))]
             name if MISSING_TOOLS.contains(&name) => {
                 Err(Failure::Usage(format!("the tool {name} is not in {HERE}")))
             }

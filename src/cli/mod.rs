@@ -4,6 +4,7 @@
 //! process, and every string from telemetry goes through [`render::text::clean`] on its way to
 //! the terminal.
 
+mod analyze;
 mod args;
 mod argv;
 #[cfg(feature = "ai")]
@@ -36,6 +37,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches};
 use tracing_subscriber::filter::LevelFilter;
 
+use self::analyze::Analyze;
 use self::args::{Cli, Command};
 use self::failure::Failure;
 use self::filters::{Narrow, Page, What, When};
@@ -172,6 +174,12 @@ async fn ask_tool(
     if let Some(words) = legacy::words::Words::of(tool, asked)? {
         return words.ask(server, printer).await;
     }
+    if tool == Tool::Patterns {
+        let analyze = Analyze::of_tool(question);
+        analyze.check()?;
+        let origin = locate(server, Capture::Allowed { no_unix: false }).await?;
+        return analyze.ask(Some(question.seconds()), &origin, printer).await.map(drop);
+    }
     let origin = locate(server, Capture::Allowed { no_unix: false }).await?;
     let until = commands::gather(&origin, Some(question.seconds())).await?;
     let (narrow, source) = (Narrow::default(), &*origin.source);
@@ -182,6 +190,8 @@ async fn ask_tool(
         Tool::List => legacy::list(&all, &narrow, until, source, printer).await,
         Tool::DropSummary => drops::summary(question, until, source, printer).await,
         Tool::DropList => drops::list(&all, until, source, printer).await,
+        // Asked above.
+        Tool::Patterns => Ok(()),
         #[cfg(feature = "ai")]
         Tool::Insights | Tool::Contextual => Ok(()),
     }
@@ -222,6 +232,10 @@ async fn run_command(
         Command::Series(args) => Question::Series(args).ask(&origin, printer).await,
         Command::Diff(args) => Question::Diff(args).ask(&origin, printer).await,
         Command::Findings(args) => Question::Findings(args).ask(&origin, printer).await,
+        Command::Analyze(args) => match args.ask(None, &origin, printer).await? {
+            true => Ok(()),
+            false => Err(Failure::Nothing),
+        },
         #[cfg(feature = "ai")]
         Command::Insights(args) => ask::Words::Insights(args).ask(&origin, printer).await,
         #[cfg(feature = "ai")]
@@ -260,6 +274,10 @@ fn check(command: &Command) -> Result<Capture, Failure> {
         Command::Series(args) => Question::Series(args).check(),
         Command::Diff(args) => Question::Diff(args).check(),
         Command::Findings(args) => Question::Findings(args).check(),
+        Command::Analyze(args) => {
+            args.check()?;
+            Ok(Capture::Allowed { no_unix: false })
+        }
         #[cfg(feature = "ai")]
         Command::Insights(args) => {
             ask::Words::Insights(args).check()?;

@@ -37,6 +37,8 @@ pub enum TopBy {
     Pid,
     /// Remote address.
     Remote,
+    /// Remote address and port, as `10.0.0.1:443`; of what comes in, with the local port.
+    Endpoint,
     /// Remote host name.
     HostName,
     /// Remote port; of what comes in or listens, the local one.

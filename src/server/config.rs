@@ -1,7 +1,8 @@
 //! Options from three places: the command line, `NETSPY_…` variables, and a file, in this order of
 //! precedence.
 //!
-//! The file is TOML; its keys are the long options. What the file says becomes the default of the
+//! The file is TOML; its keys are the long options, and what begins alike may stand in a table
+//! (`[model]`). What the file says becomes the default of the
 //! option, so that one parser knows all names and values, and no list has to be kept in step.
 
 use std::collections::BTreeMap;
@@ -19,6 +20,9 @@ use super::options::Options;
 
 /// Options that make no sense in a file.
 const NOT_IN_A_FILE: [&str; 6] = ["config", "check", "help", "version", "http", "addr"];
+/// Options that may stand together: in the table `[model]`, `timeout` is `model-timeout`, and `name` is
+/// `model` itself.
+const TABLES: [&str; 1] = ["model"];
 /// The largest file that is read.
 const FILE_LIMIT: u64 = 1 << 20;
 
@@ -160,13 +164,12 @@ fn parse(text: &str) -> Result<Vec<Entry>, Wrong> {
     })?;
     let command = Options::command();
     let mut entries: Vec<Entry> = Vec::new();
-    for (key, value) in table.get_ref() {
-        let at = key.span().start;
-        let id = key.get_ref().replace('-', "_");
+    for (key, at, value) in keys(table.get_ref()) {
+        let id = key.replace('-', "_");
         let known = accepted(&command).find(|arg| arg.get_id().as_str() == id);
-        let arg = known.ok_or_else(|| (at, unknown(&command, key.get_ref())))?;
+        let arg = known.ok_or_else(|| (at, unknown(&command, &key)))?;
         if entries.iter().any(|entry| entry.id == id) {
-            return Err((at, format!("{} is there twice", key.get_ref())));
+            return Err((at, format!("{key} is there twice")));
         }
         let values = values(arg, value).map_err(|problem| (value.span().start, problem))?;
         check(&command, arg, &values).map_err(|problem| (value.span().start, problem))?;
@@ -183,6 +186,27 @@ fn parse(text: &str) -> Result<Vec<Entry>, Wrong> {
         }
     }
     Ok(entries)
+}
+
+/// The keys of a file as the options that they are, with where they stand.
+fn keys<'a>(table: &'a DeTable<'a>) -> Vec<(String, usize, &'a Spanned<DeValue<'a>>)> {
+    let mut keys = Vec::new();
+    for (key, value) in table {
+        let name = key.get_ref();
+        match value.get_ref() {
+            DeValue::Table(inner) if TABLES.contains(&&**name) => {
+                keys.extend(inner.iter().map(|(key, value)| {
+                    let option = match &**key.get_ref() {
+                        "name" => name.to_string(),
+                        key => format!("{name}-{key}"),
+                    };
+                    (option, key.span().start, value)
+                }));
+            }
+            _ => keys.push((name.to_string(), key.span().start, value)),
+        }
+    }
+    keys
 }
 
 /// The options that a file may set.
@@ -337,6 +361,9 @@ mod tests {
             ("port = 1\nport = 2", 2, "duplicate key"),
             ("memory-limit = 1\nmemory_limit = 1", 1, "memory-limit"),
             ("[server]\nport = 1", 1, "there is no option 'server'"),
+            ("[model]\n\nkey = 1", 3, "there is no option 'model-key'"),
+            ("model-timeout = 1\n[model]\ntimeout = 2", 1, "model-timeout is there twice"),
+            ("[model]\ntimeout = 0", 2, "model-timeout: '0' is not accepted"),
             ("port = ", 1, ""),
             ("check = true", 1, "there is no option 'check'"),
             ("config = \"x\"", 1, "there is no option 'config'"),
@@ -364,6 +391,24 @@ mod tests {
         names.retain(|name| name != "config");
         assert_eq!(names, ["no-loopback", "port"]);
         assert!(one.differences(&one).is_empty());
+    }
+
+    #[cfg(feature = "ai")]
+    #[test]
+    fn a_table_is_what_its_keys_begin_with() {
+        let table = Written::new(
+            "table",
+            "[model]\nname = \"m\"\nkey-file = \"/k\"\ntimeout = 7\nhide-addresses = true\n",
+        );
+        let model = table.load(&[]).unwrap().options.model;
+        assert_eq!((model.name.as_deref(), model.timeout), (Some("m"), 7));
+        assert!(model.hide_addresses && model.key_file == Some("/k".into()));
+        let flag = table.load(&["--model-timeout", "9"]).unwrap();
+        assert_eq!(flag.options.model.timeout, 9);
+        let flat = Written::new("flat", "model = \"m\"\nmodel-timeout = 7\n");
+        let (flat, none) = (flat.load(&[]).unwrap(), flat.load(&["--model", "n"]).unwrap());
+        assert_eq!(none.options.model.name.as_deref(), Some("n"));
+        assert_eq!(flat.differences(&none), ["model"]);
     }
 
     #[test]

@@ -5,6 +5,8 @@ pub mod config;
 mod descriptors;
 pub mod listen;
 pub mod logging;
+#[cfg(feature = "ai")]
+mod model;
 mod notify;
 pub mod options;
 mod patience;
@@ -15,6 +17,8 @@ mod tls;
 
 pub use clients::Limits;
 pub use config::{ConfigError, Configuration};
+#[cfg(feature = "ai")]
+pub use model::{Model, ModelAdvisor, ModelConfigError, ModelOptions};
 pub use options::Options;
 pub use reload::RELOADED;
 pub use run::{CheckReport, ServerError, check, run};

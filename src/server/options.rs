@@ -169,6 +169,11 @@ pub struct Options {
     #[arg(long, env = "NETSPY_RECORD", value_name = "FILE")]
     pub record: Option<PathBuf>,
 
+    #[cfg(feature = "ai")]
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub model: super::model::ModelOptions,
+
     /// The form of the log, on standard error.
     #[arg(long, env = "NETSPY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,

@@ -9,13 +9,19 @@ use super::{Limits, Tls};
 use crate::api::Tokens;
 
 /// Options that take effect at once. The files that some of them name are read again each time.
-pub const RELOADED: [&str; 6] = [
+pub const RELOADED: [&str; 12] = [
     "log-level",
     "token-file",
     "tls-cert",
     "tls-key",
     "max-connections",
     "max-connections-per-client",
+    "model",
+    "model-base",
+    "model-key-file",
+    "model-timeout",
+    "model-max-rounds",
+    "model-hide-addresses",
 ];
 
 /// What can change while the server runs.
@@ -28,6 +34,8 @@ pub(super) struct Reloader {
     pub limits: Arc<Limits>,
     pub tokens: Option<Arc<Tokens>>,
     pub tls: Option<Arc<Tls>>,
+    #[cfg(feature = "ai")]
+    pub model: Arc<super::ModelAdvisor>,
 }
 
 impl Reloader {
@@ -81,6 +89,8 @@ impl Reloader {
     fn read_files(&self, next: &Configuration) -> Result<(), super::ServerError> {
         let options = &next.options;
         // All are read before any takes effect.
+        #[cfg(feature = "ai")]
+        let model = options.model.read()?;
         let tokens = match (&self.tokens, &options.token_file) {
             (Some(tokens), Some(path)) => Some((tokens, Tokens::read(path)?)),
             _ => None,
@@ -92,6 +102,8 @@ impl Reloader {
         if let Some((tokens, read)) = tokens {
             tokens.replace(read);
         }
+        #[cfg(feature = "ai")]
+        self.model.replace(model);
         Ok(())
     }
 }

@@ -46,6 +46,10 @@ pub enum ServerError {
     /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The model cannot be asked.
+    #[cfg(feature = "ai")]
+    #[error(transparent)]
+    Model(#[from] super::ModelConfigError),
     /// The user of `--user` could not be taken on.
     #[error("cannot run as user {uid}: {why}; this takes root")]
     User {
@@ -86,6 +90,8 @@ impl ServerError {
             ServerError::Capture(CaptureError::InvalidOption { .. })
             | ServerError::Token(_)
             | ServerError::Tls(_) => 2,
+            #[cfg(feature = "ai")]
+            ServerError::Model(_) => 2,
             _ => 1,
         }
     }
@@ -208,7 +214,14 @@ pub fn run(
         Ok::<_, ServerError>((signals, Bound::new(&options).await?))
     })?;
     let terms = terms(&options)?;
+    #[cfg(feature = "ai")]
+    let (terms, model) = {
+        let model = Arc::new(options.model.read()?.advisor());
+        (Terms { advisor: Some(model.clone()), ..terms }, model)
+    };
     let reloader = Reloader {
+        #[cfg(feature = "ai")]
+        model,
         arguments,
         current: configuration,
         log,
@@ -304,7 +317,7 @@ fn terms(options: &Options) -> Result<Terms, ServerError> {
         tracing::warn!("{address}: tokens and answers travel in the clear without --tls-cert");
     }
     let streams = Some(count(options.max_streams));
-    Ok(Terms { limits: Arc::new(limits), streams, tokens, tls })
+    Ok(Terms { limits: Arc::new(limits), streams, tokens, tls, advisor: None })
 }
 
 /// What `--check` found.
@@ -315,11 +328,17 @@ pub struct CheckReport {
     pub attach: AttachReport,
     /// What lies where history is to be kept.
     pub history: Option<HistoryReport>,
+    /// Which model is asked, if any; nothing where this was built without the feature `ai`.
+    pub model: Option<String>,
 }
 
 /// What `--check` reports.
 pub fn check(options: &Options) -> Result<CheckReport, ServerError> {
     terms(options)?;
+    #[cfg(feature = "ai")]
+    let model = Some(options.model.read()?.to_string());
+    #[cfg(not(feature = "ai"))]
+    let model = None;
     let history = match options.history() {
         Some(history) => Some(history.check(runs_as(options))?),
         None => None,
@@ -331,7 +350,7 @@ pub fn check(options: &Options) -> Result<CheckReport, ServerError> {
             replayed(path, &store)?.report()
         }
     };
-    Ok(CheckReport { attach, history })
+    Ok(CheckReport { attach, history, model })
 }
 
 /// User and group once privileges are given up.

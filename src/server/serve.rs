@@ -26,6 +26,7 @@ use super::patience::WriteTimeout;
 use super::tls::Tls;
 use crate::api::{Api, Tokens, Transport, mcp_alone};
 use crate::store::LocalSource;
+use crate::tools::Advisor;
 
 /// From the first byte, or from the answer before, to the end of the head of a request.
 const HEADER_TIME: Duration = Duration::from_secs(30);
@@ -48,7 +49,7 @@ pub struct Listeners {
 }
 
 /// Who is served, and how much.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Terms {
     /// How many connections.
     pub limits: Arc<Limits>,
@@ -59,6 +60,17 @@ pub struct Terms {
     pub tokens: Option<Arc<Tokens>>,
     /// TLS over TCP.
     pub tls: Option<Arc<Tls>>,
+    /// Whom the tools of `/mcp` that interpret ask; fixed rules unless set.
+    pub advisor: Option<Arc<dyn Advisor>>,
+}
+
+impl std::fmt::Debug for Terms {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Terms { limits, streams, tokens, tls, advisor: _ } = self;
+        let mut terms = f.debug_struct("Terms");
+        terms.field("limits", limits).field("streams", streams);
+        terms.field("tokens", tokens).field("tls", tls).finish_non_exhaustive()
+    }
 }
 
 /// Answers requests from the source until `shutdown` is ready; then streams end, and answers
@@ -82,6 +94,9 @@ pub async fn serve_on(
     let mut api = Api::new(source.clone(), stopping.clone());
     if let Some(streams) = terms.streams {
         api = api.with_max_streams(streams);
+    }
+    if let Some(advisor) = terms.advisor {
+        api = api.with_advisor(advisor);
     }
     let transport = match terms.tokens {
         None => Transport::Loopback,

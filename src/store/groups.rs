@@ -4,7 +4,7 @@
 //! keeps every group that is larger than a known error, and one that counts those again.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use foldhash::{HashMap, HashMapExt};
 use strum::VariantArray;
@@ -70,9 +70,12 @@ pub(super) enum KeyRef<'a> {
     Number(u64),
     Ip(IpAddr),
     Text(&'a str),
-    /// Number of the process, remote address and port.
+    /// Number of the process ([`ANY`] where it is of all), remote address and port.
     Flow(u32, IpAddr, u16),
 }
+
+/// In place of the number of a process.
+const ANY: u32 = 0;
 
 /// Figures by key, of so many keys at most.
 #[derive(Debug)]
@@ -192,6 +195,7 @@ fn columns(by: TopBy) -> Columns {
         TopBy::Process => Columns::PROCESS_NAME,
         TopBy::Pid => Columns::PID | Columns::PROCESS_NAME,
         TopBy::Remote => Columns::REMOTE_IP | Columns::REMOTE_NAME,
+        TopBy::Endpoint => Columns::REMOTE_IP | Columns::PORTS | Columns::REMOTE_NAME,
         TopBy::HostName => Columns::REMOTE_NAME,
         TopBy::Port => Columns::PORTS,
         TopBy::Container => Columns::CONTAINER,
@@ -211,6 +215,7 @@ fn key(by: TopBy, view: View<'_>) -> Option<KeyRef<'_>> {
         TopBy::Process => KeyRef::Text(who()?.name()),
         TopBy::Pid => KeyRef::Number(who()?.pid().into()),
         TopBy::Remote => KeyRef::Ip(view.remote_ip()?),
+        TopBy::Endpoint => KeyRef::Flow(ANY, view.remote_ip()?, view.port()?),
         TopBy::HostName => KeyRef::Text(view.remote_name()?),
         TopBy::Port => KeyRef::Number(view.port()?.into()),
         TopBy::Container => KeyRef::Text(who()?.container_id()?),
@@ -229,7 +234,7 @@ fn key(by: TopBy, view: View<'_>) -> Option<KeyRef<'_>> {
 fn label(by: TopBy, view: View<'_>) -> Option<&str> {
     match by {
         TopBy::Pid => Some(view.process()?.name()),
-        TopBy::Remote => view.remote_name(),
+        TopBy::Remote | TopBy::Endpoint => view.remote_name(),
         TopBy::Container => view.process()?.container_name(),
         TopBy::Uid => view.process()?.user(),
         _ => None,
@@ -336,7 +341,7 @@ fn answer<'a>(
                 KeyRef::Number(number) => Key::Number(number),
                 KeyRef::Ip(ip) => Key::Text(ip.to_string()),
                 KeyRef::Text(text) => Key::Text(text.to_owned()),
-                KeyRef::Flow(_, ip, port) => Key::Text(format!("{ip}:{port}")),
+                KeyRef::Flow(_, ip, port) => Key::Text(SocketAddr::new(ip, port).to_string()),
             };
             (figures.outcomes.total(), key, figures)
         })

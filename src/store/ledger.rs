@@ -62,6 +62,7 @@ pub(super) struct Run {
 
 impl Run {
     /// One that begins, and has not ended.
+    #[cfg_attr(not(feature = "history"), allow(dead_code))]
     pub(super) fn new(start: Timestamp) -> Self {
         Run { start, samples: vec![Sample::zero(start)], why: None }
     }

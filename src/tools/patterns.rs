@@ -1,8 +1,9 @@
-//! `analyze_patterns`: what stands out, and why one process cannot reach one remote.
+//! `analyze_patterns`: what stands out among which attempts, and why one process cannot reach one
+//! remote.
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use strum::VariantNames;
 
 use super::args::{Args, clip, invalid, named};
@@ -13,6 +14,7 @@ use super::table::Table;
 use super::{Answer, ToolError, shared};
 use crate::analysis::{Finding, Kind};
 use crate::query::findings::Findings;
+use crate::query::series::Step;
 use crate::query::top::{Key, TopBy};
 use crate::query::{Filter, Source};
 
@@ -22,8 +24,12 @@ const MOST: usize = 200;
 /// Bytes of rows.
 const CONCISE: usize = 1_800;
 const DETAILED: usize = 12_000;
-/// Remotes with the most attempts that are named.
+/// Remotes and ports with the most attempts that are named.
 const REMOTES: usize = 5;
+/// Steps of time by which attempts are counted.
+const STEPS: u64 = 12;
+/// Records of a finding that are named, where no more is asked for.
+const RECORDS: usize = 2;
 
 pub(super) const PATTERNS: Tool = Tool {
     name: "analyze_patterns",
@@ -68,7 +74,7 @@ pub(super) async fn patterns(source: &dyn Source, args: &Args) -> Result<Answer,
         table.put(&mut content, "columns", "rows");
         let next: BTreeMap<String, &str> =
             findings.iter().map(|f| (f.kind.to_string(), f.next.as_str())).collect();
-        content.insert("next".to_owned(), serde_json::json!(next));
+        content.insert("next".to_owned(), json!(next));
     }
     let within =
         Filter { since: Some(found.window.since), until: Some(found.window.until), ..filter };
@@ -77,7 +83,7 @@ pub(super) async fn patterns(source: &dyn Source, args: &Args) -> Result<Answer,
         let reach = Reach::of(source, &within).await.map_err(named)?;
         content.insert("reach".to_owned(), reach.shown());
     } else if kinds.is_empty() {
-        content.insert("top_remotes".to_owned(), top_remotes(source, &within).await?);
+        overview(source, &within, &mut content).await?;
     }
     if found.newest_outside_window.is_some() {
         hints.push(parts::nothing(found.newest_outside_window));
@@ -119,9 +125,8 @@ fn table(findings: &[Finding], detailed: bool, clock: Clock) -> Table {
     ]);
     for finding in findings {
         let evidence = &finding.evidence;
-        let figures = detailed.then(|| parts::figures(&evidence.figures));
-        let records = detailed
-            .then(|| evidence.records.iter().map(|id| Value::from(id.to_string())).collect());
+        let most = if detailed { evidence.records.len() } else { RECORDS };
+        let records = evidence.records.iter().take(most).map(|id| Value::from(id.to_string()));
         table.push(vec![
             finding.severity.to_string().into(),
             finding.kind.to_string().into(),
@@ -130,8 +135,8 @@ fn table(findings: &[Finding], detailed: bool, clock: Clock) -> Table {
             finding.why.as_str().into(),
             clock.show(evidence.first),
             clock.show(evidence.last),
-            figures.unwrap_or(Value::Null),
-            records.unwrap_or(Value::Null),
+            parts::figures(&evidence.figures),
+            records.collect(),
         ]);
     }
     table
@@ -146,15 +151,41 @@ pub(super) fn subject_remote(finding: &Finding) -> Value {
     }
 }
 
-async fn top_remotes(source: &dyn Source, filter: &Filter) -> Result<Value, ToolError> {
-    let top = source.top(filter, TopBy::Remote, Some(REMOTES)).await.map_err(named)?;
-    let mut remotes = Map::new();
-    for group in top.groups {
-        let key = match group.key {
-            Key::Number(n) => n.to_string(),
-            Key::Text(text) => text,
-        };
-        remotes.insert(key, parts::outcomes(&group.by_outcome));
+/// What the attempts are among which something stands out, or nothing does.
+async fn overview(
+    source: &dyn Source,
+    filter: &Filter,
+    content: &mut Map<String, Value>,
+) -> Result<(), ToolError> {
+    let summary = source.summary(filter).await.map_err(named)?;
+    if summary.total == 0 {
+        return Ok(());
     }
-    Ok(Value::Object(remotes))
+    content.insert("outcomes".to_owned(), parts::figures(&summary.by_outcome));
+    content.insert("protocols".to_owned(), parts::figures(&summary.by_protocol));
+    for (name, by) in [("top_remotes", TopBy::Remote), ("top_ports", TopBy::Port)] {
+        let top = source.top(filter, by, Some(REMOTES)).await.map_err(named)?;
+        let groups = top.groups.into_iter().map(|group| {
+            let key = match group.key {
+                Key::Number(n) => n.to_string(),
+                Key::Text(text) => text,
+            };
+            (key, parts::outcomes(&group.by_outcome))
+        });
+        content.insert(name.to_owned(), Value::Object(groups.collect()));
+    }
+    let window = summary.window;
+    let length = window.until.as_millisecond().saturating_sub(window.since.as_millisecond());
+    let step = Step::at_most(u64::try_from(length).unwrap_or(0), STEPS);
+    let series = source.series(filter, step).await.map_err(named)?;
+    let each = |figure: fn(&crate::query::series::Point) -> u64| -> Vec<u64> {
+        series.points.iter().map(figure).collect()
+    };
+    let first = series.points.first().map(|point| Clock::of(window).show(point.time));
+    let over_time = json!({
+        "from_utc": first, "step_s": series.step_ms as f64 / 1_000.0,
+        "attempts": each(|point| point.count), "unsuccessful": each(|point| point.unsuccessful),
+    });
+    content.insert("over_time".to_owned(), over_time);
+    Ok(())
 }

@@ -40,7 +40,8 @@ pub fn command(program: &str) -> Command {
 /// Takes the variables away that would configure a program of this package.
 fn unconfigured(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| name.starts_with("NETSPY_")) {
+        let configures = |name: &str| name.starts_with("NETSPY_") || name.starts_with("OPENAI_");
+        if name.to_str().is_some_and(configures) {
             command.env_remove(name);
         }
     }

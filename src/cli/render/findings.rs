@@ -39,22 +39,28 @@ impl Printer<'_> {
             writeln!(self.out, "Nothing stands out, {window}.")?;
         }
         for finding in &findings.findings {
-            self.finding(finding)?;
+            self.finding(finding, 0)?;
         }
         let shown = findings.findings.len() as u64;
         if findings.total > shown {
             let more = format!("{shown} of {} findings shown (--limit)", findings.total);
             writeln!(self.out, "{}", self.screen.paint(&more, DIM))?;
         }
-        if !findings.exact {
-            let more =
-                "There was more to tell apart than there is room for: findings may be missing.";
-            writeln!(self.out, "{}", self.screen.paint(more, ODD))?;
-        }
+        self.inexact(findings, 0)?;
         self.incomplete(&findings.accounting)
     }
 
-    fn finding(&mut self, finding: &Finding) -> io::Result<()> {
+    /// That findings may be missing, where they may be.
+    pub(super) fn inexact(&mut self, findings: &Findings, indent: usize) -> io::Result<()> {
+        if findings.exact {
+            return Ok(());
+        }
+        let more = "There was more to tell apart than there is room for: findings may be missing.";
+        writeln!(self.out, "{:indent$}{}", "", self.screen.paint(more, ODD))
+    }
+
+    /// One of them, so many columns from the left.
+    pub(super) fn finding(&mut self, finding: &Finding, indent: usize) -> io::Result<()> {
         let style = match finding.severity {
             Severity::Critical => BAD,
             Severity::Warning => ODD,
@@ -63,24 +69,26 @@ impl Printer<'_> {
         let kind = word(&finding.kind).replace('_', " ");
         let severity = word(&finding.severity).to_uppercase();
         let severity = self.screen.paint(&severity, style);
-        writeln!(self.out, "{severity} {kind}: {}", subject(&finding.subject))?;
-        self.lines(&finding.why)?;
+        writeln!(self.out, "{:indent$}{severity} {kind}: {}", "", subject(&finding.subject))?;
+        let indent = indent + 2;
+        self.lines(&finding.why, indent)?;
         let e = &finding.evidence;
         let figures: Vec<_> =
             e.figures.iter().map(|(name, n)| format!("{name} {}", units::count(*n))).collect();
         let (first, last) = (self.clock.short(e.first), self.clock.short(e.last));
-        self.lines(&format!("{}; {first} to {last}", figures.join(", ")))?;
+        self.lines(&format!("{}; {first} to {last}", figures.join(", ")), indent)?;
         if !e.records.is_empty() {
             let ids: Vec<_> = e.records.iter().take(RECORDS).map(ToString::to_string).collect();
-            self.lines(&format!("netspy show shows them: {}", ids.join(", ")))?;
+            self.lines(&format!("netspy show shows them: {}", ids.join(", ")), indent)?;
         }
-        self.lines(&format!("Next: {}", finding.next))
+        self.lines(&format!("Next: {}", finding.next), indent)
     }
 
     /// Indented, wrapped, never cut.
-    fn lines(&mut self, words: &str) -> io::Result<()> {
-        let room = self.screen.width.unwrap_or(100).saturating_sub(2).max(20);
-        text::wrap(&clean(words), room).iter().try_for_each(|line| writeln!(self.out, "  {line}"))
+    fn lines(&mut self, words: &str, indent: usize) -> io::Result<()> {
+        let room = self.screen.width.unwrap_or(100).saturating_sub(indent).max(20);
+        let lines = text::wrap(&clean(words), room);
+        lines.iter().try_for_each(|line| writeln!(self.out, "{:indent$}{line}", ""))
     }
 }
 

@@ -1,5 +1,6 @@
 //! How answers look: tables for people, JSON, JSON lines and CSV for programs.
 
+pub mod analysis;
 pub mod answers;
 mod diff;
 pub mod drops;

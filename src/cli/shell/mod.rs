@@ -12,7 +12,9 @@ use tokio::runtime::Runtime;
 
 use self::complete::{Completion, Known};
 use self::lines::{Input, Line};
-use self::words::{MissingCommand, ShellCommand, ShellLine};
+#[cfg(not(feature = "ai"))]
+use self::words::MissingCommand;
+use self::words::{ShellCommand, ShellLine};
 #[cfg(feature = "ai")]
 use super::ask::Words;
 use super::failure::{Failure, note};
@@ -127,6 +129,7 @@ impl Shell<'_> {
         if words.is_empty() || line.trim_start().starts_with('#') {
             return Ok(Next::Read);
         }
+        #[cfg(not(feature = "ai"))]
         if let Some(missing) = MissingCommand::named(&words[0]) {
             return Err(Failure::Usage(missing.to_string()));
         }
@@ -200,6 +203,7 @@ impl Shell<'_> {
             ShellCommand::Findings(args) => {
                 Question::Findings(args).ask_now(&origin, printer).await
             }
+            ShellCommand::Analyze(args) => args.ask_now(&origin, printer).await,
             #[cfg(feature = "ai")]
             ShellCommand::Insights(args) => Words::Insights(args).ask_now(&origin, printer).await,
             #[cfg(feature = "ai")]

@@ -1,9 +1,11 @@
 //! The commands of the shell.
 
+#[cfg(not(feature = "ai"))]
 use std::fmt;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::super::analyze::Analyze;
 use super::super::args::{self, Question};
 #[cfg(feature = "ai")]
 use super::super::ask::{Ask, Insights};
@@ -20,6 +22,8 @@ connections [filters]
     The same as 'netspy list': connections with process, outcome, error and latency
 count, top, series, diff, findings [filters]
     The same as 'netspy count' and so on: figures, what changed, what stands out
+analyze [--process NAME] [--pid PID] [filters]
+    Destinations, protocols, outcomes, ports and rates of the last hour, and what stands out
 top
     Over the whole screen: who connects where now; ? lists its keys, q ends it
 watch [filters]
@@ -52,11 +56,11 @@ Examples:
 pub const TOOLS: &str = "\
 get_network_summary: outbound connection attempts of one process or of all ('summary')
 list_connections: recent connection events ('list')
+analyze_patterns: destinations, protocols, rates, and what stands out ('analyze')
 get_packet_drop_summary: packets that the kernel dropped, of one process or of all ('dropsummary')
 list_packet_drops: recent packet drop events ('droplist')
 ai_insights: what stands out and what it may mean, in words ('insights')
 contextual_analysis: the answer to a question, in words ('contextual')
-Not in this version: analyze_patterns
 ";
 
 /// One line of input.
@@ -95,6 +99,8 @@ pub enum ShellCommand {
     Diff(questions::Diff),
     /// What stands out: failures, scans, storms, ...
     Findings(questions::Findings),
+    /// Where attempts went, how they ended, when, and what stands out among them
+    Analyze(Analyze),
     /// What stands out and what it may mean, in words
     #[cfg(feature = "ai")]
     Insights(Insights),
@@ -123,27 +129,27 @@ pub enum ShellCommand {
     Quit,
 }
 
-/// A command of the original that this version does not have.
+/// A command of the original that this build does not have.
+#[cfg(not(feature = "ai"))]
 pub struct MissingCommand(&'static str);
 
+#[cfg(not(feature = "ai"))]
 impl MissingCommand {
     /// The command of this name, if it is one of them.
     pub fn named(name: &str) -> Option<Self> {
-        #[cfg(feature = "ai")]
-        let missing = ["analyze"];
-        #[cfg(not(feature = "ai"))]
-        let missing = ["analyze", "insights", "contextual"];
+        let missing = ["insights", "contextual"];
         missing.into_iter().find(|missing| *missing == name).map(MissingCommand)
     }
 }
 
+#[cfg(not(feature = "ai"))]
 impl fmt::Display for MissingCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.0;
         write!(
             f,
-            "{name} is not in this version; it has summary, list, top, series, diff, findings, watch, drops, \
-             show and status"
+            "{name} is not in this version; it has summary, list, top, series, diff, findings, analyze, watch, \
+             drops, show and status"
         )
     }
 }
