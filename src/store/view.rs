@@ -13,6 +13,7 @@ use super::row::{Row, Tables, wide};
 use crate::event::{
     Close, Connection, ConnectionId, Direction, Evidence, Outcome, ProcessInfo, Protocol, State,
 };
+use crate::query::top::TopBy;
 
 /// Which members of a [`View`] will be asked for. The others may be read as if there were none:
 /// history lies in columns, and what is not needed is not read. Time, direction, protocol, state,
@@ -113,6 +114,15 @@ pub(super) trait Columnar: std::fmt::Debug {
     fn unit(&self, row: usize) -> Option<&str>;
     fn container_id(&self, row: usize) -> Option<&str>;
     fn container_name(&self, row: usize) -> Option<&str>;
+    /// A number that rows of these columns have in common that belong to the same group, or none.
+    fn code(&self, by: TopBy, row: usize) -> Option<usize>;
+}
+
+/// What is shown of records that lie together.
+pub(super) enum Shown<'a> {
+    Record(View<'a>),
+    /// What follows lies elsewhere, with other codes.
+    Elsewhere,
 }
 
 impl<'a> View<'a> {
@@ -127,6 +137,14 @@ impl<'a> View<'a> {
     #[cfg_attr(not(feature = "history"), allow(dead_code))]
     pub(super) fn of_column(columns: &'a dyn Columnar, row: usize) -> Self {
         View(Place::Column(columns, row))
+    }
+
+    /// A number that is shared with what lies beside it and belongs to the same group, or none.
+    pub(super) fn code(self, by: TopBy) -> Option<usize> {
+        match self.0 {
+            Place::Row(..) | Place::Whole(..) => None,
+            Place::Column(columns, row) => columns.code(by, row),
+        }
     }
 
     /// The id.
@@ -412,17 +430,33 @@ impl Store {
         columns: Columns,
         visit: &mut dyn FnMut(View<'_>),
     ) {
+        self.for_each_shown(selection, columns, &mut |shown| {
+            if let Shown::Record(view) = shown {
+                visit(view);
+            }
+        });
+    }
+
+    /// The same, and where records lie together.
+    pub(super) fn for_each_shown(
+        &self,
+        selection: &Selection,
+        columns: Columns,
+        visit: &mut dyn FnMut(Shown<'_>),
+    ) {
         let memory = self.memory();
         // The newest first: a record may be carried on meanwhile.
         for segment in memory.iter().rev() {
             let body = segment.read();
             let Some(matcher) = Matcher::new(selection, &body) else { continue };
             for row in body.rows.iter().filter(|row| matcher.matches(row)) {
-                visit(View::of_row(row, &body.tables));
+                visit(Shown::Record(View::of_row(row, &body.tables)));
             }
         }
         for part in self.parts(&memory) {
-            part.visit(&part.matching(selection), columns, visit);
+            visit(Shown::Elsewhere);
+            let rows = part.matching(selection);
+            part.visit(&rows, columns, &mut |view| visit(Shown::Record(view)));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Records into columns.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -182,9 +182,19 @@ type Numbers<T> = PrimitiveBuilder<T>;
 /// Names by which processes can be asked for.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Names {
-    pub(in crate::store) processes: BTreeSet<Box<str>>,
+    /// With the number of rows of each.
+    pub(in crate::store) processes: BTreeMap<Box<str>, u32>,
     /// Those of threads and executables, where they are not those of the processes.
     pub(in crate::store) others: BTreeSet<Box<str>>,
+}
+
+impl Names {
+    pub(in crate::store) fn add(&mut self, more: Names) {
+        for (name, rows) in more.processes {
+            *self.processes.entry(name).or_default() += rows;
+        }
+        self.others.extend(more.others);
+    }
 }
 
 /// Collects records as columns.
@@ -247,15 +257,24 @@ impl Encoder {
         self.wholes
     }
 
-    /// Adds the names by which processes can be asked for.
-    pub(in crate::store) fn add_names(&self, names: &mut Names) {
-        for info in &self.processes.list {
-            names.processes.insert((*info.comm).into());
+    /// The names by which processes can be asked for.
+    pub(in crate::store) fn names(&self) -> Names {
+        let mut names = Names::default();
+        let mut rows = vec![0; self.processes.list.len()];
+        for number in &self.processes.rows {
+            // Not for a row without a process.
+            if let Some(rows) = rows.get_mut(*number as usize) {
+                *rows += 1;
+            }
+        }
+        for (info, rows) in self.processes.list.iter().zip(rows) {
+            *names.processes.entry((*info.comm).into()).or_default() += rows;
             if let Some(base) = exe_base_name(info).filter(|base| **base != *info.comm) {
                 names.others.insert(base.into());
             }
         }
         names.others.extend(self.own_names.iter().cloned());
+        names
     }
 
     /// Adds a record. `decode` makes the record of it, for one that does not fit.

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::encode::{Encoder, Names};
+use super::encode::Encoder;
 use super::fields::Fields;
-use super::segment::{self, Facts, Piece, SegmentError};
+use super::segment::{Facts, SegmentError};
+use super::segment_writer::{self, Piece};
 use super::{HistoryOptions, journal};
 use crate::event::{Connection, ConnectionId};
 use crate::query::top::TopBy;
@@ -229,16 +230,16 @@ pub(super) fn segment_of(mut records: Vec<Connection>, first: u64) -> Vec<u8> {
         last_time: times.max().unwrap(),
         starts: starts.collect(),
         names: None,
+        name_rows: None,
         other_names: None,
     };
-    let mut names = Names::default();
-    encoder.add_names(&mut names);
+    let names = encoder.names();
     let wholes = encoder.wholes() as u32;
     let piece = encoder.finish().map(|batch| Piece { batch, wholes, names });
     let place = Place::new();
     let path = place.0.join("segment");
     let pieces = std::iter::once(piece.map_err(SegmentError::from));
-    segment::write(&File::create(&path).unwrap(), pieces, facts).unwrap();
+    segment_writer::write(&File::create(&path).unwrap(), pieces, facts).unwrap();
     fs::read(path).unwrap()
 }
 

@@ -22,6 +22,7 @@ mod find;
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzzing;
 mod guard;
+mod hybrid;
 mod journal;
 mod keep;
 mod part;
@@ -29,6 +30,8 @@ mod recovery;
 mod rotate;
 mod schema;
 mod segment;
+mod segment_writer;
+mod shared;
 mod sync;
 mod trouble;
 mod write;
