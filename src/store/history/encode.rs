@@ -1,6 +1,6 @@
 //! Records into columns.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -11,7 +11,9 @@ use arrow_array::types::{
 use arrow_array::{
     ArrayRef, DictionaryArray, Int32Array, PrimitiveArray, RecordBatch, StringArray,
 };
+use arrow_buffer::{BooleanBuffer, NullBuffer};
 use arrow_schema::ArrowError;
+use foldhash::HashMap;
 use strum::VariantArray;
 
 use super::fields::{Fields, RemoteFields};
@@ -63,10 +65,9 @@ impl Shared {
 }
 
 fn dictionary(keys: Vec<i32>, values: StringArray) -> Result<ArrayRef, ArrowError> {
-    let keys: Int32Array = match keys.contains(&NULL) {
-        false => keys.into(),
-        true => keys.into_iter().map(|key| (key != NULL).then_some(key)).collect(),
-    };
+    let has_key = |row: usize| keys.get(row).is_some_and(|key| *key != NULL);
+    let nulls = keys.contains(&NULL).then(|| BooleanBuffer::collect_bool(keys.len(), has_key));
+    let keys = Int32Array::try_new(keys.into(), nulls.map(NullBuffer::new))?;
     Ok(Arc::new(DictionaryArray::<Int32Type>::try_new(keys, Arc::new(values))?))
 }
 

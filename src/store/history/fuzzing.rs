@@ -196,14 +196,15 @@ pub(super) fn journal_of<'a>(
     flushes: impl Iterator<Item = &'a [Connection]>,
     mut version: u64,
 ) -> Vec<u8> {
-    let mut bytes = journal::head().unwrap();
+    let mut bytes = journal::head().unwrap().to_vec();
     for flush in flushes {
         let mut encoder = Encoder::default();
         for c in flush {
             encoder.push(&Fields::of(c, version), || Some(c.clone()));
             version += 1;
         }
-        bytes.extend(journal::encode(&encoder.finish().unwrap()).unwrap());
+        let flush = journal::Sealed::flush(&encoder.finish().unwrap(), Vec::new());
+        bytes.extend(flush.unwrap().to_vec());
     }
     bytes
 }

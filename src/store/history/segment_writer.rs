@@ -159,14 +159,15 @@ pub(super) fn write(
     mut facts: Facts,
 ) -> Result<u32, SegmentError> {
     let to = Summing { to: BufWriter::with_capacity(1 << 18, file), crc: Default::default() };
-    let writer = ArrowWriter::try_new(to, schema(), Some(properties()?))?;
+    let schema = schema();
+    let writer = ArrowWriter::try_new(to, Arc::clone(&schema), Some(properties()?))?;
     let (mut file, factory) = writer.into_serialized_writer()?;
     let mut compressor = Compressor::new(LEVEL)?;
     let mut columns = writers(&file, &factory)?;
     let mut names = Names::default();
     for piece in pieces {
         let piece = piece?;
-        let arrays = schema().fields.iter().zip(piece.batch.columns());
+        let arrays = schema.fields.iter().zip(piece.batch.columns());
         for (column, (field, rows)) in columns.iter_mut().zip(arrays) {
             column.write(field, rows, &mut compressor)?;
         }

@@ -206,7 +206,7 @@ impl SharedColumn {
 
     fn statistics(&self) -> Statistics {
         let bound = |text: Option<&Box<str>>| {
-            text.filter(|text| text.len() <= MAX_BOUND).map(|text| ByteArray::from(&***text))
+            text.filter(|text| text.len() <= MAX_BOUND).map(|text| ByteArray::from(&**text))
         };
         let (least, greatest) = (self.numbers.keys().min(), self.numbers.keys().max());
         let distinct = None;
