@@ -210,7 +210,7 @@ impl History {
         let directory = Directory::take(&options.directory)?;
         let found = recovery::recover(&directory)?;
         let first = found.next_number;
-        let mut books = Books::open(&directory, options.max_age);
+        let mut books = Books::open(&directory, options.max_age, found.is_nothing());
         for damage in recovery::damage(&directory, &found) {
             books.damaged(damage);
         }
