@@ -37,6 +37,10 @@ struct Shared {
 const NULL: i32 = -1;
 
 impl Shared {
+    fn with_capacity(rows: usize) -> Self {
+        Shared { keys: Vec::with_capacity(rows), ..Shared::default() }
+    }
+
     fn push(&mut self, text: Option<&str>) {
         let key = text.map_or(NULL, |text| self.number(text));
         self.keys.push(key);
@@ -80,6 +84,10 @@ struct Addresses {
 }
 
 impl Addresses {
+    fn with_capacity(rows: usize) -> Self {
+        Addresses { keys: Vec::with_capacity(rows), ..Addresses::default() }
+    }
+
     fn push(&mut self, ip: Option<IpAddr>) {
         let Some(ip) = ip else { return self.keys.push(NULL) };
         let last = self.keys.last().copied().filter(|last| *last != NULL);
@@ -112,6 +120,10 @@ impl<T> Default for Words<T> {
 }
 
 impl<T: VariantArray + Copy + PartialEq + Into<&'static str>> Words<T> {
+    fn with_capacity(rows: usize) -> Self {
+        Words { keys: Vec::with_capacity(rows), ..Words::default() }
+    }
+
     fn push(&mut self, number: Option<usize>) {
         self.keys.push(number.map_or(NULL, |number| number as i32));
     }
@@ -249,6 +261,57 @@ pub(in crate::store) struct Encoder {
 }
 
 impl Encoder {
+    /// With room for so many records.
+    pub(in crate::store) fn with_capacity(rows: usize) -> Self {
+        fn numbers<T: ArrowPrimitiveType>(rows: usize) -> Numbers<T> {
+            PrimitiveBuilder::with_capacity(rows)
+        }
+        let (flags, texts) = (BooleanBuilder::with_capacity, Shared::with_capacity);
+        Encoder {
+            time: numbers(rows),
+            start: numbers(rows),
+            id_tid: numbers(rows),
+            boot: numbers(rows),
+            version: numbers(rows),
+            patch: flags(rows),
+            host: texts(rows),
+            direction: Words::with_capacity(rows),
+            protocol: Words::with_capacity(rows),
+            socket_type: Words::with_capacity(rows),
+            family: Words::with_capacity(rows),
+            state: Words::with_capacity(rows),
+            outcome: Words::with_capacity(rows),
+            evidence: Words::with_capacity(rows),
+            preexisting: flags(rows),
+            local_ip: Addresses::with_capacity(rows),
+            local_port: numbers(rows),
+            remote_ip: Addresses::with_capacity(rows),
+            remote_port: numbers(rows),
+            remote_name: texts(rows),
+            name_source: Words::with_capacity(rows),
+            service: texts(rows),
+            path: texts(rows),
+            processes: Processes { rows: Vec::with_capacity(rows), ..Processes::default() },
+            tid: numbers(rows),
+            thread: texts(rows),
+            errno: numbers(rows),
+            error: texts(rows),
+            latency: numbers(rows),
+            syn_retransmits: numbers(rows),
+            drop_reason: texts(rows),
+            drop_count: numbers(rows),
+            close_time: numbers(rows),
+            duration: numbers(rows),
+            bytes_sent: numbers(rows),
+            bytes_received: numbers(rows),
+            datagrams_sent: numbers(rows),
+            retransmits: numbers(rows),
+            srtt: numbers(rows),
+            close_reason: Words::with_capacity(rows),
+            ..Encoder::default()
+        }
+    }
+
     pub(in crate::store) fn len(&self) -> usize {
         self.rows
     }

@@ -19,6 +19,7 @@ mod directory;
 mod encode;
 mod fields;
 mod find;
+mod footer;
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzzing;
 mod guard;

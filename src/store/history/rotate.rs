@@ -296,7 +296,7 @@ fn encode(
     patches: &HashSet<ConnectionId>,
 ) -> Result<Piece, SegmentError> {
     let gone = SegmentError::Foreign("memory lost a row on the way");
-    let mut encoder = Encoder::default();
+    let mut encoder = Encoder::with_capacity(places.len());
     let mut places = places.iter().peekable();
     while let Some(first) = places.peek().map(|place| place.segment) {
         let source = sources.get(first as usize).ok_or(SegmentError::Foreign("no such source"))?;

@@ -14,12 +14,12 @@ use bytes::Bytes;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
 };
-use parquet::arrow::ProjectionMask;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, RowGroupMetaData};
+use parquet::file::metadata::PageIndexPolicy;
 use parquet::file::reader::{ChunkReader, Length};
 use serde::{Deserialize, Serialize};
 
+use super::footer::Footer;
 use super::guard::guarded;
 use super::schema::{Column, VERSION, VERSION_KEY};
 use super::{MAX_CHANGE, lock};
@@ -172,9 +172,7 @@ pub(super) struct Segment {
     pub(super) path: PathBuf,
     pub(super) bytes: u64,
     pub(super) facts: Facts,
-    metadata: ArrowReaderMetadata,
-    /// By its place in the file, whether a column says nothing of any row.
-    empty: Vec<bool>,
+    footer: Footer,
     /// Ids and rows of its patches.
     pub(super) patches: Vec<(ConnectionId, u32)>,
     /// Rows of which there are newer versions elsewhere, in order.
@@ -197,7 +195,7 @@ const MAX_COUNTS: usize = 16;
 impl Segment {
     pub(super) fn open(number: u64, path: &Path) -> Result<Self, SegmentError> {
         let places = places(path)?;
-        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+        let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
         let metadata = guarded(|| Ok(ArrowReaderMetadata::load(&places, options)?))?;
         let pairs = metadata.metadata().file_metadata().key_value_metadata();
         let value = |key: &str| {
@@ -222,8 +220,7 @@ impl Segment {
             path: path.to_owned(),
             bytes: places.length,
             facts,
-            empty: empty_columns(metadata.metadata()),
-            metadata,
+            footer: Footer::of(&metadata)?,
             patches: Vec::new(),
             hidden: RwLock::default(),
             unreadable: AtomicBool::new(false),
@@ -271,22 +268,9 @@ impl Segment {
     }
 
     fn read_columns(&self, columns: &[Column], rows: &Rows) -> Result<RecordBatch, SegmentError> {
-        let descriptor = self.metadata.parquet_schema();
-        let wanted = |place: &usize| {
-            let name = descriptor.root_schema().get_fields().get(*place).map(|field| field.name());
-            self.empty.get(*place) != Some(&true)
-                && columns.iter().any(|column| Some(column.name()) == name)
-        };
-        let places_of = (0..descriptor.root_schema().get_fields().len()).filter(wanted);
-        let places_of: Vec<usize> = places_of.collect();
-        if places_of.is_empty() {
-            return nothing_of(rows.len());
-        }
-        let mask = ProjectionMask::roots(descriptor, places_of);
-        let places = places(&self.path)?;
+        let Some(metadata) = self.footer.of_columns(columns)? else { return nothing_of(rows.len()) };
         let mut builder =
-            ParquetRecordBatchReaderBuilder::new_with_metadata(places, self.metadata.clone())
-                .with_projection(mask)
+            ParquetRecordBatchReaderBuilder::new_with_metadata(places(&self.path)?, metadata)
                 .with_batch_size(rows.len().max(1));
         let total = self.facts.rows as usize;
         if rows.len() < total {
@@ -372,18 +356,6 @@ impl Segment {
     pub(super) fn is_unreadable(&self) -> bool {
         self.unreadable.load(Ordering::Relaxed)
     }
-}
-
-/// Those that are null in every row are not read: it would take as long as if they said something, and
-/// longer, since the reader makes a dictionary for them. What is missing reads as null.
-fn empty_columns(metadata: &ParquetMetaData) -> Vec<bool> {
-    let is_empty = |group: &RowGroupMetaData, place: usize| {
-        let nulls = group.columns().get(place).and_then(|column| column.statistics()?.null_count_opt());
-        nulls.is_some_and(|nulls| i64::try_from(nulls) == Ok(group.num_rows()))
-    };
-    let columns = metadata.file_metadata().schema_descr().num_columns();
-    let groups = metadata.row_groups();
-    (0..columns).map(|place| groups.iter().all(|group| is_empty(group, place))).collect()
 }
 
 /// So many rows of no columns.

@@ -1,4 +1,4 @@
-//! Writes segments. Columns of text that rows share are made here ([`SharedColumn`]), the others by the
+//! Writes segments. Columns whose values rows share are made here ([`SharedColumn`]), the others by the
 //! parquet crate.
 
 use std::collections::BTreeMap;
@@ -6,8 +6,6 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
 
-use arrow_array::cast::AsArray;
-use arrow_array::types::Int32Type;
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::FieldRef;
 use parquet::arrow::ArrowWriter;
@@ -76,7 +74,7 @@ fn properties() -> Result<WriterProperties, SegmentError> {
             .set_column_encoding(path(column), Encoding::DELTA_BINARY_PACKED);
     }
     // The crate makes writers of them, too, which would keep tables for nothing.
-    for column in Column::ALL.iter().filter(|column| column.kind() == Kind::Shared) {
+    for column in Column::ALL.iter().filter(|column| is_shared(**column)) {
         properties = properties
             .set_column_dictionary_enabled(path(*column), false)
             .set_column_compression(path(*column), Compression::UNCOMPRESSED);
@@ -85,14 +83,23 @@ fn properties() -> Result<WriterProperties, SegmentError> {
 }
 
 /// Numbers of which few are the same: a dictionary would be as long as the column.
-const DELTAS: [Column; 6] = [
+const DELTAS: [Column; 10] = [
     Column::Time,
     Column::StartNs,
     Column::Version,
+    Column::LocalPort,
     Column::Latency,
     Column::CloseTime,
     Column::Duration,
+    Column::BytesSent,
+    Column::BytesReceived,
+    Column::Srtt,
 ];
+
+/// Whether many rows have the same.
+fn is_shared(column: Column) -> bool {
+    !matches!(column.kind(), Kind::Bool | Kind::Text) && !DELTAS.contains(&column)
+}
 
 /// A column that is being written.
 enum Writer {
@@ -108,10 +115,7 @@ impl Writer {
         compressor: &mut Compressor,
     ) -> Result<(), SegmentError> {
         match self {
-            Writer::Shared(column) => {
-                let rows = rows.as_dictionary_opt::<Int32Type>();
-                column.page(rows.ok_or(SegmentError::Foreign("a text has no keys"))?, compressor)?;
-            }
+            Writer::Shared(column) => column.page(rows, compressor)?,
             Writer::Other(writer) => {
                 for leaf in compute_leaves(field, rows)? {
                     writer.write(&leaf)?;
@@ -145,9 +149,12 @@ fn writers<W: Write + Send>(
     let descriptors = file.schema_descr().columns();
     let columns = Column::ALL.iter().zip(descriptors).zip(others);
     Ok(columns
-        .map(|((column, descriptor), other)| match column.kind() {
-            Kind::Shared => Writer::Shared(Box::new(SharedColumn::new(Arc::clone(descriptor)))),
-            _ => Writer::Other(Box::new(other)),
+        .map(|((column, descriptor), other)| match is_shared(*column) {
+            true => {
+                let data_type = column.kind().data_type();
+                Writer::Shared(Box::new(SharedColumn::new(Arc::clone(descriptor), data_type)))
+            }
+            false => Writer::Other(Box::new(other)),
         })
         .collect())
 }

@@ -108,7 +108,9 @@ impl Writer<'_> {
         if self.encoder.len() == 0 {
             return;
         }
-        let encoder = std::mem::take(&mut self.encoder);
+        // The next is most likely as long.
+        let next = Encoder::with_capacity(self.encoder.len());
+        let encoder = std::mem::replace(&mut self.encoder, next);
         let count = encoder.len() as u64;
         if self.shared.is_failing() || self.append(encoder).is_err() {
             self.shared.unwritten.fetch_add(count, Ordering::Relaxed);
