@@ -3,6 +3,7 @@
 //! Where there are more groups than may be held, the largest are found in two more looks: one that
 //! keeps every group that is larger than a known error, and one that counts those again.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use strum::VariantArray;
@@ -11,7 +12,7 @@ use super::Store;
 use super::matcher::Selection;
 use super::row::wide;
 use super::table::{KeyRef, Table};
-use super::view::{Columns, Shown, View};
+use super::view::{Columns, View};
 use crate::event::Outcome;
 use crate::query::top::{Group, Key, TopBy};
 
@@ -144,25 +145,29 @@ fn label(by: TopBy, view: View<'_>) -> Option<&str> {
 /// Where the figures of a group are, by the code of its records: history has their keys as numbers
 /// already, so that most need not be looked up.
 #[derive(Default)]
-struct Places(Vec<Option<u32>>);
+struct Places {
+    /// That of the codes.
+    part: usize,
+    known: Vec<Option<u32>>,
+}
 
 impl Places {
-    fn get(&self, by: TopBy, view: View<'_>) -> Option<u32> {
-        self.0.get(view.code(by)?).copied().flatten()
+    fn get(&mut self, part: usize, by: TopBy, view: View<'_>) -> Option<u32> {
+        if self.part != part {
+            self.part = part;
+            self.known.clear();
+        }
+        self.known.get(view.code(by)?).copied().flatten()
     }
 
     fn note(&mut self, by: TopBy, view: View<'_>, place: u32) {
         let Some(code) = view.code(by).filter(|code| *code < MAX_GROUPS) else { return };
-        if self.0.len() <= code {
-            self.0.resize(code + 1, None);
+        if self.known.len() <= code {
+            self.known.resize(code + 1, None);
         }
-        if let Some(known) = self.0.get_mut(code) {
+        if let Some(known) = self.known.get_mut(code) {
             *known = Some(place);
         }
-    }
-
-    fn clear(&mut self) {
-        self.0.clear();
     }
 }
 
@@ -181,11 +186,10 @@ impl Store {
     ) -> Groups {
         let mut table = Table::<Figures>::new(room);
         let (mut overflow, mut total, mut without) = (false, 0, 0);
-        let mut places = Places::default();
-        self.for_each_shown(selection, columns(by), &mut |shown| {
-            let Shown::Record(view) = shown else { return places.clear() };
+        let (part, mut places) = (Cell::new(0), Places::default());
+        self.for_each_by_part(selection, columns(by), &part, &mut |view| {
             total += 1;
-            let known = places.get(by, view);
+            let known = places.get(part.get(), by, view);
             if let Some(figures) = known.and_then(|place| table.at(place)) {
                 return figures.add(by, view);
             }
@@ -362,5 +366,4 @@ mod tests {
             assert!(three.exact || room < 20, "{room}");
         }
     }
-
 }

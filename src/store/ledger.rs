@@ -436,8 +436,11 @@ mod tests {
         let mut counters = figures(10, 0);
         counters.delivered = 8;
         let sample = Sample { first: at(5), last: at(5), counters };
-        let runs =
-            vec![Run { samples: vec![sample], why: Some("killed".to_owned()), ..Run::new(at(0), false) }];
+        let runs = vec![Run {
+            samples: vec![sample],
+            why: Some("killed".to_owned()),
+            ..Run::new(at(0), false)
+        }];
         let ledger = Ledger::after(Arc::new(Past { runs, damage: Vec::new() }), at(9));
         let books = ledger.books(Some(at(0)), None, at(10), &Counters::default());
         assert_eq!((books.pending, books.lost.capture_ended, books.balances()), (0, 2, true));

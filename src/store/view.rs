@@ -3,6 +3,7 @@
 //!
 //! What counts records together is written once, over [`Store::for_each`].
 
+use std::cell::Cell;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -118,13 +119,6 @@ pub(super) trait Columnar: std::fmt::Debug {
     fn code(&self, by: TopBy, row: usize) -> Option<usize>;
 }
 
-/// What is shown of records that lie together.
-pub(super) enum Shown<'a> {
-    Record(View<'a>),
-    /// What follows lies elsewhere, with other codes.
-    Elsewhere,
-}
-
 impl<'a> View<'a> {
     pub(super) fn of_row(row: &'a Row, tables: &'a Tables) -> Self {
         match tables.whole(row) {
@@ -139,7 +133,7 @@ impl<'a> View<'a> {
         View(Place::Column(columns, row))
     }
 
-    /// A number that is shared with what lies beside it and belongs to the same group, or none.
+    /// A number that is shared with what lies in the same part and belongs to the same group, or none.
     pub(super) fn code(self, by: TopBy) -> Option<usize> {
         match self.0 {
             Place::Row(..) | Place::Whole(..) => None,
@@ -430,19 +424,16 @@ impl Store {
         columns: Columns,
         visit: &mut dyn FnMut(View<'_>),
     ) {
-        self.for_each_shown(selection, columns, &mut |shown| {
-            if let Shown::Record(view) = shown {
-                visit(view);
-            }
-        });
+        self.for_each_by_part(selection, columns, &Cell::new(0), visit);
     }
 
-    /// The same, and where records lie together.
-    pub(super) fn for_each_shown(
+    /// The same, which says the number of the part of history that is being shown, or 0.
+    pub(super) fn for_each_by_part(
         &self,
         selection: &Selection,
         columns: Columns,
-        visit: &mut dyn FnMut(Shown<'_>),
+        number: &Cell<usize>,
+        visit: &mut dyn FnMut(View<'_>),
     ) {
         let memory = self.memory();
         // The newest first: a record may be carried on meanwhile.
@@ -450,13 +441,12 @@ impl Store {
             let body = segment.read();
             let Some(matcher) = Matcher::new(selection, &body) else { continue };
             for row in body.rows.iter().filter(|row| matcher.matches(row)) {
-                visit(Shown::Record(View::of_row(row, &body.tables)));
+                visit(View::of_row(row, &body.tables));
             }
         }
-        for part in self.parts(&memory) {
-            visit(Shown::Elsewhere);
-            let rows = part.matching(selection);
-            part.visit(&rows, columns, &mut |view| visit(Shown::Record(view)));
+        for (part, place) in self.parts(&memory).iter().zip(1..) {
+            number.set(place);
+            part.visit(&part.matching(selection), columns, visit);
         }
     }
 }

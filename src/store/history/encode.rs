@@ -240,6 +240,8 @@ pub(in crate::store) struct Encoder {
     processes: Processes,
     tid: Numbers<UInt32Type>,
     thread: Shared,
+    /// By process: the key of its name among those of threads.
+    same_threads: Vec<i32>,
     /// Names of threads that are not those of their processes.
     own_names: BTreeSet<Box<str>>,
     errno: Numbers<Int32Type>,
@@ -369,13 +371,7 @@ impl Encoder {
         self.path.push(f.path);
         self.processes.push(f.process.map(|(.., info)| info));
         self.tid.append_option(f.process.map(|(tid, ..)| tid));
-        self.thread.push(f.process.map(|(_, thread, _)| thread));
-        if let Some((_, thread, info)) = f.process
-            && *thread != *info.comm
-            && !self.own_names.contains(thread)
-        {
-            self.own_names.insert(thread.into());
-        }
+        self.thread(f.process.map(|(_, thread, info)| (thread, info)));
         self.errno.append_option(f.errno);
         self.error.push(f.error);
         self.latency.append_option(f.latency_us);
@@ -387,6 +383,30 @@ impl Encoder {
         let whole = f.whole.or(made.as_ref()).and_then(|c| serde_json::to_string(c).ok());
         self.wholes += usize::from(whole.is_some());
         self.whole.append_option(whole);
+    }
+
+    /// After the process of the row. Most threads have the name of their process, which needs no look-up.
+    fn thread(&mut self, process: Option<(&str, &Arc<ProcessInfo>)>) {
+        let Some((thread, info)) = process else { return self.thread.push(None) };
+        let is_same = std::ptr::eq(thread, &*info.comm);
+        let number = self.processes.rows.last().and_then(|number| usize::try_from(*number).ok());
+        let known = number.filter(|_| is_same).and_then(|number| self.same_threads.get_mut(number));
+        if let Some(key) = known.as_deref().copied().filter(|key| *key != NULL) {
+            return self.thread.keys.push(key);
+        }
+        let key = self.thread.number(thread);
+        self.thread.keys.push(key);
+        if let Some(known) = known {
+            *known = key;
+        } else if let Some(number) = number.filter(|_| is_same) {
+            self.same_threads.resize(number + 1, NULL);
+            if let Some(known) = self.same_threads.get_mut(number) {
+                *known = key;
+            }
+        }
+        if !is_same && *thread != *info.comm && !self.own_names.contains(thread) {
+            self.own_names.insert(thread.into());
+        }
     }
 
     fn remote(&mut self, remote: Option<RemoteFields<'_>>) {

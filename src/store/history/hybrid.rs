@@ -96,7 +96,9 @@ mod tests {
                 let group: Vec<u8> = (0..width).map(|_| bytes.next().unwrap()).collect();
                 let bit = |n: usize| u32::from(group[n / 8] >> (n % 8) & 1);
                 let width = usize::from(width);
-                values.extend((0..8).map(|i| (0..width).map(|b| bit(i * width + b) << b).sum::<u32>()));
+                values.extend(
+                    (0..8).map(|i| (0..width).map(|b| bit(i * width + b) << b).sum::<u32>()),
+                );
             }
         }
         assert_eq!(bytes.next(), None);

@@ -14,8 +14,8 @@ use super::find::find;
 use super::schema::Column as C;
 use super::segment::{Counted, Segment, SegmentError};
 use crate::event::{Connection, ConnectionId, Direction, Outcome};
-use crate::query::{Filter, Sort};
 use crate::query::filter::{Texts as Wanted, host_name_matches};
+use crate::query::{Filter, Sort};
 use crate::store::archive::{Part, Rows};
 use crate::store::cursor::Rank;
 use crate::store::matcher::Selection;
@@ -126,7 +126,8 @@ impl DiskPart {
     fn count_named(&self, question: &Selection) -> Option<u64> {
         let names = &question.filter.process;
         let by_name = Filter { process: names.clone(), ..Filter::default() };
-        if names.is_empty() || *question != (Selection { filter: by_name, ..Selection::default() }) {
+        if names.is_empty() || *question != (Selection { filter: by_name, ..Selection::default() })
+        {
             return None;
         }
         let rows = self.segment.facts.rows_named(names)?;

@@ -68,14 +68,16 @@ impl Facts {
             && self.first_time <= self.last_time
             && self.name_rows.as_ref().is_none_or(|rows| {
                 let sum: u64 = rows.iter().map(|rows| u64::from(*rows)).sum();
-                sum <= self.rows.into() && self.names.as_ref().is_some_and(|n| n.len() == rows.len())
+                sum <= self.rows.into()
+                    && self.names.as_ref().is_some_and(|n| n.len() == rows.len())
             })
     }
 
     /// How many rows have a process of one of these names, whether hidden or not. `None` if that is not
     /// known: because there are too many names, or since a thread or an executable has one of them.
     pub(super) fn rows_named(&self, names: &[String]) -> Option<u64> {
-        let place = |known: &[Box<str>], name: &String| known.binary_search_by(|k| (**k).cmp(name)).ok();
+        let place =
+            |known: &[Box<str>], name: &String| known.binary_search_by(|k| (**k).cmp(name)).ok();
         let (known, rows) = (self.names.as_deref()?, self.name_rows.as_deref()?);
         let others = self.other_names.as_deref()?;
         if names.iter().any(|name| place(others, name).is_some()) {
@@ -268,7 +270,9 @@ impl Segment {
     }
 
     fn read_columns(&self, columns: &[Column], rows: &Rows) -> Result<RecordBatch, SegmentError> {
-        let Some(metadata) = self.footer.of_columns(columns)? else { return nothing_of(rows.len()) };
+        let Some(metadata) = self.footer.of_columns(columns)? else {
+            return nothing_of(rows.len());
+        };
         let mut builder =
             ParquetRecordBatchReaderBuilder::new_with_metadata(places(&self.path)?, metadata)
                 .with_batch_size(rows.len().max(1));

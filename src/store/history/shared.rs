@@ -290,7 +290,9 @@ impl SharedColumn {
         };
         let is_signed = matches!(self.data_type, DataType::Int32 | DataType::Timestamp(..));
         let (least, greatest) = match is_signed {
-            true => (numbers.clone().min_by_key(|n| signed(*n)), numbers.max_by_key(|n| signed(*n))),
+            true => {
+                (numbers.clone().min_by_key(|n| signed(*n)), numbers.max_by_key(|n| signed(*n)))
+            }
             false => (numbers.clone().min(), numbers.max()),
         };
         match self.descriptor.physical_type() {

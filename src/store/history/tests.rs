@@ -362,7 +362,8 @@ fn processes_are_counted_by_name_whatever_hides_and_whoever_is_named_like_them()
     drop(store);
     settled(&place.open(), 3);
     let store = place.open();
-    for names in [&["curl"][..], &["nginx"], &["curl", "nginx", "curl"], &["nobody"], &["postgres"]] {
+    for names in [&["curl"][..], &["nginx"], &["curl", "nginx", "curl"], &["nobody"], &["postgres"]]
+    {
         let process = names.iter().map(|name| (*name).to_owned()).collect();
         let selection = Selection::from(Filter { process, ..Filter::default() });
         let named = expected.values().filter(|c| selection.matches(c)).count() as u64;

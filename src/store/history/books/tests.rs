@@ -268,7 +268,7 @@ fn life(place: &Place, start: Timestamp, seen: Vec<Connection>) -> Count {
     store.apply(seen);
     let source = LocalSource::new(Arc::clone(&store), Arc::new(Watching(start)));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let count = runtime.block_on(source.count(&Filter::default())).unwrap();
+    let count = runtime.block_on(Source::count(&source, &Filter::default())).unwrap();
     source.close_books();
     store.close();
     count
@@ -282,11 +282,12 @@ fn who_names_no_start_asks_as_far_back_as_there_are_books_if_there_always_were()
     let curl = info(7, "curl");
     let mut earlier = refused(0, &curl);
     (earlier.time, earlier.preexisting) = (start - SignedDuration::from_secs(1_000), true);
+    let seen = Connection { time: start + SignedDuration::from_secs(1), ..refused(1, &curl) };
     let why = |count: &Count| {
         let gaps = count.accounting.gaps.iter();
         gaps.map(|gap| gap.why.clone()).collect::<Vec<_>>()
     };
-    let first = life(&place, start, vec![earlier.clone(), refused(1, &curl)]);
+    let first = life(&place, start, vec![earlier.clone(), seen]);
     assert_eq!((first.total, first.window.since, why(&first)), (2, start, vec![]));
     for restarts in 1..=3 {
         let later = life(&place, Timestamp::now(), Vec::new());
