@@ -1,7 +1,6 @@
 //! Writes segments. Columns whose values rows share are made here ([`SharedColumn`]), the others by the
 //! parquet crate.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
@@ -198,7 +197,7 @@ pub(super) fn write(
 
 fn note_names(facts: &mut Facts, names: Names) {
     if names.processes.len() <= MAX_NAMES {
-        let (names, rows) = BTreeMap::into_iter(names.processes).unzip();
+        let (names, rows) = names.processes.into_iter().unzip();
         (facts.names, facts.name_rows) = (Some(names), Some(rows));
     }
     if names.others.len() <= MAX_NAMES {
