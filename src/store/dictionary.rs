@@ -2,10 +2,11 @@
 //!
 //! A segment owns its dictionaries, so that evicting it frees them without counting references.
 
-use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
+
+use foldhash::HashMap;
+use foldhash::fast::RandomState;
 
 use crate::event::ProcessInfo;
 

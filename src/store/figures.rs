@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 
 use super::Store;
-use super::groups::{KeyRef, MAX_GROUPS, Outcomes, Table};
+use super::groups::{MAX_GROUPS, Outcomes};
 use super::matcher::Selection;
 use super::row::nanos;
+use super::table::{KeyRef, Table};
 use super::view::{Columns, View};
 use crate::event::Outcome;
 use crate::query::diff::{Difference, Differences, Seen};

@@ -3,15 +3,16 @@
 //! Where there are more groups than may be held, the largest are found in two more looks: one that
 //! keeps every group that is larger than a known error, and one that counts those again.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use foldhash::{HashMap, HashMapExt};
 use strum::VariantArray;
 
 use super::Store;
 use super::matcher::Selection;
 use super::row::wide;
+use super::table::{KeyRef, Table};
 use super::view::{Columns, View};
 use crate::event::Outcome;
 use crate::query::top::{Group, Key, TopBy};
@@ -64,102 +65,8 @@ impl Outcomes {
     }
 }
 
-/// What a record is grouped by, where it lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum KeyRef<'a> {
-    Number(u64),
-    Ip(IpAddr),
-    Text(&'a str),
-    /// Number of the process ([`ANY`] where it is of all), remote address and port.
-    Flow(u32, IpAddr, u16),
-}
-
 /// In place of the number of a process.
 const ANY: u32 = 0;
-
-/// Figures by key, of so many keys at most.
-#[derive(Debug)]
-pub(super) struct Table<T> {
-    numbers: HashMap<u64, T>,
-    ips: HashMap<IpAddr, T>,
-    texts: HashMap<Box<str>, T>,
-    flows: HashMap<(u32, IpAddr, u16), T>,
-    room: usize,
-}
-
-impl<T> Table<T> {
-    pub(super) fn new(room: usize) -> Self {
-        Table {
-            numbers: HashMap::new(),
-            ips: HashMap::new(),
-            texts: HashMap::new(),
-            flows: HashMap::new(),
-            room,
-        }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.numbers.len() + self.ips.len() + self.texts.len() + self.flows.len()
-    }
-
-    /// The figures of this key, made if it is new; `None` if there is no room for it.
-    pub(super) fn figures(&mut self, key: KeyRef<'_>, make: impl FnOnce() -> T) -> Option<&mut T> {
-        fn entry<K: std::hash::Hash + Eq, T>(
-            map: &mut HashMap<K, T>,
-            key: K,
-            is_full: bool,
-            make: impl FnOnce() -> T,
-        ) -> Option<&mut T> {
-            match map.entry(key) {
-                std::collections::hash_map::Entry::Occupied(entry) => Some(entry.into_mut()),
-                std::collections::hash_map::Entry::Vacant(_) if is_full => None,
-                std::collections::hash_map::Entry::Vacant(entry) => Some(entry.insert(make())),
-            }
-        }
-        let is_full = self.len() >= self.room;
-        match key {
-            KeyRef::Number(number) => entry(&mut self.numbers, number, is_full, make),
-            KeyRef::Ip(ip) => entry(&mut self.ips, ip, is_full, make),
-            KeyRef::Flow(process, ip, port) => {
-                entry(&mut self.flows, (process, ip, port), is_full, make)
-            }
-            KeyRef::Text(text) => {
-                // Most texts are known: they are not copied to be looked up.
-                if !self.texts.contains_key(text) {
-                    if is_full {
-                        return None;
-                    }
-                    self.texts.insert(text.into(), make());
-                }
-                self.texts.get_mut(text)
-            }
-        }
-    }
-
-    pub(super) fn get(&mut self, key: KeyRef<'_>) -> Option<&mut T> {
-        match key {
-            KeyRef::Number(number) => self.numbers.get_mut(&number),
-            KeyRef::Ip(ip) => self.ips.get_mut(&ip),
-            KeyRef::Text(text) => self.texts.get_mut(text),
-            KeyRef::Flow(process, ip, port) => self.flows.get_mut(&(process, ip, port)),
-        }
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = (KeyRef<'_>, &T)> {
-        let numbers = self.numbers.iter().map(|(number, t)| (KeyRef::Number(*number), t));
-        let ips = self.ips.iter().map(|(ip, t)| (KeyRef::Ip(*ip), t));
-        let texts = self.texts.iter().map(|(text, t)| (KeyRef::Text(text), t));
-        let flows = self.flows.iter().map(|((p, ip, port), t)| (KeyRef::Flow(*p, *ip, *port), t));
-        numbers.chain(ips).chain(texts).chain(flows)
-    }
-
-    fn retain(&mut self, mut keep: impl FnMut(&mut T) -> bool) {
-        self.numbers.retain(|_, t| keep(t));
-        self.ips.retain(|_, t| keep(t));
-        self.texts.retain(|_, t| keep(t));
-        self.flows.retain(|_, t| keep(t));
-    }
-}
 
 /// What is known of a group.
 #[derive(Debug)]
@@ -241,6 +148,35 @@ fn label(by: TopBy, view: View<'_>) -> Option<&str> {
     }
 }
 
+/// Where the figures of a group are, by the code of its records: history has their keys as numbers
+/// already, so that most need not be looked up.
+#[derive(Default)]
+struct Places {
+    /// That of the codes.
+    part: usize,
+    known: Vec<Option<u32>>,
+}
+
+impl Places {
+    fn get(&mut self, part: usize, by: TopBy, view: View<'_>) -> Option<u32> {
+        if self.part != part {
+            self.part = part;
+            self.known.clear();
+        }
+        self.known.get(view.code(by)?).copied().flatten()
+    }
+
+    fn note(&mut self, by: TopBy, view: View<'_>, place: u32) {
+        let Some(code) = view.code(by).filter(|code| *code < MAX_GROUPS) else { return };
+        if self.known.len() <= code {
+            self.known.resize(code + 1, None);
+        }
+        if let Some(known) = self.known.get_mut(code) {
+            *known = Some(place);
+        }
+    }
+}
+
 impl Store {
     /// The groups with the most records.
     pub fn top(&self, selection: &Selection, by: TopBy, limit: usize) -> Groups {
@@ -256,15 +192,23 @@ impl Store {
     ) -> Groups {
         let mut table = Table::<Figures>::new(room);
         let (mut overflow, mut total, mut without) = (false, 0, 0);
-        self.for_each(selection, columns(by), &mut |view| {
+        let (part, mut places) = (Cell::new(0), Places::default());
+        self.for_each_by_part(selection, columns(by), &part, &mut |view| {
             total += 1;
-            match key(by, view) {
-                None => without += 1,
-                Some(_) if overflow => {}
-                Some(key) => match table.figures(key, || Figures::new(view.time_ns())) {
-                    Some(figures) => figures.add(by, view),
-                    None => overflow = true,
-                },
+            let known = places.get(part.get(), by, view);
+            if let Some(figures) = known.and_then(|place| table.at(place)) {
+                return figures.add(by, view);
+            }
+            let Some(key) = key(by, view) else { return without += 1 };
+            if overflow {
+                return;
+            }
+            match table.place(key, || Figures::new(view.time_ns())) {
+                Some(place) => {
+                    places.note(by, view, place);
+                    table.at(place).into_iter().for_each(|figures| figures.add(by, view));
+                }
+                None => overflow = true,
             }
         });
         if !overflow {
@@ -375,6 +319,10 @@ fn answer<'a>(
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
+    use foldhash::{HashMap, HashMapExt};
+
     use super::*;
     use crate::event::{Connection, Remote};
     use crate::test_records::{Random, info, refused};
@@ -423,16 +371,5 @@ mod tests {
             let three = store.top_within(room, &Selection::default(), TopBy::Remote, 3);
             assert!(three.exact || room < 20, "{room}");
         }
-    }
-
-    #[test]
-    fn a_table_takes_no_more_than_it_has_room_for() {
-        let mut table = Table::new(3);
-        for number in 0..10 {
-            let figures = table.figures(KeyRef::Number(number % 5), || 0_u64);
-            assert_eq!(figures.map(|n| *n += 1).is_some(), number % 5 < 3);
-        }
-        assert!(table.figures(KeyRef::Text("x"), || 0).is_none());
-        assert_eq!((table.len(), table.get(KeyRef::Number(2)).copied()), (3, Some(2)));
     }
 }

@@ -54,6 +54,8 @@ fn after<'a>(mut samples: impl Iterator<Item = &'a Sample>, at: Timestamp) -> Op
 pub(super) struct Run {
     /// When all figures were zero.
     pub(super) start: Timestamp,
+    /// Nothing had been watched before.
+    pub(super) is_first: bool,
     /// Figures since the start, oldest first.
     pub(super) samples: Vec<Sample>,
     /// Why nothing was watched after the last of them, if it said so.
@@ -63,8 +65,8 @@ pub(super) struct Run {
 impl Run {
     /// One that begins, and has not ended.
     #[cfg_attr(not(feature = "history"), allow(dead_code))]
-    pub(super) fn new(start: Timestamp) -> Self {
-        Run { start, samples: vec![Sample::zero(start)], why: None }
+    pub(super) fn new(start: Timestamp, is_first: bool) -> Self {
+        Run { start, is_first, samples: vec![Sample::zero(start)], why: None }
     }
 
     /// Until when it is known to have watched.
@@ -102,6 +104,11 @@ impl Past {
     /// When the first of the captures began.
     pub(super) fn begin(&self) -> Option<Timestamp> {
         self.runs.first().map(|run| run.start)
+    }
+
+    /// When the first of all captures began, if the books still reach back to it.
+    pub(super) fn whole_since(&self) -> Option<Timestamp> {
+        self.runs.first().filter(|run| run.is_first).map(|run| run.start)
     }
 
     /// Adds what the books of this window say of it.
@@ -386,7 +393,7 @@ mod tests {
         };
         let samples =
             [Sample::zero(at(start))].into_iter().chain(samples.iter().map(sample)).collect();
-        Run { start: at(start), samples, why: Some(why.to_owned()) }
+        Run { start: at(start), is_first: false, samples, why: Some(why.to_owned()) }
     }
 
     fn after_two_runs() -> Ledger {
@@ -430,8 +437,11 @@ mod tests {
         let mut counters = figures(10, 0);
         counters.delivered = 8;
         let sample = Sample { first: at(5), last: at(5), counters };
-        let runs =
-            vec![Run { start: at(0), samples: vec![sample], why: Some("killed".to_owned()) }];
+        let runs = vec![Run {
+            samples: vec![sample],
+            why: Some("killed".to_owned()),
+            ..Run::new(at(0), false)
+        }];
         let ledger = Ledger::after(Arc::new(Past { runs, damage: Vec::new() }), at(9));
         let books = ledger.books(Some(at(0)), None, at(10), &Counters::default());
         assert_eq!((books.pending, books.lost.capture_ended, books.balances()), (0, 2, true));

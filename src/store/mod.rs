@@ -24,6 +24,7 @@ mod row;
 mod scan;
 mod segment;
 pub mod source;
+mod table;
 mod tallies;
 mod view;
 

@@ -145,8 +145,12 @@ impl Inner {
         let oldest = || self.store.oldest().unwrap_or(start);
         match self.replayed {
             true => oldest(),
-            // Of a server that ran before this one.
-            false if self.store.holds_earlier() => oldest().min(start),
+            // Of a server that ran before this one. What is older than all captures existed before
+            // them, and nobody watched then; unless that cannot be known.
+            false if self.store.holds_earlier() => {
+                let first = self.store.past().whole_since();
+                oldest().max(first.unwrap_or(Timestamp::MIN)).min(start)
+            }
             false => start,
         }
     }

@@ -3,6 +3,7 @@
 //!
 //! What counts records together is written once, over [`Store::for_each`].
 
+use std::cell::Cell;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -13,6 +14,7 @@ use super::row::{Row, Tables, wide};
 use crate::event::{
     Close, Connection, ConnectionId, Direction, Evidence, Outcome, ProcessInfo, Protocol, State,
 };
+use crate::query::top::TopBy;
 
 /// Which members of a [`View`] will be asked for. The others may be read as if there were none:
 /// history lies in columns, and what is not needed is not read. Time, direction, protocol, state,
@@ -113,6 +115,8 @@ pub(super) trait Columnar: std::fmt::Debug {
     fn unit(&self, row: usize) -> Option<&str>;
     fn container_id(&self, row: usize) -> Option<&str>;
     fn container_name(&self, row: usize) -> Option<&str>;
+    /// A number that rows of these columns have in common that belong to the same group, or none.
+    fn code(&self, by: TopBy, row: usize) -> Option<usize>;
 }
 
 impl<'a> View<'a> {
@@ -127,6 +131,14 @@ impl<'a> View<'a> {
     #[cfg_attr(not(feature = "history"), allow(dead_code))]
     pub(super) fn of_column(columns: &'a dyn Columnar, row: usize) -> Self {
         View(Place::Column(columns, row))
+    }
+
+    /// A number that is shared with what lies in the same part and belongs to the same group, or none.
+    pub(super) fn code(self, by: TopBy) -> Option<usize> {
+        match self.0 {
+            Place::Row(..) | Place::Whole(..) => None,
+            Place::Column(columns, row) => columns.code(by, row),
+        }
     }
 
     /// The id.
@@ -412,6 +424,17 @@ impl Store {
         columns: Columns,
         visit: &mut dyn FnMut(View<'_>),
     ) {
+        self.for_each_by_part(selection, columns, &Cell::new(0), visit);
+    }
+
+    /// The same, which says the number of the part of history that is being shown, or 0.
+    pub(super) fn for_each_by_part(
+        &self,
+        selection: &Selection,
+        columns: Columns,
+        number: &Cell<usize>,
+        visit: &mut dyn FnMut(View<'_>),
+    ) {
         let memory = self.memory();
         // The newest first: a record may be carried on meanwhile.
         for segment in memory.iter().rev() {
@@ -421,7 +444,8 @@ impl Store {
                 visit(View::of_row(row, &body.tables));
             }
         }
-        for part in self.parts(&memory) {
+        for (part, place) in self.parts(&memory).iter().zip(1..) {
+            number.set(place);
             part.visit(&part.matching(selection), columns, visit);
         }
     }

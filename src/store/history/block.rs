@@ -11,6 +11,7 @@ use super::segment::{Segment, SegmentError};
 use crate::event::{
     Close, CloseReason, ConnectionId, Direction, Evidence, Outcome, Protocol, State,
 };
+use crate::query::top::TopBy;
 use crate::store::archive::Rows;
 use crate::store::row::wide;
 use crate::store::view::{Columnar, Columns};
@@ -21,6 +22,8 @@ pub(super) struct Block<'s> {
     segment: &'s Segment,
     rows: &'s Rows,
     batch: RecordBatch,
+    /// Whether the names of processes were named, and read at once.
+    has_names: bool,
     start: Lazy<Numbers<UInt64Type>>,
     id_tid: Lazy<Numbers<UInt32Type>>,
     boot: Lazy<Numbers<UInt32Type>>,
@@ -112,6 +115,7 @@ impl<'s> Block<'s> {
         Ok(Block {
             segment,
             rows,
+            has_names: batch.column_by_name(C::Process.name()).is_some(),
             batch,
             start: Lazy::new(),
             id_tid: Lazy::new(),
@@ -148,15 +152,14 @@ impl<'s> Block<'s> {
         })
     }
 
-    fn text(&self, column: C, row: usize) -> Option<&str> {
+    fn texts_of(&self, column: C) -> Option<&Texts> {
         let place = TEXTS.iter().position(|known| *known == column)?;
-        let texts = self.texts.get(place)?;
-        texts.get_or_init(|| texts_of(self, column)).get(row)
+        Some(self.texts.get(place)?.get_or_init(|| texts(&self.with(&[column]), column)))
     }
-}
 
-fn texts_of(block: &Block<'_>, column: C) -> Texts {
-    texts(&block.with(&[column]), column)
+    fn text(&self, column: C, row: usize) -> Option<&str> {
+        self.texts_of(column)?.get(row)
+    }
 }
 
 /// What a column says, which is read when it is first asked for.
@@ -267,9 +270,9 @@ impl Columnar for Block<'_> {
     }
 
     fn has_process(&self, row: usize) -> bool {
-        match self.batch.column_by_name(C::Process.name()) {
-            Some(_) => self.text(C::Process, row).is_some(),
-            None => self.pid(row).is_some(),
+        match self.has_names {
+            true => self.text(C::Process, row).is_some(),
+            false => self.pid(row).is_some(),
         }
     }
 
@@ -307,5 +310,22 @@ impl Columnar for Block<'_> {
 
     fn container_name(&self, row: usize) -> Option<&str> {
         self.text(C::ContainerName, row)
+    }
+
+    fn code(&self, by: TopBy, row: usize) -> Option<usize> {
+        let text = match by {
+            TopBy::Remote => {
+                let remotes = || parsed(&self.with(&[C::RemoteIp]), C::RemoteIp);
+                return self.remote_ip.get_or_init(remotes).code(row);
+            }
+            TopBy::Process => C::Process,
+            TopBy::HostName => C::RemoteName,
+            TopBy::Container => C::ContainerId,
+            TopBy::Unit => C::Unit,
+            TopBy::Error => C::Error,
+            TopBy::Host => C::Host,
+            _ => return None,
+        };
+        self.texts_of(text)?.key(row)
     }
 }

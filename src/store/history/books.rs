@@ -38,8 +38,12 @@ const DAMAGED: &str = "the books of this time are damaged";
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Entry {
-    /// A capture began: all figures are zero.
-    Started { at: Timestamp },
+    /// A capture began: all figures are zero. If it was the `first`, there is no history of before it.
+    Started {
+        at: Timestamp,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        first: bool,
+    },
     /// Figures of the capture that began last.
     Figures { at: Timestamp, counters: Counters },
     /// They have not changed until then.
@@ -62,6 +66,8 @@ pub(super) struct Books {
     bytes: u64,
     bytes_when_new: u64,
     max_age: Option<Duration>,
+    /// There was nothing before the capture of this process.
+    is_new: bool,
     past: Arc<Past>,
     evicted: Vec<Stretch>,
     /// The capture of this process, once it has begun.
@@ -72,8 +78,9 @@ pub(super) struct Books {
 }
 
 impl Books {
-    /// Reads what there is. What it says of evictions is for whoever keeps those.
-    pub(super) fn open(directory: &Directory, max_age: Option<Duration>) -> Self {
+    /// Reads what there is; `is_new` if there are no records. What it says of evictions is for whoever
+    /// keeps those.
+    pub(super) fn open(directory: &Directory, max_age: Option<Duration>, is_new: bool) -> Self {
         let path = directory.books();
         let contents = read(&path).unwrap_or_else(|error| {
             tracing::error!("{}: {error}; the time before is a gap", path.display());
@@ -86,6 +93,7 @@ impl Books {
             bytes: 0,
             bytes_when_new: 0,
             max_age,
+            is_new: is_new && contents.past.runs.is_empty(),
             past: Arc::new(contents.past),
             evicted: contents.evicted,
             current: None,
@@ -125,7 +133,7 @@ impl Books {
             return;
         }
         let begins = self.current.is_none();
-        let run = self.current.get_or_insert_with(|| Run::new(noted.start));
+        let run = self.current.get_or_insert_with(|| Run::new(noted.start, self.is_new));
         let Some(last) = run.samples.last_mut() else { return };
         let at = noted.at.max(last.last);
         let changed = last.counters != noted.counters;
@@ -137,7 +145,7 @@ impl Books {
         }
         let mut entries = Vec::new();
         if begins {
-            entries.push(Entry::Started { at: run.start });
+            entries.push(Entry::Started { at: run.start, first: run.is_first });
         }
         if changed {
             run.samples.push(Sample { first: at, last: at, counters: noted.counters });
@@ -213,9 +221,14 @@ impl Books {
     fn text(&mut self, oldest: Option<Timestamp>, now: Timestamp) -> String {
         let mut past = Past::clone(&self.past);
         if let Some(oldest) = oldest {
+            let is_whole = past.whole_since().is_some();
             past.runs.retain(|run| run.end() >= oldest);
             past.damage.retain(|gap| gap.until >= oldest);
             self.evicted.retain(|stretch| stretch.times.max >= nanos(oldest));
+            // History of before it is as old, and gone.
+            if let Some(first) = past.runs.first_mut().or(self.current.as_mut()) {
+                first.is_first |= is_whole;
+            }
         }
         thin(&mut past.runs, self.current.as_mut(), now);
         let mut text = String::new();
@@ -237,7 +250,7 @@ fn incomplete(counters: &Counters) -> (u64, u64, u64) {
 }
 
 fn add_run(text: &mut String, run: &Run) {
-    text.extend(line(&Entry::Started { at: run.start }));
+    text.extend(line(&Entry::Started { at: run.start, first: run.is_first }));
     for sample in &run.samples {
         text.extend(line(&Entry::Figures { at: sample.first, counters: sample.counters }));
         if sample.last > sample.first {
@@ -343,10 +356,10 @@ impl Contents {
     fn add(&mut self, entry: Entry) {
         let runs = &mut self.past.runs;
         match entry {
-            Entry::Started { at } => {
+            Entry::Started { at, first } => {
                 // The clock may have been set back between two captures, or within one.
                 let at = runs.last().map_or(at, |run| at.max(run.end()));
-                runs.push(Run::new(at));
+                runs.push(Run::new(at, first));
             }
             Entry::Figures { at, counters } => {
                 if let Some(run) = runs.last_mut() {

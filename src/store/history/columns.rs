@@ -75,6 +75,11 @@ impl<T: FromStr + Copy> Parsed<T> {
     pub(super) fn get(&self, row: usize) -> Option<T> {
         self.table.get(self.texts.key(row)?).copied().flatten()
     }
+
+    /// A number for what a row says.
+    pub(super) fn code(&self, row: usize) -> Option<usize> {
+        self.texts.key(row)
+    }
 }
 
 /// A column of numbers, or none.

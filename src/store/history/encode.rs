@@ -1,6 +1,6 @@
 //! Records into columns.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -11,7 +11,9 @@ use arrow_array::types::{
 use arrow_array::{
     ArrayRef, DictionaryArray, Int32Array, PrimitiveArray, RecordBatch, StringArray,
 };
+use arrow_buffer::{BooleanBuffer, NullBuffer};
 use arrow_schema::ArrowError;
+use foldhash::HashMap;
 use strum::VariantArray;
 
 use super::fields::{Fields, RemoteFields};
@@ -35,6 +37,10 @@ struct Shared {
 const NULL: i32 = -1;
 
 impl Shared {
+    fn with_capacity(rows: usize) -> Self {
+        Shared { keys: Vec::with_capacity(rows), ..Shared::default() }
+    }
+
     fn push(&mut self, text: Option<&str>) {
         let key = text.map_or(NULL, |text| self.number(text));
         self.keys.push(key);
@@ -63,10 +69,9 @@ impl Shared {
 }
 
 fn dictionary(keys: Vec<i32>, values: StringArray) -> Result<ArrayRef, ArrowError> {
-    let keys: Int32Array = match keys.contains(&NULL) {
-        false => keys.into(),
-        true => keys.into_iter().map(|key| (key != NULL).then_some(key)).collect(),
-    };
+    let has_key = |row: usize| keys.get(row).is_some_and(|key| *key != NULL);
+    let nulls = keys.contains(&NULL).then(|| BooleanBuffer::collect_bool(keys.len(), has_key));
+    let keys = Int32Array::try_new(keys.into(), nulls.map(NullBuffer::new))?;
     Ok(Arc::new(DictionaryArray::<Int32Type>::try_new(keys, Arc::new(values))?))
 }
 
@@ -79,6 +84,10 @@ struct Addresses {
 }
 
 impl Addresses {
+    fn with_capacity(rows: usize) -> Self {
+        Addresses { keys: Vec::with_capacity(rows), ..Addresses::default() }
+    }
+
     fn push(&mut self, ip: Option<IpAddr>) {
         let Some(ip) = ip else { return self.keys.push(NULL) };
         let last = self.keys.last().copied().filter(|last| *last != NULL);
@@ -111,6 +120,10 @@ impl<T> Default for Words<T> {
 }
 
 impl<T: VariantArray + Copy + PartialEq + Into<&'static str>> Words<T> {
+    fn with_capacity(rows: usize) -> Self {
+        Words { keys: Vec::with_capacity(rows), ..Words::default() }
+    }
+
     fn push(&mut self, number: Option<usize>) {
         self.keys.push(number.map_or(NULL, |number| number as i32));
     }
@@ -182,9 +195,19 @@ type Numbers<T> = PrimitiveBuilder<T>;
 /// Names by which processes can be asked for.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Names {
-    pub(in crate::store) processes: BTreeSet<Box<str>>,
+    /// With the number of rows of each.
+    pub(in crate::store) processes: BTreeMap<Box<str>, u32>,
     /// Those of threads and executables, where they are not those of the processes.
     pub(in crate::store) others: BTreeSet<Box<str>>,
+}
+
+impl Names {
+    pub(in crate::store) fn add(&mut self, more: Names) {
+        for (name, rows) in more.processes {
+            *self.processes.entry(name).or_default() += rows;
+        }
+        self.others.extend(more.others);
+    }
 }
 
 /// Collects records as columns.
@@ -217,6 +240,8 @@ pub(in crate::store) struct Encoder {
     processes: Processes,
     tid: Numbers<UInt32Type>,
     thread: Shared,
+    /// By process: the key of its name among those of threads.
+    same_threads: Vec<i32>,
     /// Names of threads that are not those of their processes.
     own_names: BTreeSet<Box<str>>,
     errno: Numbers<Int32Type>,
@@ -238,6 +263,57 @@ pub(in crate::store) struct Encoder {
 }
 
 impl Encoder {
+    /// With room for so many records.
+    pub(in crate::store) fn with_capacity(rows: usize) -> Self {
+        fn numbers<T: ArrowPrimitiveType>(rows: usize) -> Numbers<T> {
+            PrimitiveBuilder::with_capacity(rows)
+        }
+        let (flags, texts) = (BooleanBuilder::with_capacity, Shared::with_capacity);
+        Encoder {
+            time: numbers(rows),
+            start: numbers(rows),
+            id_tid: numbers(rows),
+            boot: numbers(rows),
+            version: numbers(rows),
+            patch: flags(rows),
+            host: texts(rows),
+            direction: Words::with_capacity(rows),
+            protocol: Words::with_capacity(rows),
+            socket_type: Words::with_capacity(rows),
+            family: Words::with_capacity(rows),
+            state: Words::with_capacity(rows),
+            outcome: Words::with_capacity(rows),
+            evidence: Words::with_capacity(rows),
+            preexisting: flags(rows),
+            local_ip: Addresses::with_capacity(rows),
+            local_port: numbers(rows),
+            remote_ip: Addresses::with_capacity(rows),
+            remote_port: numbers(rows),
+            remote_name: texts(rows),
+            name_source: Words::with_capacity(rows),
+            service: texts(rows),
+            path: texts(rows),
+            processes: Processes { rows: Vec::with_capacity(rows), ..Processes::default() },
+            tid: numbers(rows),
+            thread: texts(rows),
+            errno: numbers(rows),
+            error: texts(rows),
+            latency: numbers(rows),
+            syn_retransmits: numbers(rows),
+            drop_reason: texts(rows),
+            drop_count: numbers(rows),
+            close_time: numbers(rows),
+            duration: numbers(rows),
+            bytes_sent: numbers(rows),
+            bytes_received: numbers(rows),
+            datagrams_sent: numbers(rows),
+            retransmits: numbers(rows),
+            srtt: numbers(rows),
+            close_reason: Words::with_capacity(rows),
+            ..Encoder::default()
+        }
+    }
+
     pub(in crate::store) fn len(&self) -> usize {
         self.rows
     }
@@ -247,15 +323,24 @@ impl Encoder {
         self.wholes
     }
 
-    /// Adds the names by which processes can be asked for.
-    pub(in crate::store) fn add_names(&self, names: &mut Names) {
-        for info in &self.processes.list {
-            names.processes.insert((*info.comm).into());
+    /// The names by which processes can be asked for.
+    pub(in crate::store) fn names(&self) -> Names {
+        let mut names = Names::default();
+        let mut rows = vec![0; self.processes.list.len()];
+        for number in &self.processes.rows {
+            // Not for a row without a process.
+            if let Some(rows) = rows.get_mut(*number as usize) {
+                *rows += 1;
+            }
+        }
+        for (info, rows) in self.processes.list.iter().zip(rows) {
+            *names.processes.entry((*info.comm).into()).or_default() += rows;
             if let Some(base) = exe_base_name(info).filter(|base| **base != *info.comm) {
                 names.others.insert(base.into());
             }
         }
         names.others.extend(self.own_names.iter().cloned());
+        names
     }
 
     /// Adds a record. `decode` makes the record of it, for one that does not fit.
@@ -286,13 +371,7 @@ impl Encoder {
         self.path.push(f.path);
         self.processes.push(f.process.map(|(.., info)| info));
         self.tid.append_option(f.process.map(|(tid, ..)| tid));
-        self.thread.push(f.process.map(|(_, thread, _)| thread));
-        if let Some((_, thread, info)) = f.process
-            && *thread != *info.comm
-            && !self.own_names.contains(thread)
-        {
-            self.own_names.insert(thread.into());
-        }
+        self.thread(f.process.map(|(_, thread, info)| (thread, info)));
         self.errno.append_option(f.errno);
         self.error.push(f.error);
         self.latency.append_option(f.latency_us);
@@ -304,6 +383,30 @@ impl Encoder {
         let whole = f.whole.or(made.as_ref()).and_then(|c| serde_json::to_string(c).ok());
         self.wholes += usize::from(whole.is_some());
         self.whole.append_option(whole);
+    }
+
+    /// After the process of the row. Most threads have the name of their process, which needs no look-up.
+    fn thread(&mut self, process: Option<(&str, &Arc<ProcessInfo>)>) {
+        let Some((thread, info)) = process else { return self.thread.push(None) };
+        let is_same = std::ptr::eq(thread, &*info.comm);
+        let number = self.processes.rows.last().and_then(|number| usize::try_from(*number).ok());
+        let known = number.filter(|_| is_same).and_then(|number| self.same_threads.get_mut(number));
+        if let Some(key) = known.as_deref().copied().filter(|key| *key != NULL) {
+            return self.thread.keys.push(key);
+        }
+        let key = self.thread.number(thread);
+        self.thread.keys.push(key);
+        if let Some(known) = known {
+            *known = key;
+        } else if let Some(number) = number.filter(|_| is_same) {
+            self.same_threads.resize(number + 1, NULL);
+            if let Some(known) = self.same_threads.get_mut(number) {
+                *known = key;
+            }
+        }
+        if !is_same && *thread != *info.comm && !self.own_names.contains(thread) {
+            self.own_names.insert(thread.into());
+        }
     }
 
     fn remote(&mut self, remote: Option<RemoteFields<'_>>) {

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::encode::{Encoder, Names};
+use super::encode::Encoder;
 use super::fields::Fields;
-use super::segment::{self, Facts, Piece, SegmentError};
+use super::segment::{Facts, SegmentError};
+use super::segment_writer::{self, Piece};
 use super::{HistoryOptions, journal};
 use crate::event::{Connection, ConnectionId};
 use crate::query::top::TopBy;
@@ -195,14 +196,15 @@ pub(super) fn journal_of<'a>(
     flushes: impl Iterator<Item = &'a [Connection]>,
     mut version: u64,
 ) -> Vec<u8> {
-    let mut bytes = journal::head().unwrap();
+    let mut bytes = journal::head().unwrap().to_vec();
     for flush in flushes {
         let mut encoder = Encoder::default();
         for c in flush {
             encoder.push(&Fields::of(c, version), || Some(c.clone()));
             version += 1;
         }
-        bytes.extend(journal::encode(&encoder.finish().unwrap()).unwrap());
+        let flush = journal::Sealed::flush(&encoder.finish().unwrap(), Vec::new());
+        bytes.extend(flush.unwrap().to_vec());
     }
     bytes
 }
@@ -229,16 +231,16 @@ pub(super) fn segment_of(mut records: Vec<Connection>, first: u64) -> Vec<u8> {
         last_time: times.max().unwrap(),
         starts: starts.collect(),
         names: None,
+        name_rows: None,
         other_names: None,
     };
-    let mut names = Names::default();
-    encoder.add_names(&mut names);
+    let names = encoder.names();
     let wholes = encoder.wholes() as u32;
     let piece = encoder.finish().map(|batch| Piece { batch, wholes, names });
     let place = Place::new();
     let path = place.0.join("segment");
     let pieces = std::iter::once(piece.map_err(SegmentError::from));
-    segment::write(&File::create(&path).unwrap(), pieces, facts).unwrap();
+    segment_writer::write(&File::create(&path).unwrap(), pieces, facts).unwrap();
     fs::read(path).unwrap()
 }
 

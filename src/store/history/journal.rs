@@ -29,50 +29,96 @@ const ALIGN: usize = 64;
 const END: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 
 /// The schema message, with which a file begins.
-pub(super) fn head() -> Result<Vec<u8>, ArrowError> {
+pub(super) fn head() -> Result<Sealed, ArrowError> {
     let writer = StreamWriter::try_new(Vec::new(), &schema())?;
-    let mut bytes = writer.get_ref().clone();
-    seal(&mut bytes, 0).ok_or_else(spoiled)?;
-    Ok(bytes)
+    Sealed::new(writer.get_ref().clone(), 0)
 }
 
 fn spoiled() -> ArrowError {
     ArrowError::IpcError("a message was written that cannot be read".to_owned())
 }
 
-/// One flush.
-pub(super) fn encode(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
-    let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema())?;
-    let head = writer.get_ref().len();
-    writer.write(batch)?;
-    let mut bytes = writer.get_ref().clone();
-    bytes.drain(..head);
-    // The last message is the record batch.
-    let mut last = 0;
-    let mut next = 0;
-    while next < bytes.len() {
-        let message = Message::read(&bytes, next).ok_or_else(spoiled)?;
-        (last, next) = (next, message.end);
-    }
-    seal(&mut bytes, last).ok_or_else(spoiled)?;
-    Ok(bytes)
+/// Messages with a checksum.
+#[derive(Debug)]
+pub(super) struct Sealed {
+    bytes: Vec<u8>,
+    /// Where the seal is to stand. It is not put there, since what follows it is long.
+    place: usize,
+    seal: [u8; ALIGN],
 }
 
-/// Gives the header of the message that begins at `last` room for the mark and the checksum, which is
-/// of all of these bytes.
-fn seal(bytes: &mut Vec<u8>, last: usize) -> Option<()> {
-    let room = Message::read(bytes, last)?.body;
-    bytes.splice(room..room, [0; ALIGN]);
-    let length = u32::try_from(room - last - PREFIX + ALIGN).ok()?;
-    bytes.get_mut(last + 4..last + 8)?.copy_from_slice(&length.to_le_bytes());
-    stamp(bytes, room + ALIGN - 8)
+impl Sealed {
+    /// One flush. `room` is memory that may be used for it, such as that of the last.
+    pub(super) fn flush(batch: &RecordBatch, mut room: Vec<u8>) -> Result<Self, ArrowError> {
+        room.clear();
+        let mut writer = StreamWriter::try_new(room, &batch.schema())?;
+        // Each file has the schema once.
+        writer.get_mut().clear();
+        writer.write(batch)?;
+        let mut bytes = writer.into_inner()?;
+        bytes.truncate(bytes.len() - END.len());
+        // The last message is the record batch.
+        let mut last = 0;
+        let mut next = 0;
+        while next < bytes.len() {
+            let message = Message::read(&bytes, next).ok_or_else(spoiled)?;
+            (last, next) = (next, message.end);
+        }
+        Sealed::new(bytes, last)
+    }
+
+    /// Makes room in the header of the message that begins at `last` for the mark and the checksum,
+    /// which is of all of these bytes.
+    fn new(bytes: Vec<u8>, last: usize) -> Result<Self, ArrowError> {
+        let place = Message::read(&bytes, last).ok_or_else(spoiled)?.body;
+        let mut sealed = Sealed { bytes, place, seal: [0; ALIGN] };
+        sealed.stamp(last).ok_or_else(spoiled)?;
+        Ok(sealed)
+    }
+
+    fn stamp(&mut self, last: usize) -> Option<()> {
+        let length = u32::try_from(self.place - last - PREFIX + ALIGN).ok()?;
+        self.bytes.get_mut(last + 4..last + 8)?.copy_from_slice(&length.to_le_bytes());
+        let (padding, mark) = self.seal.split_last_chunk_mut::<8>()?;
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(self.bytes.get(..self.place)?);
+        hasher.update(padding);
+        hasher.update(self.bytes.get(self.place..)?);
+        *mark = marked(hasher.finalize());
+        Some(())
+    }
+
+    /// What is to be written, in this order.
+    fn parts(&self) -> [&[u8]; 3] {
+        let (before, after) = self.bytes.split_at(self.place);
+        [before, &self.seal, after]
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() + ALIGN
+    }
+
+    /// Memory to be used again.
+    pub(super) fn into_room(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    pub(super) fn to_vec(&self) -> Vec<u8> {
+        self.parts().concat()
+    }
+}
+
+fn marked(crc: u32) -> [u8; 8] {
+    let [a, b, c, d] = MARK;
+    let [e, f, g, h] = crc.to_le_bytes();
+    [a, b, c, d, e, f, g, h]
 }
 
 /// Writes mark and checksum.
+#[cfg(any(test, fuzzing))]
 fn stamp(bytes: &mut [u8], place: usize) -> Option<()> {
     let crc = checksum(bytes, place);
-    let mark = bytes.get_mut(place..place + 8)?;
-    mark.copy_from_slice(&[MARK, crc.to_le_bytes()].concat());
+    *bytes.get_mut(place..)?.first_chunk_mut()? = marked(crc);
     Some(())
 }
 
@@ -136,7 +182,7 @@ pub(super) struct Contents {
 pub(super) fn read(bytes: &[u8]) -> Contents {
     let found = find(bytes);
     let mut contents = Contents { torn: found.torn, corrupt: found.corrupt, ..Contents::default() };
-    let own = head().unwrap_or_default();
+    let own = head().map(|head| head.to_vec()).unwrap_or_default();
     // What is not known to be as it was written is not believed: most likely the columns are these.
     let head = if found.head > 0 { bytes.get(..found.head).unwrap_or_default() } else { &own };
     for flush in found.flushes {
@@ -302,10 +348,11 @@ impl Journal {
     }
 
     /// Appends; what was written of it is taken back if not all of it can be.
-    pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let written = (&*self.file).write_all(bytes);
+    pub(super) fn append(&mut self, sealed: &Sealed) -> io::Result<()> {
+        let mut parts = sealed.parts().into_iter();
+        let written = parts.try_for_each(|part| (&*self.file).write_all(part));
         match written {
-            Ok(()) => self.length += bytes.len() as u64,
+            Ok(()) => self.length += sealed.len() as u64,
             // Where it cannot be taken back, readers find the next flush behind it.
             Err(_) => {
                 if self.file.set_len(self.length).is_err() {

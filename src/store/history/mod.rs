@@ -19,9 +19,11 @@ mod directory;
 mod encode;
 mod fields;
 mod find;
+mod footer;
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzzing;
 mod guard;
+mod hybrid;
 mod journal;
 mod keep;
 mod part;
@@ -29,6 +31,8 @@ mod recovery;
 mod rotate;
 mod schema;
 mod segment;
+mod segment_writer;
+mod shared;
 mod sync;
 mod trouble;
 mod write;
@@ -207,7 +211,7 @@ impl History {
         let directory = Directory::take(&options.directory)?;
         let found = recovery::recover(&directory)?;
         let first = found.next_number;
-        let mut books = Books::open(&directory, options.max_age);
+        let mut books = Books::open(&directory, options.max_age, found.is_nothing());
         for damage in recovery::damage(&directory, &found) {
             books.damaged(damage);
         }

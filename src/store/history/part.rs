@@ -14,8 +14,8 @@ use super::find::find;
 use super::schema::Column as C;
 use super::segment::{Counted, Segment, SegmentError};
 use crate::event::{Connection, ConnectionId, Direction, Outcome};
-use crate::query::Sort;
 use crate::query::filter::{Texts as Wanted, host_name_matches};
+use crate::query::{Filter, Sort};
 use crate::store::archive::{Part, Rows};
 use crate::store::cursor::Rank;
 use crate::store::matcher::Selection;
@@ -39,6 +39,9 @@ const SEARCHED: [C; 13] = [
     C::ContainerId,
     C::ContainerName,
 ];
+
+/// Where the name of a process is looked for.
+const NAMED: [C; 3] = [C::Process, C::Thread, C::Exe];
 
 /// Ids whose versions on disk are not the newest, though not hidden yet; with the last change of the
 /// last segment of which that holds. A later one may come at any time, and have the newest version.
@@ -118,6 +121,21 @@ impl DiskPart {
             && superseded_in(&self.superseded.now(), &self.segment).next().is_none()
     }
 
+    /// How many rows a question has that asks for processes by name, and for nothing else, where that
+    /// can be told without reading those rows.
+    fn count_named(&self, question: &Selection) -> Option<u64> {
+        let names = &question.filter.process;
+        let by_name = Filter { process: names.clone(), ..Filter::default() };
+        if names.is_empty() || *question != (Selection { filter: by_name, ..Selection::default() })
+        {
+            return None;
+        }
+        let rows = self.segment.facts.rows_named(names)?;
+        let hidden = Rows::List(self.segment.hidden().to_vec());
+        let hidden = self.named(hidden, names, &NAMED).ok()?.len() as u64;
+        rows.checked_sub(hidden)
+    }
+
     fn in_memory_no_longer(&self) -> Rows {
         let Some(memory) = &self.memory else { return Rows::Range(0..self.segment.facts.rows) };
         let known = |id: ConnectionId| memory.iter().any(|m| m.read().find(id).is_some());
@@ -161,7 +179,7 @@ impl DiskPart {
             rows = self.keep(rows, &[C::Pid], test)?;
         }
         if !f.process.is_empty() {
-            rows = self.named(rows, &f.process, &[C::Process, C::Thread, C::Exe])?;
+            rows = self.named(rows, &f.process, &NAMED)?;
         }
         if let Some(command) = &selection.command {
             rows = self.named(rows, std::slice::from_ref(command), &[C::Process, C::Thread])?;
@@ -412,7 +430,8 @@ impl Part for DiskPart {
         if let Some(count) = counted.as_ref().and_then(|counted| self.segment.counted(counted)) {
             return count;
         }
-        let count = self.matching(selection).len() as u64;
+        let known = counted.as_ref().and_then(|counted| self.count_named(&counted.question));
+        let count = known.unwrap_or_else(|| self.matching(selection).len() as u64);
         if let Some(counted) = counted {
             self.segment.note_count(counted, count);
         }

@@ -31,6 +31,13 @@ pub(super) struct Found {
     pub(super) recovery: Recovery,
 }
 
+impl Found {
+    /// Whether there was not a single file of records.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.next_number == 1 && self.recovery.set_aside.is_empty()
+    }
+}
+
 pub(super) fn recover(directory: &Directory) -> Result<Found, HistoryError> {
     let failed = |source| HistoryError::Directory {
         what: "cannot read",

@@ -7,17 +7,15 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::directory::Name;
-use super::encode::{Encoder, Names};
+use super::encode::Encoder;
 use super::find::find_held;
 use super::part::superseded_in;
-use super::segment::{self, Facts, Piece, Segment, SegmentError};
+use super::segment::{Facts, Segment, SegmentError};
+use super::segment_writer::{self, PAGE_ROWS, Piece};
 use super::{RETRY_EVERY, Shared, lock};
 use crate::event::ConnectionId;
 use crate::store::archive::Group;
 use crate::store::segment::{Range, Segment as MemorySegment};
-
-/// Rows that are encoded at a time.
-const CHUNK: usize = 16_384;
 
 /// How often files are looked at for their age.
 const LIMITS_EVERY: Duration = Duration::from_secs(30);
@@ -179,9 +177,9 @@ impl Shared {
         let unfinished = self.directory.unfinished(number);
         let _ = fs::remove_file(&unfinished);
         let file = self.directory.create(&unfinished)?;
-        let batches = places.chunks(CHUNK).map(|chunk| encode(sources, chunk, patches));
+        let batches = places.chunks(PAGE_ROWS).map(|chunk| encode(sources, chunk, patches));
         let mut path = unfinished.clone();
-        let written = segment::write(&file, batches, facts).and_then(|crc| {
+        let written = segment_writer::write(&file, batches, facts).and_then(|crc| {
             file.sync_all()?;
             let finished = self.directory.segment(number, crc);
             fs::rename(&unfinished, &finished)?;
@@ -284,6 +282,7 @@ fn facts(
         patches: patches.len() as u32,
         wholes: 0,
         names: None,
+        name_rows: None,
         other_names: None,
         first_time: times.min,
         last_time: times.max,
@@ -297,7 +296,7 @@ fn encode(
     patches: &HashSet<ConnectionId>,
 ) -> Result<Piece, SegmentError> {
     let gone = SegmentError::Foreign("memory lost a row on the way");
-    let mut encoder = Encoder::default();
+    let mut encoder = Encoder::with_capacity(places.len());
     let mut places = places.iter().peekable();
     while let Some(first) = places.peek().map(|place| place.segment) {
         let source = sources.get(first as usize).ok_or(SegmentError::Foreign("no such source"))?;
@@ -311,7 +310,6 @@ fn encode(
         }
     }
     let wholes = encoder.wholes() as u32;
-    let mut names = Names::default();
-    encoder.add_names(&mut names);
+    let names = encoder.names();
     Ok(Piece { batch: encoder.finish()?, wholes, names })
 }

@@ -1,30 +1,27 @@
 //! Segments: Parquet files that are written once, sorted by time.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use arrow_array::RecordBatch;
+use arrow_array::{RecordBatch, RecordBatchOptions};
+use arrow_schema::Schema;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
 };
-use parquet::arrow::{ArrowWriter, ProjectionMask};
-use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{KeyValue, PageIndexPolicy, SortingColumn};
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::metadata::PageIndexPolicy;
 use parquet::file::reader::{ChunkReader, Length};
-use parquet::schema::types::ColumnPath;
 use serde::{Deserialize, Serialize};
 
-use super::encode::Names;
+use super::footer::Footer;
 use super::guard::guarded;
-use super::schema::{Column, VERSION, VERSION_KEY, schema};
+use super::schema::{Column, VERSION, VERSION_KEY};
 use super::{MAX_CHANGE, lock};
 use crate::event::ConnectionId;
 use crate::store::archive::Rows;
@@ -32,9 +29,7 @@ use crate::store::matcher::Selection;
 use crate::store::segment::Range;
 
 /// Under which key of a file's metadata its [`Facts`] stand.
-const FACTS_KEY: &str = "netspy.segment";
-/// Rows of a page: what one record costs to read.
-const PAGE_ROWS: usize = 8192;
+pub(super) const FACTS_KEY: &str = "netspy.segment";
 
 /// What has to be known of a segment without reading it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +50,9 @@ pub(super) struct Facts {
     /// The names of all processes, if they are few.
     #[serde(default)]
     pub(super) names: Option<Vec<Box<str>>>,
+    /// How many rows have each of these names; files of before that do not say.
+    #[serde(default)]
+    pub(super) name_rows: Option<Vec<u32>>,
     /// Those of threads and executables that are not those of their processes, if they are few.
     #[serde(default)]
     pub(super) other_names: Option<Vec<Box<str>>>,
@@ -68,26 +66,33 @@ impl Facts {
             && (1..=MAX_ROWS).contains(&self.rows)
             && self.patches <= self.rows
             && self.first_time <= self.last_time
+            && self.name_rows.as_ref().is_none_or(|rows| {
+                let sum: u64 = rows.iter().map(|rows| u64::from(*rows)).sum();
+                sum <= self.rows.into()
+                    && self.names.as_ref().is_some_and(|n| n.len() == rows.len())
+            })
+    }
+
+    /// How many rows have a process of one of these names, whether hidden or not. `None` if that is not
+    /// known: because there are too many names, or since a thread or an executable has one of them.
+    pub(super) fn rows_named(&self, names: &[String]) -> Option<u64> {
+        let place =
+            |known: &[Box<str>], name: &String| known.binary_search_by(|k| (**k).cmp(name)).ok();
+        let (known, rows) = (self.names.as_deref()?, self.name_rows.as_deref()?);
+        let others = self.other_names.as_deref()?;
+        if names.iter().any(|name| place(others, name).is_some()) {
+            return None;
+        }
+        let mut places: Vec<usize> = names.iter().filter_map(|name| place(known, name)).collect();
+        places.sort_unstable();
+        places.dedup();
+        Some(places.iter().filter_map(|place| rows.get(*place)).map(|rows| u64::from(*rows)).sum())
     }
 }
 
 /// Rows that a segment has at most: far more than is ever written. A page of a few bytes may hold any
 /// number of rows, which memory would have to hold.
 const MAX_ROWS: u32 = 1 << 24;
-
-/// Names that are noted; more are too many to be of use.
-const MAX_NAMES: usize = 256;
-
-fn few(names: BTreeSet<Box<str>>) -> Option<Vec<Box<str>>> {
-    (names.len() <= MAX_NAMES).then(|| names.into_iter().collect())
-}
-
-/// Rows of a segment, as they are written.
-pub(super) struct Piece {
-    pub(super) batch: RecordBatch,
-    pub(super) wholes: u32,
-    pub(super) names: Names,
-}
 
 /// Why a segment cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -102,80 +107,6 @@ pub(super) enum SegmentError {
     Newer(u32),
     #[error("{0}")]
     Foreign(&'static str),
-}
-
-/// Counts and sums up what is written.
-struct Summing<W> {
-    to: W,
-    crc: crc32fast::Hasher,
-}
-
-impl<W: Write> Write for Summing<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.to.write(bytes)?;
-        self.crc.update(bytes.get(..written).unwrap_or_default());
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.to.flush()
-    }
-}
-
-fn properties() -> Result<WriterProperties, SegmentError> {
-    let path = |column: Column| ColumnPath::from(column.name());
-    let mut properties = WriterProperties::builder()
-        .set_created_by(concat!("netspy version ", env!("CARGO_PKG_VERSION")).to_owned())
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
-        .set_data_page_row_count_limit(PAGE_ROWS)
-        .set_max_row_group_row_count(Some(1 << 24))
-        .set_statistics_enabled(EnabledStatistics::Chunk)
-        .set_column_statistics_enabled(path(Column::Time), EnabledStatistics::Page)
-        .set_column_dictionary_enabled(path(Column::Whole), false)
-        .set_sorting_columns(Some(vec![SortingColumn {
-            column_idx: Column::Time as i32,
-            descending: false,
-            nulls_first: false,
-        }]));
-    for column in [
-        Column::Time,
-        Column::StartNs,
-        Column::Version,
-        Column::Latency,
-        Column::CloseTime,
-        Column::Duration,
-    ] {
-        properties = properties
-            .set_column_dictionary_enabled(path(column), false)
-            .set_column_encoding(path(column), Encoding::DELTA_BINARY_PACKED);
-    }
-    Ok(properties.build())
-}
-
-/// Writes a segment; the checksum of the file.
-pub(super) fn write(
-    file: &File,
-    pieces: impl Iterator<Item = Result<Piece, SegmentError>>,
-    mut facts: Facts,
-) -> Result<u32, SegmentError> {
-    let to = Summing { to: BufWriter::with_capacity(1 << 18, file), crc: Default::default() };
-    let mut writer = ArrowWriter::try_new(to, schema(), Some(properties()?))?;
-    let mut names = Names::default();
-    for piece in pieces {
-        let piece = piece?;
-        writer.write(&piece.batch)?;
-        facts.wholes += piece.wholes;
-        names.processes.extend(piece.names.processes);
-        names.others.extend(piece.names.others);
-    }
-    (facts.names, facts.other_names) = (few(names.processes), few(names.others));
-    let facts = serde_json::to_string(&facts).map_err(io::Error::other)?;
-    for (key, value) in [(VERSION_KEY, VERSION.to_string()), (FACTS_KEY, facts)] {
-        writer.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
-    }
-    let mut to = writer.into_inner()?;
-    to.flush()?;
-    Ok(to.crc.finalize())
 }
 
 /// The checksum of a whole file.
@@ -243,7 +174,7 @@ pub(super) struct Segment {
     pub(super) path: PathBuf,
     pub(super) bytes: u64,
     pub(super) facts: Facts,
-    metadata: ArrowReaderMetadata,
+    footer: Footer,
     /// Ids and rows of its patches.
     pub(super) patches: Vec<(ConnectionId, u32)>,
     /// Rows of which there are newer versions elsewhere, in order.
@@ -266,7 +197,7 @@ const MAX_COUNTS: usize = 16;
 impl Segment {
     pub(super) fn open(number: u64, path: &Path) -> Result<Self, SegmentError> {
         let places = places(path)?;
-        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+        let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
         let metadata = guarded(|| Ok(ArrowReaderMetadata::load(&places, options)?))?;
         let pairs = metadata.metadata().file_metadata().key_value_metadata();
         let value = |key: &str| {
@@ -291,7 +222,7 @@ impl Segment {
             path: path.to_owned(),
             bytes: places.length,
             facts,
-            metadata,
+            footer: Footer::of(&metadata)?,
             patches: Vec::new(),
             hidden: RwLock::default(),
             unreadable: AtomicBool::new(false),
@@ -339,17 +270,11 @@ impl Segment {
     }
 
     fn read_columns(&self, columns: &[Column], rows: &Rows) -> Result<RecordBatch, SegmentError> {
-        let descriptor = self.metadata.parquet_schema();
-        let wanted = |place: &usize| {
-            let name = descriptor.root_schema().get_fields().get(*place).map(|field| field.name());
-            columns.iter().any(|column| Some(column.name()) == name)
+        let Some(metadata) = self.footer.of_columns(columns)? else {
+            return nothing_of(rows.len());
         };
-        let places_of = (0..descriptor.root_schema().get_fields().len()).filter(wanted);
-        let mask = ProjectionMask::roots(descriptor, places_of);
-        let places = places(&self.path)?;
         let mut builder =
-            ParquetRecordBatchReaderBuilder::new_with_metadata(places, self.metadata.clone())
-                .with_projection(mask)
+            ParquetRecordBatchReaderBuilder::new_with_metadata(places(&self.path)?, metadata)
                 .with_batch_size(rows.len().max(1));
         let total = self.facts.rows as usize;
         if rows.len() < total {
@@ -435,6 +360,12 @@ impl Segment {
     pub(super) fn is_unreadable(&self) -> bool {
         self.unreadable.load(Ordering::Relaxed)
     }
+}
+
+/// So many rows of no columns.
+fn nothing_of(rows: usize) -> Result<RecordBatch, SegmentError> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    Ok(RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options)?)
 }
 
 fn places(path: &Path) -> io::Result<Places> {

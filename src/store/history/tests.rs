@@ -3,6 +3,7 @@ use std::path::Path;
 
 use super::*;
 use crate::query::{Filter, Page, Sort};
+use crate::store::archive::Rows;
 use crate::store::{Columns, Selection, Store};
 use crate::test_records::*;
 
@@ -346,6 +347,78 @@ fn figures_are_the_same_from_disk_as_from_memory() {
     assert_eq!(found, expected);
     let findings = |store: &Store| Tally::of(store, &everything(), at(100_000)).findings();
     assert_eq!(findings(&store), findings(&memory));
+}
+
+#[test]
+fn processes_are_counted_by_name_whatever_hides_and_whoever_is_named_like_them() {
+    let place = Place::new("named");
+    let store = place.open();
+    let mut expected = fill(&store, 0, 12_000);
+    // A thread that is named as a process.
+    let mut odd = refused(20_000, &info(60, "postgres"));
+    odd.process.as_mut().unwrap().thread = "nginx".into();
+    expected.insert(odd.id, odd.clone());
+    store.apply(vec![odd]);
+    drop(store);
+    settled(&place.open(), 3);
+    let store = place.open();
+    for names in [&["curl"][..], &["nginx"], &["curl", "nginx", "curl"], &["nobody"], &["postgres"]]
+    {
+        let process = names.iter().map(|name| (*name).to_owned()).collect();
+        let selection = Selection::from(Filter { process, ..Filter::default() });
+        let named = expected.values().filter(|c| selection.matches(c)).count() as u64;
+        assert_eq!(store.count(&selection), named, "{names:?}");
+    }
+}
+
+#[test]
+fn a_segment_of_many_pages_reads_as_it_was_written() {
+    use decode::Decoder;
+    use encode::Encoder;
+    use schema::Column;
+    use segment_writer::{PAGE_ROWS, Piece};
+    let place = Place::new("pages");
+    std::fs::create_dir(&place.0).unwrap();
+    let curl = info(7, "curl");
+    let mut random = Random(5);
+    // Columns begin with a page that says nothing, texts come page by page, or never.
+    let mut records: Vec<Connection> = (0..PAGE_ROWS as u64).map(|n| udp(n, &curl)).collect();
+    let path = |n: u64| format!("/run/{}.sock", n % 5_000);
+    records.extend((0..6_000).map(|n| unix(n, &curl, &path(n))));
+    records.extend((0..12_000).map(|_| random.connection()));
+    let pieces = records.chunks(PAGE_ROWS).zip(0..).map(|(chunk, page)| {
+        let mut encoder = Encoder::default();
+        for (c, row) in chunk.iter().zip(1..) {
+            encoder.push(&Fields::of(c, page * PAGE_ROWS as u64 + row), || Some(c.clone()));
+        }
+        let (wholes, names) = (encoder.wholes() as u32, encoder.names());
+        Ok(Piece { batch: encoder.finish()?, wholes, names })
+    });
+    let rows = records.len() as u32;
+    let facts = segment::Facts {
+        after: 0,
+        last: rows.into(),
+        rows,
+        patches: 0,
+        wholes: 0,
+        names: None,
+        name_rows: None,
+        other_names: None,
+        first_time: i64::MIN,
+        last_time: i64::MAX,
+        starts: Vec::new(),
+    };
+    let path = place.0.join("segment");
+    segment_writer::write(&std::fs::File::create(&path).unwrap(), pieces, facts).unwrap();
+    let segment = Segment::open(1, &path).unwrap();
+    let some = (0..rows).filter(|row| row % 997 < 3).collect();
+    for rows in [Rows::Range(0..rows), Rows::Range(8_000..17_000), Rows::List(some)] {
+        let mut decoder = Decoder::new(&segment.read(Column::ALL, &rows).unwrap());
+        for index in 0..rows.len() {
+            let expected = &records[rows.get(index).unwrap() as usize];
+            assert_eq!(decoder.record(index).as_ref(), Some(expected));
+        }
+    }
 }
 
 #[test]

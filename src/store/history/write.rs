@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::encode::Encoder;
 use super::fields::Fields;
-use super::journal::{self, Journal};
+use super::journal::{Journal, Sealed};
 use super::{FLUSH_CHANGES, FLUSH_EVERY, Item, RETRY_EVERY, Shared, lock};
 use crate::event::Connection;
 
@@ -18,6 +18,8 @@ struct Writer<'a> {
     number: u64,
     journal: Option<Journal>,
     encoder: Encoder,
+    /// Memory that the last flush took.
+    room: Vec<u8>,
     last: u64,
     /// When it was last tried whether the disk takes anything.
     tried: Instant,
@@ -30,6 +32,7 @@ pub(super) fn run(shared: &Shared, first: u64) {
         number: first,
         journal: None,
         encoder: Encoder::default(),
+        room: Vec::new(),
         last: 0,
         tried: Instant::now(),
     };
@@ -105,7 +108,9 @@ impl Writer<'_> {
         if self.encoder.len() == 0 {
             return;
         }
-        let encoder = std::mem::take(&mut self.encoder);
+        // The next is most likely as long.
+        let next = Encoder::with_capacity(self.encoder.len());
+        let encoder = std::mem::replace(&mut self.encoder, next);
         let count = encoder.len() as u64;
         if self.shared.is_failing() || self.append(encoder).is_err() {
             self.shared.unwritten.fetch_add(count, Ordering::Relaxed);
@@ -119,15 +124,17 @@ impl Writer<'_> {
     fn append(&mut self, encoder: Encoder) -> io::Result<()> {
         let path = self.shared.directory.journal(self.number);
         let write = || -> io::Result<()> {
-            let bytes = encoder.finish().and_then(|batch| journal::encode(&batch));
-            let bytes = bytes.map_err(io::Error::other)?;
-            self.shared.needs_room(bytes.len() as u64)?;
+            let room = std::mem::take(&mut self.room);
+            let flush = encoder.finish().and_then(|batch| Sealed::flush(&batch, room));
+            let flush = flush.map_err(io::Error::other)?;
+            self.shared.needs_room(flush.len() as u64)?;
             let is_new = self.journal.is_none();
             let journal = match &mut self.journal {
                 Some(journal) => journal,
                 None => self.journal.insert(Journal::begin(self.shared.directory.create(&path)?)?),
             };
-            journal.append(&bytes)?;
+            journal.append(&flush)?;
+            self.room = flush.into_room();
             self.shared.journal_bytes.store(journal.bytes(), Ordering::Relaxed);
             self.shared.sync_journal(&path, journal.file(), is_new);
             Ok(())

@@ -1,5 +1,12 @@
+use std::collections::BTreeMap;
+
 use super::*;
+use crate::Connection;
 use crate::accounting::Lost;
+use crate::capture::report::{AttachReport, Backend};
+use crate::query::{CaptureHandle, Count, Filter, Source};
+use crate::store::{HistoryOptions, LocalSource, Store};
+use crate::test_records::{info, refused};
 
 struct Place(PathBuf);
 
@@ -12,7 +19,7 @@ impl Place {
 
     /// As a process does that begins.
     fn open(&self) -> Books {
-        Books::open(&Directory::take(&self.0).unwrap(), None)
+        Books::open(&Directory::take(&self.0).unwrap(), None, true)
     }
 
     fn file(&self) -> PathBuf {
@@ -177,7 +184,6 @@ fn a_server_that_begins_again_and_again_does_not_fill_the_disk() {
         add_run(
             &mut text,
             &Run {
-                start: at(n * 10),
                 samples: vec![
                     Sample::zero(at(n * 10)),
                     Sample {
@@ -187,6 +193,7 @@ fn a_server_that_begins_again_and_again_does_not_fill_the_disk() {
                     },
                 ],
                 why: Some("stopped".to_owned()),
+                ..Run::new(at(n * 10), false)
             },
         );
     }
@@ -231,4 +238,91 @@ fn books_that_cannot_be_written_do_no_harm_and_go_on_when_they_can() {
     assert!(books.trouble.is_none());
     drop(books);
     assert_eq!(runs(place.open().past()), [(30, 0, 200, UNNOTICED)]);
+}
+
+/// A capture that began then, and has seen nothing.
+struct Watching(Timestamp);
+
+impl CaptureHandle for Watching {
+    fn counters(&self) -> Counters {
+        Counters::default()
+    }
+    fn drain(&self) {}
+    fn since(&self) -> Timestamp {
+        self.0
+    }
+    fn report(&self) -> AttachReport {
+        let backend = Some(Backend::Tracepoint);
+        AttachReport { backend, features: BTreeMap::new(), programs: Vec::new() }
+    }
+    fn stopped(&self) -> Option<String> {
+        None
+    }
+}
+
+/// What a server says of all that there is, which began then and saw this.
+fn life(place: &Place, start: Timestamp, seen: Vec<Connection>) -> Count {
+    let directory = place.0.clone();
+    let options = HistoryOptions { directory, limit_bytes: 1 << 30, max_age: None };
+    let store = Arc::new(Store::open(1 << 20, &options).unwrap());
+    store.apply(seen);
+    let source = LocalSource::new(Arc::clone(&store), Arc::new(Watching(start)));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let count = runtime.block_on(Source::count(&source, &Filter::default())).unwrap();
+    source.close_books();
+    store.close();
+    count
+}
+
+#[test]
+fn who_names_no_start_asks_as_far_back_as_there_are_books_if_there_always_were() {
+    const BEFORE: &str = "before capture began";
+    let place = Place::new("whole");
+    let start = Timestamp::now() - SignedDuration::from_secs(1_000);
+    let curl = info(7, "curl");
+    let mut earlier = refused(0, &curl);
+    (earlier.time, earlier.preexisting) = (start - SignedDuration::from_secs(1_000), true);
+    let seen = Connection { time: start + SignedDuration::from_secs(1), ..refused(1, &curl) };
+    let why = |count: &Count| {
+        let gaps = count.accounting.gaps.iter();
+        gaps.map(|gap| gap.why.clone()).collect::<Vec<_>>()
+    };
+    let first = life(&place, start, vec![earlier.clone(), seen]);
+    assert_eq!((first.total, first.window.since, why(&first)), (2, start, vec![]));
+    for restarts in 1..=3 {
+        let later = life(&place, Timestamp::now(), Vec::new());
+        assert_eq!((later.total, later.window.since), (2, start));
+        assert_eq!(why(&later), vec!["the server had been stopped"; restarts]);
+    }
+    // Nobody knows what the records of a history were seen by whose books are gone.
+    fs::remove_file(place.file()).unwrap();
+    for _ in 0..3 {
+        let later = life(&place, Timestamp::now(), Vec::new());
+        assert_eq!((later.total, later.window.since), (2, earlier.time));
+        assert_eq!(why(&later).first().map(String::as_str), Some(BEFORE));
+    }
+}
+
+#[test]
+fn books_that_lost_their_beginning_do_not_say_that_they_have_it() {
+    let place = Place::new("beginning");
+    let mut books = place.open();
+    books.note(&ended(noted(0, 100, 70), "stopped"));
+    drop(books);
+    let mut books = place.open();
+    assert_eq!(books.past().whole_since(), Some(at(0)));
+    books.note(&ended(noted(200, 300, 5), "stopped"));
+    drop(books);
+    let lines: Vec<String> = place.text().lines().map(|line| format!("{line}\n")).collect();
+    fs::write(place.file(), lines[1..].concat()).unwrap();
+    assert_eq!(place.open().past().whole_since(), None);
+    // What is too old is gone from history, too.
+    fs::write(place.file(), lines.concat()).unwrap();
+    let age = Timestamp::now().duration_since(at(200)).unsigned_abs();
+    for _ in 0..2 {
+        let books = Books::open(&Directory::take(&place.0).unwrap(), Some(age), false);
+        drop(books);
+    }
+    assert_eq!(runs(place.open().past()).len(), 1);
+    assert_eq!(place.open().past().whole_since(), Some(at(200)));
 }

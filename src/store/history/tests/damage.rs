@@ -13,12 +13,13 @@ use crate::store::history::{decode::Decoder, encode, journal, segment::Segment};
 
 /// A journal of some flushes, and where each ends.
 fn journal_of(flushes: u64) -> (Vec<u8>, Vec<usize>) {
-    let mut bytes = journal::head().unwrap();
+    let mut bytes = journal::head().unwrap().to_vec();
     let mut ends = vec![bytes.len()];
     for n in 0..flushes {
         let mut encoder = encode::Encoder::default();
         encoder.push(&Fields::of(&refused(n, &info(7, "curl")), n), || None);
-        bytes.extend(journal::encode(&encoder.finish().unwrap()).unwrap());
+        let flush = journal::Sealed::flush(&encoder.finish().unwrap(), Vec::new());
+        bytes.extend(flush.unwrap().to_vec());
         ends.push(bytes.len());
     }
     (bytes, ends)
