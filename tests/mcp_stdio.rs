@@ -36,10 +36,22 @@ async fn situation() -> Server {
     records.push(ago(600, listening(900, &sshd)));
     records.push(ago(10, unix(901, &curl, "/run/x.sock")));
     let server = server(records).await;
-    server.store.apply_drops(vec![{
-        let now = Timestamp::now();
-        netspy::event::DropRecord { time: now - 5.seconds(), last: now, ..dropped(0) }
-    }]);
+    // Packets of one of its attempts, more of those of another process, and some of nobody.
+    let now = Timestamp::now();
+    let drop = |number, reason: &str, count, process| netspy::event::DropRecord {
+        id: netspy::event::DropId { number, ..dropped(0).id },
+        time: now - 5.seconds(),
+        last: now,
+        reason: reason.into(),
+        count,
+        process,
+        ..dropped(0)
+    };
+    server.store.apply_drops(vec![
+        drop(0, "NO_SOCKET", 3, refused(0, &curl).process),
+        drop(1, "NETFILTER_DROP", 50, refused(0, &sshd).process),
+        drop(2, "TCP_OLD_DATA", 9, None),
+    ]);
     server
 }
 

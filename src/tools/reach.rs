@@ -22,7 +22,7 @@ pub(super) struct Reach {
     errors: Vec<(String, u64)>,
     /// What all processes, these included, made of the same remotes.
     all: Summary,
-    /// Packets of the ways there and back that this kernel dropped, by reason.
+    /// Packets of these attempts that this kernel dropped, by reason.
     drops: BTreeMap<String, u64>,
 }
 
@@ -56,7 +56,18 @@ impl Reach {
             Key::Text(ip) => ip.parse::<IpAddr>().ok(),
             Key::Number(_) => None,
         });
+        let mut process = filter.process.clone();
+        if process.is_empty() && filter.pid.is_empty() {
+            // Drops know processes and no units.
+            let of_unit = source.top(filter, TopBy::Process, Some(REMOTES)).await?.groups;
+            process.extend(of_unit.into_iter().filter_map(|group| match group.key {
+                Key::Text(name) => Some(name),
+                Key::Number(_) => None,
+            }));
+        }
         let dropped = DropFilter {
+            process,
+            pid: filter.pid.clone(),
             remote: remotes.collect(),
             port: filter.port.clone(),
             since: filter.since,
@@ -133,7 +144,7 @@ impl Reach {
         let packets = telling().fold(0, |sum: u64, (_, n)| sum.saturating_add(*n));
         if let Some((reason, _)) = telling().max_by_key(|(_, n)| **n) {
             text.push_str(&format!(
-                " This host's kernel dropped {packets} packets of this way, most for {}.",
+                " This host's kernel dropped {packets} packets of these attempts, most for {}.",
                 short(reason, 60)
             ));
         }
