@@ -1,7 +1,7 @@
 //! The log, on standard error.
 
 use tracing_subscriber::Registry;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -10,19 +10,26 @@ use super::options::LogFormat;
 
 /// Changes the level of the log while it is written.
 #[derive(Debug, Clone)]
-pub struct Level(reload::Handle<LevelFilter, Registry>);
+pub struct Level(reload::Handle<Targets, Registry>);
 
 impl Level {
     /// Another level from now on.
     pub fn set(&self, level: tracing::Level) {
         // Fails only when there is no log any more.
-        let _ = self.0.reload(LevelFilter::from_level(level));
+        let _ = self.0.reload(targets(level));
     }
+}
+
+/// What is logged at a level. Each request of an assistant makes the MCP library say three lines, which
+/// are of use only to who looks for a fault in it.
+fn targets(level: tracing::Level) -> Targets {
+    let of_library = if level == tracing::Level::INFO { tracing::Level::WARN } else { level };
+    Targets::new().with_default(level).with_target("rmcp", of_library)
 }
 
 /// Sets up the log of this process.
 pub fn set_up(format: LogFormat, level: tracing::Level) -> Level {
-    let (filter, handle) = reload::Layer::new(LevelFilter::from_level(level));
+    let (filter, handle) = reload::Layer::new(targets(level));
     let registry = tracing_subscriber::registry().with(filter);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     // A standard error that nobody reads any more ends no task: told of, it would panic.
