@@ -222,6 +222,39 @@ async fn answers_and_streams_that_nobody_reads_end_and_cost_no_more_than_their_r
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_answers_that_nobody_reads_share_a_room_and_beyond_it_clients_are_told_to_come_back() {
+    const ROOM: usize = 128 << 20;
+    let curl = info(7, "curl");
+    let server = server((0..10_000).map(|n| refused(n, &curl)).collect()).await;
+    let list = "/api/v1/connections?limit=10000";
+    let size = server.get(list).await.body.len();
+    let (mut given, mut told) = (Vec::new(), 0);
+    // Half of them leave their answer to be compressed, which is made as it is read.
+    for n in 0..2 * ROOM / size {
+        let mut stream = narrow(server.address).await;
+        let gzip = if n % 2 == 0 { "" } else { "Accept-Encoding: gzip\r\n" };
+        let request = format!("GET {list} HTTP/1.1\r\nHost: localhost\r\n{gzip}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut head = [0; 512];
+        let read = tokio::time::timeout(PATIENCE, stream.read(&mut head)).await;
+        let head = String::from_utf8_lossy(&head[..read.unwrap().unwrap()]).into_owned();
+        match head.split(' ').nth(1) {
+            Some("200") => given.push((gzip.is_empty(), stream)),
+            Some("503") => told += usize::from(head.contains("retry-after: 5")),
+            _ => panic!("{head}"),
+        }
+    }
+    let held = given.iter().filter(|(plain, _)| *plain).count() * size;
+    assert!(held <= ROOM && told > 0, "{held} bytes are held, {told} were told");
+    // Small answers are had meanwhile, and large ones again once the others are gone.
+    assert_eq!(server.get("/api/v1/connections?limit=1").await.status, 200);
+    drop(given);
+    until(&server, "netspy_http_in_flight", |n| n == 1).await;
+    assert_eq!(server.get(list).await.status, 200);
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn clients_that_leave_in_mid_answer_leave_nothing_behind() {
     let curl = info(7, "curl");

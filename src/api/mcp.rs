@@ -56,7 +56,7 @@ async fn bound(State(room): State<Arc<Semaphore>>, request: Request, next: Next)
     match room.try_acquire_owned() {
         Ok(place) => {
             let response = next.run(request).await;
-            response.map(|body| Body::new(Held { body, _room: place }))
+            response.map(|body| Body::new(Held::new(body, place)))
         }
         Err(_) => {
             let detail = "too many MCP requests are under way: close streams that nobody reads";

@@ -233,7 +233,7 @@ fn event(name: &str, has_id: bool, data: Value) -> Value {
 
 /// A text with a tag that changes whenever the text does.
 pub(super) struct Tagged {
-    body: String,
+    body: Bytes,
     kind: &'static str,
     etag: String,
 }
@@ -244,7 +244,7 @@ impl Tagged {
         let mut hasher = DefaultHasher::new();
         body.hash(&mut hasher);
         let etag = format!("\"{:016x}\"", hasher.finish());
-        Tagged { body, kind, etag }
+        Tagged { body: body.into(), kind, etag }
     }
 
     /// The text, or that the client has it already.
