@@ -323,3 +323,17 @@ async fn a_resource_that_is_watched_tells_of_a_change_in_both_eras() {
     }
     drop(server);
 }
+
+#[tokio::test]
+async fn who_accepts_no_form_of_an_answer_is_told_which_header_says_so() {
+    let server = server(records()).await;
+    let get = server.get("/mcp").await;
+    assert_eq!((get.status, &get.json()["parameter"]), (406, &json!("Accept")), "{}", text(&get));
+    assert_eq!(get.json()["accepted"], "text/event-stream");
+    let post = server.post("/mcp", "application/json", b"{}").await;
+    assert_eq!((post.status, &post.json()["parameter"]), (406, &json!("Accept")), "{}", text(&post));
+    // And of the other header, if that is the cause.
+    let head = "GET /health HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: identity;q=0\r\n";
+    assert_eq!(server.ask(head, b"").await.json()["parameter"], "Accept-Encoding");
+    server.stop().await;
+}

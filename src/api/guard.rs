@@ -18,6 +18,7 @@ use hyper::body::{Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::problem::{Problem, explain};
+use super::revoked::Shown;
 use super::{Api, MAX_ANSWERS_KIB, Tokens, Transport};
 
 /// The longest that an answer may take once the request is here.
@@ -26,6 +27,8 @@ const ANSWER_TIME: Duration = Duration::from_secs(30);
 const BODY_TIME: Duration = Duration::from_secs(10);
 /// Answers below this size hold no room.
 const SMALL_ANSWER_KIB: u64 = 64;
+/// The largest head of a request.
+const HEAD_LIMIT: usize = 64 * 1024;
 /// The largest body that is read.
 const BODY_LIMIT: usize = 64 * 1024;
 
@@ -35,6 +38,8 @@ pub(super) async fn guard(
     next: Next,
 ) -> Response {
     let path = request.uri().path().to_owned();
+    let tokens = api.tokens.as_ref().filter(|_| transport == Transport::Token);
+    let shown = tokens.map(|tokens| Shown::new(tokens, request.headers()));
     let response = match refusal(transport, api.tokens.as_deref(), &request) {
         Some(problem) => {
             if problem.status == StatusCode::UNAUTHORIZED {
@@ -45,6 +50,9 @@ pub(super) async fn guard(
         None => next.run(request).await,
     };
     let mut response = explain(response, &path);
+    if let Some(shown) = shown {
+        response = shown.opened(response);
+    }
     let headers = response.headers_mut();
     // What may be kept says so itself.
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
@@ -58,6 +66,10 @@ pub(super) fn refusal(
     tokens: Option<&Tokens>,
     request: &Request,
 ) -> Option<Problem> {
+    if head_bytes(request) > HEAD_LIMIT {
+        let detail = "the head of the request is larger than 64 KiB";
+        return Some(Problem::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail));
+    }
     match transport {
         Transport::Unix => None,
         // A page of a hostile site knows no token, whatever its name resolves to.
@@ -74,6 +86,15 @@ pub(super) fn refusal(
             "the Host header does not name this host: ask for localhost or a loopback address",
         )),
     }
+}
+
+/// What the head of a request takes, as it was sent. The server refuses some that are larger before
+/// they come here, and reads up to twice as much of others.
+fn head_bytes(request: &Request) -> usize {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    // A colon, a space, and the end of the line.
+    let lines = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    target + lines.sum::<usize>()
 }
 
 /// Reads the body of a POST, before anything is held for it that others wait for.
