@@ -132,7 +132,8 @@ async fn heads_and_bodies_that_are_too_large_are_refused_at_once() {
     assert_eq!(server.ask(&head, b"").await.status, 431);
     // What the server reads beyond the limit on the way is no way around it.
     for (bytes, status) in [(60_000, 200), (70_000, 431), (90_000, 431)] {
-        let head = format!("GET /health HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n", "x".repeat(bytes));
+        let head =
+            format!("GET /health HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n", "x".repeat(bytes));
         assert_eq!(server.ask(&head, b"").await.status, status, "{bytes}");
     }
     let many: String = (0..200).map(|n| format!("X{n}: y\r\n")).collect();
@@ -228,7 +229,8 @@ async fn answers_and_streams_that_nobody_reads_end_and_cost_no_more_than_their_r
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_answers_that_nobody_reads_share_a_room_and_beyond_it_clients_are_told_to_come_back() {
+async fn large_answers_that_nobody_reads_share_a_room_and_beyond_it_clients_are_told_to_come_back()
+{
     const ROOM: usize = 128 << 20;
     let curl = info(7, "curl");
     let server = server((0..10_000).map(|n| refused(n, &curl)).collect()).await;

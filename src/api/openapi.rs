@@ -197,7 +197,14 @@ impl Answer {
                 let skipped = json!({
                     "type": "object",
                     "required": ["changes"],
-                    "properties": {"changes": {"type": "integer", "minimum": 0}},
+                    "properties": {
+                        "changes": {
+                            "type": ["integer", "null"],
+                            "minimum": 0,
+                            "description": "How many, at most; null where nobody knows.",
+                        },
+                        "why": {"type": "string", "description": "Why nobody knows."},
+                    },
                 });
                 let schema = json!({"oneOf": [
                     event("connection", true, json!(make(generator))),
