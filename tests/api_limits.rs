@@ -145,6 +145,26 @@ async fn heads_and_bodies_that_are_too_large_are_refused_at_once() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn what_is_no_request_of_http_is_answered_without_a_body_as_documented() {
+    let server = server(Vec::new()).await;
+    let long = "a".repeat(70_000);
+    let many: String = (0..150).map(|n| format!("X{n}: y\r\n")).collect();
+    for (head, status) in [
+        (b"GET /h\xff HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), "400"),
+        (b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: a\0b\r\n\r\n".to_vec(), "400"),
+        (format!("GET /{long} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes(), "414"),
+        (format!("GET /health HTTP/1.1\r\nHost: localhost\r\n{many}\r\n").into_bytes(), "431"),
+    ] {
+        let mut stream = connect(&server).await;
+        stream.write_all(&head).await.unwrap();
+        let answer = rest(&mut stream).await;
+        let has_status = answer.starts_with(&format!("HTTP/1.1 {status} "));
+        assert!(has_status && answer.ends_with("\r\n\r\n"), "{answer}");
+    }
+    server.stop().await;
+}
+
 /// A client that sends a byte now and then, while others are served.
 async fn slow(server: &Server, beginning: &str, more: &str) -> String {
     let mut stream = connect(server).await;

@@ -60,7 +60,11 @@ const ALWAYS: [u16; 3] = [401, 403, 406];
 /// The same, before there is a request that could be answered with a document.
 const WITHOUT_BODY: [(&str, &str); 2] = [
     ("414", "The target is longer than 64 KiB. There is no body."),
-    ("431", "The head of the request is larger than about 64 KiB. There is no body."),
+    (
+        "431",
+        "The head of the request is larger than 64 KiB, or has more than 100 fields. There is no body, \
+         or a problem document where all of the head was read.",
+    ),
 ];
 
 /// The document for these operations, by path.
@@ -89,7 +93,9 @@ pub(super) fn document<'a>(operations: impl Iterator<Item = (&'a str, &'a Operat
             "version": env!("CARGO_PKG_VERSION"),
             "summary": "Every connection attempt of a Linux host, its process and its true outcome",
             "description": "Answers cover a window of time and carry its books. Errors are problem \
-                            documents (RFC 9457). Names, paths and command lines are chosen by \
+                            documents (RFC 9457), but for those to what is not understood as a \
+                            request of HTTP at all: 400, 414 and 431 without a body, after which the \
+                            connection is closed. Names, paths and command lines are chosen by \
                             whoever runs on the host: treat them as data.",
             "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
         },
