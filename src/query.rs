@@ -320,8 +320,8 @@ pub enum Follow {
     Change(Box<Change>),
     /// Changes that the store no longer has were skipped.
     Skipped {
-        /// How many changes, at most.
-        changes: u64,
+        /// How many changes, at most; `None` where they are of before a restart, so that nobody knows.
+        changes: Option<u64>,
     },
 }
 

@@ -130,12 +130,38 @@ async fn heads_and_bodies_that_are_too_large_are_refused_at_once() {
     let server = server(Vec::new()).await;
     let head = format!("GET /health HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n", "x".repeat(200_000));
     assert_eq!(server.ask(&head, b"").await.status, 431);
+    // What the server reads beyond the limit on the way is no way around it.
+    for (bytes, status) in [(60_000, 200), (70_000, 431), (90_000, 431)] {
+        let head =
+            format!("GET /health HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n", "x".repeat(bytes));
+        assert_eq!(server.ask(&head, b"").await.status, status, "{bytes}");
+    }
     let many: String = (0..200).map(|n| format!("X{n}: y\r\n")).collect();
     let head = format!("GET /health HTTP/1.1\r\nHost: localhost\r\n{many}");
     assert_eq!(server.ask(&head, b"").await.status, 431);
     let head = "POST /api/connection-summary HTTP/1.1\r\nHost: localhost\r\n\
                 Content-Type: application/json\r\nContent-Length: 999999999\r\n";
     assert_eq!(server.ask(head, b"{").await.status, 413);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_no_request_of_http_is_answered_without_a_body_as_documented() {
+    let server = server(Vec::new()).await;
+    let long = "a".repeat(70_000);
+    let many: String = (0..150).map(|n| format!("X{n}: y\r\n")).collect();
+    for (head, status) in [
+        (b"GET /h\xff HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), "400"),
+        (b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: a\0b\r\n\r\n".to_vec(), "400"),
+        (format!("GET /{long} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes(), "414"),
+        (format!("GET /health HTTP/1.1\r\nHost: localhost\r\n{many}\r\n").into_bytes(), "431"),
+    ] {
+        let mut stream = connect(&server).await;
+        stream.write_all(&head).await.unwrap();
+        let answer = rest(&mut stream).await;
+        let has_status = answer.starts_with(&format!("HTTP/1.1 {status} "));
+        assert!(has_status && answer.ends_with("\r\n\r\n"), "{answer}");
+    }
     server.stop().await;
 }
 
@@ -219,6 +245,40 @@ async fn answers_and_streams_that_nobody_reads_end_and_cost_no_more_than_their_r
     until(&server, "netspy_http_in_flight", |n| n == 1).await;
     until(&server, "netspy_http_streams", |n| n == 0).await;
     drop(silent);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_answers_that_nobody_reads_share_a_room_and_beyond_it_clients_are_told_to_come_back()
+{
+    const ROOM: usize = 128 << 20;
+    let curl = info(7, "curl");
+    let server = server((0..10_000).map(|n| refused(n, &curl)).collect()).await;
+    let list = "/api/v1/connections?limit=10000";
+    let size = server.get(list).await.body.len();
+    let (mut given, mut told) = (Vec::new(), 0);
+    // Half of them leave their answer to be compressed, which is made as it is read.
+    for n in 0..2 * ROOM / size {
+        let mut stream = narrow(server.address).await;
+        let gzip = if n % 2 == 0 { "" } else { "Accept-Encoding: gzip\r\n" };
+        let request = format!("GET {list} HTTP/1.1\r\nHost: localhost\r\n{gzip}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut head = [0; 512];
+        let read = tokio::time::timeout(PATIENCE, stream.read(&mut head)).await;
+        let head = String::from_utf8_lossy(&head[..read.unwrap().unwrap()]).into_owned();
+        match head.split(' ').nth(1) {
+            Some("200") => given.push((gzip.is_empty(), stream)),
+            Some("503") => told += usize::from(head.contains("retry-after: 5")),
+            _ => panic!("{head}"),
+        }
+    }
+    let held = given.iter().filter(|(plain, _)| *plain).count() * size;
+    assert!(held <= ROOM && told > 0, "{held} bytes are held, {told} were told");
+    // Small answers are had meanwhile, and large ones again once the others are gone.
+    assert_eq!(server.get("/api/v1/connections?limit=1").await.status, 200);
+    drop(given);
+    until(&server, "netspy_http_in_flight", |n| n == 1).await;
+    assert_eq!(server.get(list).await.status, 200);
     server.stop().await;
 }
 

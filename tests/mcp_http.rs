@@ -293,3 +293,57 @@ async fn a_resource_that_is_watched_tells_of_a_change_in_both_eras() {
     }
     drop(server);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_ends_with_the_token_that_opened_it_and_others_go_on() {
+    let (file, other) = (TokenFile::new("revoked"), TokenFile::new("kept"));
+    std::fs::write(&file.0, "the-token-of-this-test\na-token-that-is-kept\n").unwrap();
+    std::fs::write(&other.0, "a-token-that-is-kept\n").unwrap();
+    let tokens = Arc::new(Tokens::read(&file.0).unwrap());
+    let terms = Terms { tokens: Some(Arc::clone(&tokens)), ..Terms::default() };
+    let server = server_on(records(), terms).await;
+    let revoked = "Authorization: Bearer the-token-of-this-test\r\n";
+    let kept = "Authorization: Bearer a-token-that-is-kept\r\n";
+    let mut ends = server.events("/api/v1/stream", revoked).await;
+    let mut goes_on = server.events("/api/v1/stream", kept).await;
+    let client = Client::start(server.address, Era::Handshake, revoked).await;
+    let head = client.head("", None);
+    let get = format!("GET /mcp HTTP/1.1\r\n{head}Accept: text/event-stream\r\n\r\n");
+    let mut session = TcpStream::connect(server.address).await.unwrap();
+    session.write_all(get.as_bytes()).await.unwrap();
+    hear(&mut session, &mut String::new(), "200 OK").await;
+    // A reload that leaves the token is none of its streams' business.
+    tokens.replace(Tokens::read(&file.0).unwrap());
+    server.store.apply(vec![ago(0, refused(8_000, &info(30, "wget")))]);
+    assert_eq!(ends.next().await.unwrap().name, "connection");
+    tokens.replace(Tokens::read(&other.0).unwrap());
+    assert!(ends.next().await.is_none());
+    // The last chunk of the transfer: it has ended in order.
+    hear(&mut session, &mut String::new(), "0\r\n\r\n").await;
+    server.store.apply(vec![ago(0, refused(8_001, &info(30, "wget")))]);
+    for _ in 0..2 {
+        assert_eq!(goes_on.next().await.unwrap().name, "connection");
+    }
+    // The session itself is of no use without a token.
+    assert_eq!(client.post("tools/list", Some(1), json!({})).await.status, 401);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_accepts_no_form_of_an_answer_is_told_which_header_says_so() {
+    let server = server(records()).await;
+    let get = server.get("/mcp").await;
+    assert_eq!((get.status, &get.json()["parameter"]), (406, &json!("Accept")), "{}", text(&get));
+    assert_eq!(get.json()["accepted"], "text/event-stream");
+    let post = server.post("/mcp", "application/json", b"{}").await;
+    assert_eq!(
+        (post.status, &post.json()["parameter"]),
+        (406, &json!("Accept")),
+        "{}",
+        text(&post)
+    );
+    // And of the other header, if that is the cause.
+    let head = "GET /health HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: identity;q=0\r\n";
+    assert_eq!(server.ask(head, b"").await.json()["parameter"], "Accept-Encoding");
+    server.stop().await;
+}

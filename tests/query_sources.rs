@@ -366,7 +366,7 @@ async fn followers_go_on_where_they_were_and_hear_of_what_is_gone() {
         for _ in 0..4 {
             match all.next().await.unwrap().unwrap() {
                 Follow::Change(change) => seen.push(change.seq),
-                Follow::Skipped { changes } => panic!("{changes} skipped"),
+                Follow::Skipped { changes } => panic!("{changes:?} skipped"),
             }
         }
         assert!(seen.is_sorted());

@@ -156,6 +156,49 @@ fn flags_come_before_variables_and_these_before_the_file() {
     assert_eq!(check("info", &[]).status.code(), Some(0));
     assert_eq!(check("loud", &[]).status.code(), Some(2));
     assert_eq!(check("debug", &["--log-level", "warn"]).status.code(), Some(0));
+    // An address that only one of the places would refuse.
+    let listens = |variables: &[(&str, &str)], arguments: &[&str]| {
+        let mut command = command(env!("CARGO_BIN_EXE_ebpf-server"));
+        command.args(["--check", "--config", &config]).args(arguments);
+        let output = command.envs(variables.iter().copied()).output().unwrap();
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    directory.config("port = 5\n");
+    let said = listens(&[], &["--listen", "10.0.0.1:6"]);
+    assert!(said.contains("10.0.0.1:6:"), "{said}");
+    let said = listens(&[("NETSPY_LISTEN", "10.0.0.1:6")], &[]);
+    assert!(said.contains("10.0.0.1:6:"), "{said}");
+    let said = listens(&[("NETSPY_PORT", "7")], &["--listen", "10.0.0.1:6"]);
+    assert!(said.contains("10.0.0.1:6:"), "{said}");
+    let said = listens(&[("NETSPY_LISTEN", "10.0.0.1:6"), ("NETSPY_PORT", "7")], &[]);
+    assert!(said.contains("10.0.0.1:7:"), "{said}");
+}
+
+#[test]
+fn a_check_says_what_could_not_be_made() {
+    let directory = Directory::new("places");
+    let config = directory.config("");
+    let file = directory.path("recording.jsonl");
+    let file = file.to_str().unwrap();
+    // What the command line says rules out the recording that the file names.
+    for (arguments, says) in [
+        (["--unix", "/nonexistent/s"], "--unix /nonexistent/s: cannot be made there: No such file"),
+        (["--unix", file], "no socket"),
+        (["--record", "/nonexistent/f"], "--record /nonexistent/f: cannot be made there: No such"),
+        (["--record", file], "exist"),
+        (["--data-dir", "/proc/x"], "--data-dir /proc/x: cannot be made there: "),
+    ] {
+        let mut command = command(env!("CARGO_BIN_EXE_ebpf-server"));
+        let output =
+            command.args(["--config", &config, "--check"]).args(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && said.contains(says), "{arguments:?}: {said}");
+    }
+    // A switch that is off excludes nothing, wherever it is said.
+    let socket = directory.path("s");
+    let mut command = command(env!("CARGO_BIN_EXE_ebpf-server"));
+    command.args(["--config", &config, "--check", "--unix", socket.to_str().unwrap()]);
+    assert_eq!(command.env("NETSPY_NO_UNIX", "false").output().unwrap().status.code(), Some(0));
 }
 
 #[test]

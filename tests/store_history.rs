@@ -3,11 +3,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netspy::Connection;
-use netspy::query::{Page, Sort};
-use netspy::store::{HistoryOptions, Selection, Store};
+use netspy::query::{Follow, Page, Sort};
+use netspy::store::{Follower, HistoryOptions, Selection, Store};
 use records::*;
 
 #[path = "common/python.rs"]
@@ -154,4 +155,51 @@ print(duckdb.sql("SELECT count(*), count(*) FILTER (patch) FROM '{files}'").fetc
     let rows: Vec<_> = expected().iter().map(row).collect();
     assert_eq!(lines.next(), Some(format!("[{}]", rows.join(", ")).as_str()));
     assert_eq!(lines.next(), Some("[(9, 1)]"));
+}
+
+#[tokio::test]
+async fn a_follower_that_has_had_everything_before_a_restart_is_told_of_nothing_and_others_truly() {
+    let place = Place::new("followed");
+    let curl = info(7, "curl");
+    let store = open(&place.0);
+    store.apply((0..100).map(|n| refused(n, &curl)).collect());
+    let (before, last) = (store.latest() - 50, store.latest());
+    store.close();
+    drop(store);
+    let store = Arc::new(open(&place.0));
+    store.apply(vec![refused(1_000, &curl)]);
+    let seen = async |after| {
+        let mut follower = Follower::new(Arc::clone(&store), Selection::default(), Some(after));
+        let (mut changes, mut skipped) = (0, Vec::new());
+        loop {
+            for follow in follower.next().await.unwrap() {
+                match follow {
+                    Follow::Change(change) if change.seq == store.latest() => {
+                        return (changes, skipped);
+                    }
+                    Follow::Change(_) => changes += 1,
+                    Follow::Skipped { changes } => skipped.push(changes),
+                }
+            }
+        }
+    };
+    assert_eq!(seen(last).await, (0, vec![]));
+    // Whether they are still in memory is a matter of time.
+    match seen(before).await {
+        (50, skipped) => assert_eq!(skipped, []),
+        (_, skipped) => assert_eq!(skipped, [None]),
+    }
+    // Of this life of the server it is known how many there were.
+    let after = store.latest();
+    let mut slow = Follower::new(Arc::clone(&store), Selection::default(), Some(after));
+    for n in 2_000..40_000 {
+        store.apply(vec![refused(n, &curl)]);
+    }
+    let first = slow.next().await.unwrap().swap_remove(0);
+    let all = store.latest() - after;
+    assert!(
+        matches!(first, Follow::Skipped { changes: Some(n) } if n > 1_000 && n <= all)
+            || matches!(first, Follow::Change(ref change) if change.seq == after + 1),
+        "{first:?} of {all}"
+    );
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody, to_bytes};
@@ -18,6 +18,7 @@ use hyper::body::{Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::problem::{Problem, explain};
+use super::revoked::Shown;
 use super::{Api, MAX_ANSWERS_KIB, Tokens, Transport};
 
 /// The longest that an answer may take once the request is here.
@@ -25,7 +26,9 @@ const ANSWER_TIME: Duration = Duration::from_secs(30);
 /// The longest that a request's body may take to come in.
 const BODY_TIME: Duration = Duration::from_secs(10);
 /// Answers below this size hold no room.
-const SMALL_ANSWER_KIB: u32 = 64;
+const SMALL_ANSWER_KIB: u64 = 64;
+/// The largest head of a request.
+const HEAD_LIMIT: usize = 64 * 1024;
 /// The largest body that is read.
 const BODY_LIMIT: usize = 64 * 1024;
 
@@ -35,6 +38,8 @@ pub(super) async fn guard(
     next: Next,
 ) -> Response {
     let path = request.uri().path().to_owned();
+    let tokens = api.tokens.as_ref().filter(|_| transport == Transport::Token);
+    let shown = tokens.map(|tokens| Shown::new(tokens, request.headers()));
     let response = match refusal(transport, api.tokens.as_deref(), &request) {
         Some(problem) => {
             if problem.status == StatusCode::UNAUTHORIZED {
@@ -45,6 +50,9 @@ pub(super) async fn guard(
         None => next.run(request).await,
     };
     let mut response = explain(response, &path);
+    if let Some(shown) = shown {
+        response = shown.opened(response);
+    }
     let headers = response.headers_mut();
     // What may be kept says so itself.
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
@@ -58,6 +66,10 @@ pub(super) fn refusal(
     tokens: Option<&Tokens>,
     request: &Request,
 ) -> Option<Problem> {
+    if head_bytes(request) > HEAD_LIMIT {
+        let detail = "the head of the request is larger than 64 KiB";
+        return Some(Problem::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail));
+    }
     match transport {
         Transport::Unix => None,
         // A page of a hostile site knows no token, whatever its name resolves to.
@@ -74,6 +86,15 @@ pub(super) fn refusal(
             "the Host header does not name this host: ask for localhost or a loopback address",
         )),
     }
+}
+
+/// What the head of a request takes, as it was sent. The server refuses some that are larger before
+/// they come here, and reads up to twice as much of others.
+fn head_bytes(request: &Request) -> usize {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    // A colon, a space, and the end of the line.
+    let lines = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    target + lines.sum::<usize>()
 }
 
 /// Reads the body of a POST, before anything is held for it that others wait for.
@@ -113,25 +134,27 @@ async fn read_body(body: Body, patience: Duration) -> Result<Bytes, Problem> {
 pub(super) async fn limit(State(api): State<Api>, request: Request, next: Next) -> Response {
     let answer = async {
         match api.questions.acquire().await {
-            Ok(_permit) => next.run(request).await,
+            // What is made without room is dropped before the next question begins: beyond the room
+            // there are never more answers than questions at a time.
+            Ok(_permit) => hold(&api, next.run(request).await),
             Err(_) => busy(),
         }
     };
-    let response = tokio::time::timeout(ANSWER_TIME, answer).await.unwrap_or_else(|_| busy());
-    hold(&api, response)
+    tokio::time::timeout(ANSWER_TIME, answer).await.unwrap_or_else(|_| busy())
 }
 
 /// Holds room for an answer until it is sent: who reads large ones slowly makes others wait rather
 /// than the server grow.
 fn hold(api: &Api, response: Response) -> Response {
     let kib = response.body().size_hint().exact().unwrap_or(0) >> 10;
-    let kib = u32::try_from(kib).unwrap_or(u32::MAX).min(MAX_ANSWERS_KIB);
     // Small ones are let through, however little room there is.
     if kib < SMALL_ANSWER_KIB {
         return response;
     }
-    match Arc::clone(&api.answers).try_acquire_many_owned(kib) {
-        Ok(room) => response.map(|body| Body::new(Held { body, _room: room })),
+    // A buffer that grew as it was written to is up to twice as large as what is in it.
+    let kib = u32::try_from((kib + 1).next_power_of_two()).unwrap_or(u32::MAX);
+    match Arc::clone(&api.answers).try_acquire_many_owned(kib.min(MAX_ANSWERS_KIB)) {
+        Ok(room) => response.map(|body| Body::new(Held::new(body, room))),
         Err(_) => {
             let detail = "too many large answers are on their way to clients that read slowly";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response()
@@ -140,9 +163,30 @@ fn hold(api: &Api, response: Response) -> Response {
 }
 
 /// The body of an answer, for which room is held until it is sent.
+///
+/// The server takes all of a body at once and then drops it, long before the client has read
+/// it. So each piece holds the room, too, until the last byte of it is written.
 pub(super) struct Held {
-    pub(super) body: Body,
-    pub(super) _room: OwnedSemaphorePermit,
+    body: Body,
+    room: Arc<OwnedSemaphorePermit>,
+}
+
+impl Held {
+    pub(super) fn new(body: Body, room: OwnedSemaphorePermit) -> Self {
+        Held { body, room: Arc::new(room) }
+    }
+}
+
+/// Bytes on their way to a client.
+struct Piece {
+    bytes: Bytes,
+    _room: Arc<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl HttpBody for Held {
@@ -153,7 +197,9 @@ impl HttpBody for Held {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let holding = |bytes| Bytes::from_owner(Piece { bytes, _room: Arc::clone(&self.room) });
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(holding))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use rmcp::ServerHandler;
 use tokio::sync::{Semaphore, watch};
 
 use super::guard::{Held, refusal};
-use super::problem::Problem;
+use super::problem::{Problem, explain};
+use super::revoked::Shown;
 use super::{Tokens, Transport};
 use crate::mcp;
 
@@ -41,10 +42,17 @@ pub fn alone<H: ServerHandler>(
     let check = move |request: Request, next: Next| {
         let transport = if tokens.is_some() { Transport::Token } else { Transport::Loopback };
         let refused = refusal(transport, tokens.as_deref(), &request);
+        let shown = tokens.as_ref().map(|tokens| Shown::new(tokens, request.headers()));
         async {
-            match refused {
+            let path = request.uri().path().to_owned();
+            let response = match refused {
                 Some(problem) => problem.into_response(),
                 None => next.run(request).await,
+            };
+            let response = explain(response, &path);
+            match shown {
+                Some(shown) => shown.opened(response),
+                None => response,
             }
         }
     };
@@ -55,8 +63,17 @@ pub fn alone<H: ServerHandler>(
 async fn bound(State(room): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
     match room.try_acquire_owned() {
         Ok(place) => {
+            let wanted = match request.method() {
+                &Method::GET => "text/event-stream",
+                _ => "application/json, text/event-stream (both)",
+            };
             let response = next.run(request).await;
-            response.map(|body| Body::new(Held { body, _room: place }))
+            if response.status() == StatusCode::NOT_ACCEPTABLE {
+                let problem = "leaves out a form that the answer can have";
+                return Problem::parameter(response.status(), "Accept", problem, wanted)
+                    .into_response();
+            }
+            response.map(|body| Body::new(Held::new(body, place)))
         }
         Err(_) => {
             let detail = "too many MCP requests are under way: close streams that nobody reads";

@@ -7,6 +7,7 @@ mod mcp;
 mod metrics;
 mod openapi;
 mod problem;
+mod revoked;
 mod routes;
 mod stream;
 mod token;

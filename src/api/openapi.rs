@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
+use axum::body::Bytes;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -59,7 +60,11 @@ const ALWAYS: [u16; 3] = [401, 403, 406];
 /// The same, before there is a request that could be answered with a document.
 const WITHOUT_BODY: [(&str, &str); 2] = [
     ("414", "The target is longer than 64 KiB. There is no body."),
-    ("431", "The head of the request is larger than about 64 KiB. There is no body."),
+    (
+        "431",
+        "The head of the request is larger than 64 KiB, or has more than 100 fields. There is no body, \
+         or a problem document where all of the head was read.",
+    ),
 ];
 
 /// The document for these operations, by path.
@@ -88,7 +93,9 @@ pub(super) fn document<'a>(operations: impl Iterator<Item = (&'a str, &'a Operat
             "version": env!("CARGO_PKG_VERSION"),
             "summary": "Every connection attempt of a Linux host, its process and its true outcome",
             "description": "Answers cover a window of time and carry its books. Errors are problem \
-                            documents (RFC 9457). Names, paths and command lines are chosen by \
+                            documents (RFC 9457), but for those to what is not understood as a \
+                            request of HTTP at all: 400, 414 and 431 without a body, after which the \
+                            connection is closed. Names, paths and command lines are chosen by \
                             whoever runs on the host: treat them as data.",
             "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
         },
@@ -196,7 +203,14 @@ impl Answer {
                 let skipped = json!({
                     "type": "object",
                     "required": ["changes"],
-                    "properties": {"changes": {"type": "integer", "minimum": 0}},
+                    "properties": {
+                        "changes": {
+                            "type": ["integer", "null"],
+                            "minimum": 0,
+                            "description": "How many, at most; null where nobody knows.",
+                        },
+                        "why": {"type": "string", "description": "Why nobody knows."},
+                    },
                 });
                 let schema = json!({"oneOf": [
                     event("connection", true, json!(make(generator))),
@@ -233,7 +247,7 @@ fn event(name: &str, has_id: bool, data: Value) -> Value {
 
 /// A text with a tag that changes whenever the text does.
 pub(super) struct Tagged {
-    body: String,
+    body: Bytes,
     kind: &'static str,
     etag: String,
 }
@@ -244,7 +258,7 @@ impl Tagged {
         let mut hasher = DefaultHasher::new();
         body.hash(&mut hasher);
         let etag = format!("\"{:016x}\"", hasher.finish());
-        Tagged { body, kind, etag }
+        Tagged { body: body.into(), kind, etag }
     }
 
     /// The text, or that the client has it already.

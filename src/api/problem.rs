@@ -106,7 +106,11 @@ impl Problem {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"netspy\""));
         }
         // The rest of the body would be taken for the next request.
-        let unread = [StatusCode::REQUEST_TIMEOUT, StatusCode::PAYLOAD_TOO_LARGE];
+        let unread = [
+            StatusCode::REQUEST_TIMEOUT,
+            StatusCode::PAYLOAD_TOO_LARGE,
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        ];
         if unread.contains(&self.status) {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }

@@ -19,6 +19,9 @@ use super::{Api, Transport, v1, withhold};
 use crate::query::{Change, Follow};
 use crate::store::Follower;
 
+/// Why it is not known how many changes were skipped.
+const BEFORE_RESTART: &str = "they are of before the server was restarted, which does not know how \
+                              many there were; /api/v1/connections has those that it kept";
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 pub(super) async fn stream(
@@ -91,7 +94,10 @@ fn event(follow: Follow, transport: Transport) -> Option<Event> {
             event.json_data(&connection).ok()
         }
         Follow::Skipped { changes } => {
-            let data = serde_json::json!({ "changes": changes });
+            let data = match changes {
+                Some(changes) => serde_json::json!({ "changes": changes }),
+                None => serde_json::json!({ "changes": null, "why": BEFORE_RESTART }),
+            };
             Event::default().event("skipped").json_data(data).ok()
         }
     }

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use subtle::ConstantTimeEq;
+use tokio::sync::watch;
 
 use crate::private::{self, PrivateError};
 
@@ -61,6 +62,8 @@ pub enum TokenError {
 /// The tokens of a file, one on a line. More than one lets clients change theirs one by one.
 pub struct Tokens {
     tokens: RwLock<Arc<[String]>>,
+    /// Tells that there are others.
+    replaced: watch::Sender<()>,
 }
 
 impl std::fmt::Debug for Tokens {
@@ -72,13 +75,20 @@ impl std::fmt::Debug for Tokens {
 impl Tokens {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Self, TokenError> {
-        Ok(Tokens { tokens: RwLock::new(read(path)?.into()) })
+        Ok(Tokens { tokens: RwLock::new(read(path)?.into()), replaced: watch::Sender::new(()) })
     }
 
     /// Takes others in place of these.
     pub fn replace(&self, others: Tokens) {
         let others = others.tokens.into_inner().unwrap_or_else(PoisonError::into_inner);
         *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = others;
+        self.replaced.send_replace(());
+    }
+
+    /// Waits until these headers show none of them.
+    pub(super) async fn revoked(&self, headers: &HeaderMap) {
+        let mut replaced = self.replaced.subscribe();
+        while self.are_shown_by(headers) && replaced.changed().await.is_ok() {}
     }
 
     /// Whether a request shows one of them (RFC 6750, section 2.1).

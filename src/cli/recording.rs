@@ -105,7 +105,8 @@ impl Recorder {
             while let Some(item) = next {
                 match item {
                     Ok(Follow::Change(change)) => batch.push(change.connection),
-                    Ok(Follow::Skipped { changes }) => self.skipped += changes,
+                    // Where nobody knows how many, it is one or more.
+                    Ok(Follow::Skipped { changes }) => self.skipped += changes.unwrap_or(1),
                     // What came before it is written first.
                     Err(error) => {
                         broken = Some(Failure::of_stream(from, error));

@@ -190,7 +190,7 @@ struct Follower {
 
 #[derive(Deserialize)]
 struct Skipped {
-    changes: u64,
+    changes: Option<u64>,
 }
 
 impl Follower {

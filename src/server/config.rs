@@ -16,7 +16,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::options::Options;
+use super::options::{Options, Place};
 
 /// Options that make no sense in a file.
 const NOT_IN_A_FILE: [&str; 6] = ["config", "check", "help", "version", "http", "addr"];
@@ -87,8 +87,14 @@ impl Configuration {
     }
 
     fn of(matches: &ArgMatches) -> Result<Self, ConfigError> {
-        let options = Options::from_arg_matches(matches)?;
-        options.check_together().map_err(|problem| {
+        let mut options = Options::from_arg_matches(matches)?;
+        let settled = options.settle(|id| match matches.value_source(id) {
+            Some(ValueSource::CommandLine) => Place::Flag,
+            Some(ValueSource::EnvVariable) => Place::Variable,
+            // What the file says is a default by now.
+            _ => Place::File,
+        });
+        settled.and_then(|()| options.check_together()).map_err(|problem| {
             Options::command().error(clap::error::ErrorKind::ArgumentConflict, problem)
         })?;
         let said = matches.ids().map(|id| {
@@ -380,6 +386,35 @@ mod tests {
         assert!(file.load(&[]).unwrap().options.unix.is_some());
         let options = file.load(&["--no-unix"]).unwrap().options;
         assert!(options.no_unix && options.unix.is_none());
+    }
+
+    #[test]
+    fn a_port_stands_in_for_that_of_an_address_unless_the_address_was_said_in_a_place_before() {
+        for (file, arguments, expected) in [
+            ("listen = \"[::1]:9\"\nport = 10", &[][..], "[::1]:10"),
+            ("listen = \"[::1]:9\"", &["--port", "11"], "[::1]:11"),
+            ("listen = \"[::1]:9\"\nport = 10", &["--port", "11"], "[::1]:11"),
+            ("port = 10", &["--listen", "127.0.0.2:12"], "127.0.0.2:12"),
+            ("port = 10", &["--addr", ":12"], "127.0.0.1:12"),
+            ("port = 10", &["--listen", "127.0.0.2:12", "--port", "13"], "127.0.0.2:13"),
+            ("port = 10", &[], "127.0.0.1:10"),
+        ] {
+            let options = Written::new("port", file).load(arguments).unwrap().options;
+            assert_eq!(options.tcp_address().to_string(), expected, "{file:?} {arguments:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_captured_cannot_be_filtered_where_nothing_is() {
+        for filter in [&["--only-port", "5"][..], &["--only-process", "a"], &["--no-inbound"]] {
+            let arguments = [&["--replay", "x"], filter].concat();
+            let error = Written::new("replay", "").load(&arguments).unwrap_err().to_string();
+            assert!(error.contains(filter[0]) && error.contains("--replay"), "{error}");
+        }
+        assert!(Written::new("replay-file", "replay = \"x\"\nonly-port = 5").load(&[]).is_err());
+        // The same file serves to capture and to look at a recording.
+        let file = Written::new("replay-flag", "only-port = 5\nno-loopback = true");
+        assert!(file.load(&["--replay", "x"]).is_ok());
     }
 
     #[test]

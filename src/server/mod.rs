@@ -1,5 +1,6 @@
 //! The daemon: from options to answers.
 
+mod check;
 mod clients;
 pub mod config;
 mod descriptors;
@@ -15,6 +16,7 @@ mod run;
 mod serve;
 mod tls;
 
+pub use check::PlaceError;
 pub use clients::Limits;
 pub use config::{ConfigError, Configuration};
 #[cfg(feature = "ai")]

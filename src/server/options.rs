@@ -41,7 +41,7 @@ pub struct Options {
     pub http: bool,
 
     /// The UNIX socket to listen on [default, as root: /run/netspy/api.sock].
-    #[arg(long, env = "NETSPY_UNIX", value_name = "PATH", conflicts_with = "no_unix")]
+    #[arg(long, env = "NETSPY_UNIX", value_name = "PATH")]
     pub unix: Option<PathBuf>,
 
     /// Listen on no UNIX socket.
@@ -218,7 +218,58 @@ pub enum LogFormat {
     Json,
 }
 
+/// Where an option was said; later ones win.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    /// In the file, or nowhere.
+    File,
+    /// In a variable.
+    Variable,
+    /// On the command line.
+    Flag,
+}
+
 impl Options {
+    /// Leaves out what an option that was said in a place before rules out, and refuses what does
+    /// nothing beside one.
+    pub(super) fn settle(&mut self, place: impl Fn(&str) -> Place) -> Result<(), String> {
+        if place("port") < place("listen").max(place("addr")) {
+            self.port = None;
+        }
+        if self.no_unix && place("unix") > place("no_unix") {
+            self.no_unix = false;
+        }
+        if self.no_unix && place("unix") < place("no_unix") {
+            self.unix = None;
+        }
+        if self.unix.is_some() && self.no_unix {
+            return Err("--unix and --no-unix exclude each other: leave one out".to_owned());
+        }
+        if self.replay.is_none() {
+            return Ok(());
+        }
+        let filters = [
+            ("only_process", !self.only_process.is_empty()),
+            ("only_pid", !self.only_pid.is_empty()),
+            ("only_uid", !self.only_uid.is_empty()),
+            ("only_port", !self.only_port.is_empty()),
+            ("only_cidr", !self.only_cidr.is_empty()),
+            ("no_loopback", self.no_loopback),
+            ("no_unix_sockets", self.no_unix_sockets),
+            ("no_inbound", self.no_inbound),
+            ("no_preexisting", self.no_preexisting),
+        ];
+        let useless = |id: &str| place(id) >= place("replay");
+        match filters.into_iter().find(|(id, is_set)| *is_set && useless(id)) {
+            Some((id, _)) => Err(format!(
+                "--{} says what is captured, and with --replay nothing is: leave it out, and name \
+                 what you look for in each question (such as ?port=443)",
+                id.replace('_', "-")
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// What makes no sense together, told with what to do.
     pub(super) fn check_together(&self) -> Result<(), String> {
         let address = self.tcp_address();

@@ -17,6 +17,7 @@ use crate::capture::privileges::{GiveUp, PrivilegeReport};
 use crate::capture::report::AttachReport;
 use crate::query::CaptureHandle;
 use crate::record::{Header, Reader, RecordError, ReplayCapture, Writer, replay};
+use crate::server::check::{self, PlaceError};
 use crate::server::clients::Limits;
 use crate::server::config::Configuration;
 use crate::server::descriptors;
@@ -64,6 +65,9 @@ pub enum ServerError {
     /// There can be no history.
     #[error(transparent)]
     History(#[from] HistoryError),
+    /// What is to be made could not be; only `--check` tells it so.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     /// There is nothing in the recording that could be shown.
     #[error("{}: no line of the recording could be read; the first problem: {error}", path.display())]
     NothingReplayed {
@@ -335,12 +339,17 @@ pub struct CheckReport {
 /// What `--check` reports.
 pub fn check(options: &Options) -> Result<CheckReport, ServerError> {
     terms(options)?;
+    check::files(options)?;
     #[cfg(feature = "ai")]
     let model = Some(options.model.read()?.to_string());
     #[cfg(not(feature = "ai"))]
     let model = None;
     let history = match options.history() {
-        Some(history) => Some(history.check(runs_as(options))?),
+        Some(history) => {
+            let report = history.check(runs_as(options))?;
+            check::history(&report)?;
+            Some(report)
+        }
         None => None,
     };
     let attach = match &options.replay {

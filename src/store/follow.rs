@@ -149,6 +149,24 @@ impl Store {
         Some(recent_changes(selection, after, told, &batches))
     }
 
+    /// What is to be told of the changes after `from`, of which those up to `gone` may be gone.
+    fn skipped(&self, from: u64, gone: u64) -> Option<Follow> {
+        let from = match self.earlier {
+            _ if from >= self.start => from,
+            // All that is known of before was had, and between the two lives there was nothing.
+            Some(last) if from >= last => self.start,
+            // Numbers are not without gaps from one life to the next.
+            _ => return (gone > from).then_some(Follow::Skipped { changes: None }),
+        };
+        let changes = gone.checked_sub(from).filter(|changes| *changes > 0)?;
+        // Without an archive each row that is gone was counted.
+        let most = match self.archive {
+            None => self.evicted.load(Ordering::Relaxed).max(1),
+            Some(_) => u64::MAX,
+        };
+        Some(Follow::Skipped { changes: Some(changes.min(most)) })
+    }
+
     /// Changes from the rows, up to just before change `end`.
     fn row_changes(&self, selection: &Selection, after: u64, told: u64, end: u64) -> Changes {
         let segments = self.memory();
@@ -182,10 +200,7 @@ impl Store {
         let mut follow = Vec::new();
         // Read after the rows: whatever is evicted meanwhile is told of.
         let gone = self.evicted_up_to();
-        if gone > after.max(told) {
-            let evicted = self.evicted.load(Ordering::Relaxed);
-            follow.push(Follow::Skipped { changes: (gone - after).min(evicted.max(1)) });
-        }
+        follow.extend(self.skipped(after.max(told), gone));
         for (seq, number, row_number) in found {
             let Some(segment) = segments.get(number) else { continue };
             let body = segment.read();

@@ -84,6 +84,10 @@ pub struct Store {
     bytes: AtomicU64,
     evicted: AtomicU64,
     evicted_up_to: AtomicU64,
+    /// The change before the first of this life of the server.
+    start: u64,
+    /// The last change of earlier lives, where the archive knows of any.
+    earlier: Option<u64>,
     evictions: Mutex<Evictions>,
     drops: Mutex<Drops>,
     tallies: Tallies,
@@ -139,8 +143,12 @@ impl Store {
     #[cfg(feature = "history")]
     pub fn open(limit_bytes: u64, options: &HistoryOptions) -> Result<Self, HistoryError> {
         let (history, left) = history::History::open(options)?;
-        let last = left.last().map_or(0, |(version, _)| *version).max(history.last());
+        let rotated = history.last();
+        let last = left.last().map_or(0, |(version, _)| *version).max(rotated);
         let mut store = Store::with_archive(limit_bytes, Some(Box::new(history)), last);
+        store.earlier = Some(last).filter(|last| *last > 0);
+        // What lies in journals comes into memory, where followers find it.
+        store.evicted_up_to = AtomicU64::new(if last > 0 { rotated } else { store.start });
         store.take_over(left);
         store.holds_earlier = store.held() > 0;
         Ok(store)
@@ -177,6 +185,8 @@ impl Store {
             bytes: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
             evicted_up_to: AtomicU64::new(start),
+            start,
+            earlier: None,
             evictions: Mutex::default(),
             drops: Mutex::new(Drops::new(drop_records)),
             tallies: Tallies::default(),

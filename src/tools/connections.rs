@@ -247,7 +247,8 @@ pub(super) async fn watch(
             }
             item = stream.next() => match item {
                 Some(Ok(Follow::Change(change))) => seen.add(change.connection),
-                Some(Ok(Follow::Skipped { changes })) => seen.skipped += changes,
+                // Where nobody knows how many, it is one or more.
+                Some(Ok(Follow::Skipped { changes })) => seen.skipped += changes.unwrap_or(1),
                 Some(Err(error)) => return Err(named(error)),
                 None => break "the source ended",
             },

@@ -73,9 +73,11 @@ impl<'a, 'b> View<'a, 'b> {
         let connection = match item {
             Follow::Change(change) => change.connection,
             Follow::Skipped { changes } => {
-                let changes = units::count(changes);
                 self.clear_status()?;
-                note(&format!("{changes} changes came faster than they could be shown"));
+                match changes.map(units::count) {
+                    Some(n) => note(&format!("{n} changes came faster than they could be shown")),
+                    None => note("changes of before the server was restarted are not shown"),
+                }
                 return Ok(());
             }
         };
