@@ -85,7 +85,12 @@ impl Run {
             true => Counters::default(),
             false => before(self.samples.iter(), from),
         };
-        let at_to = after(self.samples.iter(), to).unwrap_or_default();
+        // Where the clock was set back, many samples are of its last moment.
+        let at_to = match to == end {
+            true => self.samples.last().map(|sample| sample.counters),
+            false => after(self.samples.iter(), to),
+        };
+        let at_to = at_to.unwrap_or_default();
         let books = Accounting::between(&at_from, &at_to, from, to);
         Some(if to == end { books.ended() } else { books })
     }
@@ -476,6 +481,16 @@ mod tests {
         let ledger = Ledger::after(Arc::new(Past { runs, damage: Vec::new() }), at(50));
         let books = ledger.books(Some(at(50)), None, at(60), &figures(3, 0));
         assert_eq!((books.attempts, books.balances()), (3 + 10, true));
+    }
+
+    #[test]
+    fn a_capture_whose_whole_time_the_clock_was_behind_is_in_the_sums() {
+        // As it is read: none begins before the one before it has ended.
+        let behind = run(100, &[(100, 60, 0)], "stopped");
+        let runs = vec![run(0, &[(100, 10, 0)], "stopped"), behind];
+        let ledger = Ledger::after(Arc::new(Past { runs, damage: Vec::new() }), at(150));
+        let books = ledger.books(Some(at(0)), None, at(160), &figures(3, 0));
+        assert_eq!((books.attempts, books.balances()), (10 + 60 + 3, true));
     }
 
     #[test]

@@ -78,14 +78,23 @@ pub(super) struct Books {
 }
 
 impl Books {
-    /// Reads what there is; `is_new` if there are no records. What it says of evictions is for whoever
-    /// keeps those.
-    pub(super) fn open(directory: &Directory, max_age: Option<Duration>, is_new: bool) -> Self {
+    /// What an earlier process left.
+    pub(super) fn read(directory: &Directory) -> Contents {
+        read(&directory.books()).unwrap_or_else(|error| {
+            let damage = Some(format!("{error}; the time before is a gap"));
+            Contents { damage, ..Contents::default() }
+        })
+    }
+
+    /// Goes on with what there was; `is_new` if there are no records. What it says of evictions is for
+    /// whoever keeps those.
+    pub(super) fn open(
+        directory: &Directory,
+        contents: Contents,
+        max_age: Option<Duration>,
+        is_new: bool,
+    ) -> Self {
         let path = directory.books();
-        let contents = read(&path).unwrap_or_else(|error| {
-            tracing::error!("{}: {error}; the time before is a gap", path.display());
-            Contents::default()
-        });
         let mut books = Books {
             path,
             unfinished: directory.unfinished_books(),
@@ -93,7 +102,7 @@ impl Books {
             bytes: 0,
             bytes_when_new: 0,
             max_age,
-            is_new: is_new && contents.past.runs.is_empty(),
+            is_new: is_new && contents.past.runs.is_empty() && contents.damage.is_none(),
             past: Arc::new(contents.past),
             evicted: contents.evicted,
             current: None,
@@ -313,10 +322,13 @@ fn parse(line: &[u8]) -> Option<Entry> {
     whole.then(|| serde_json::from_slice(json).ok()).flatten()
 }
 
+/// What the file says.
 #[derive(Debug, Default)]
-struct Contents {
+pub(super) struct Contents {
     past: Past,
     evicted: Vec<Stretch>,
+    /// What is wrong with it, if anything is.
+    pub(super) damage: Option<String>,
 }
 
 fn read(path: &Path) -> io::Result<Contents> {
@@ -336,17 +348,25 @@ fn read(path: &Path) -> io::Result<Contents> {
 /// when the process ended; any other that is not as it was written makes the time before a gap.
 fn understand(bytes: &[u8]) -> Contents {
     let mut contents = Contents::default();
-    let mut damaged = false;
+    let mut damaged = 0_u64;
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-        let Some(line) = line.strip_suffix(b"\n") else { break };
+        let Some(line) = line.strip_suffix(b"\n") else {
+            damaged += u64::from(!line.iter().take(8).all(u8::is_ascii_hexdigit));
+            break;
+        };
         match parse(line) {
             Some(entry) => contents.add(entry),
-            None => damaged = true,
+            None => damaged += 1,
         }
+    }
+    if damaged > 0 {
+        contents.damage = Some(format!("lines that are not as they were written: {damaged}"));
     }
     let Past { runs, damage } = &mut contents.past;
     runs.retain(|run| !run.samples.is_empty());
-    if damaged && let (Some(first), Some(last)) = (runs.first(), runs.last()) {
+    if damaged > 0
+        && let (Some(first), Some(last)) = (runs.first(), runs.last())
+    {
         damage.push(Gap { since: first.start, until: last.end(), why: DAMAGED.to_owned() });
     }
     contents
@@ -362,6 +382,10 @@ impl Contents {
                 runs.push(Run::new(at, first));
             }
             Entry::Figures { at, counters } => {
+                if runs.is_empty() {
+                    // The line of its start is damaged.
+                    runs.push(Run::new(at, false));
+                }
                 if let Some(run) = runs.last_mut() {
                     let at = at.max(run.end());
                     match run.samples.last_mut() {

@@ -211,9 +211,13 @@ impl History {
     /// Takes the directory, and reads what is there.
     pub(super) fn open(options: &HistoryOptions) -> Result<(Self, Left), HistoryError> {
         let directory = Directory::take(&options.directory)?;
-        let found = recovery::recover(&directory)?;
+        let mut found = recovery::recover(&directory)?;
         let first = found.next_number;
-        let mut books = Books::open(&directory, options.max_age, found.is_nothing());
+        let contents = Books::read(&directory);
+        if let Some(why) = &contents.damage {
+            recovery::keep_books_aside(&directory, why, &mut found.recovery);
+        }
+        let mut books = Books::open(&directory, contents, options.max_age, found.is_nothing());
         for damage in recovery::damage(&directory, &found) {
             books.damaged(damage);
         }

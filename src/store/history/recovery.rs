@@ -210,10 +210,20 @@ fn keep_aside(directory: &Directory, path: &Path, error: &SegmentError, recovery
     note_aside(aside, path, error, recovery);
 }
 
+/// The books are not as they were written: they stay under another name when they are written anew.
+pub(super) fn keep_books_aside(directory: &Directory, error: &str, recovery: &mut Recovery) {
+    let path = directory.books();
+    let is_file = fs::symlink_metadata(&path).is_ok_and(|found| found.is_file());
+    let kept = if is_file { directory.keep_aside(&path) } else { directory.set_aside(&path) };
+    // Not every file system gives a file two names.
+    let aside = kept.or_else(|_| directory.set_aside(&path));
+    note_aside(aside, &path, &error, recovery);
+}
+
 fn note_aside(
     aside: io::Result<PathBuf>,
     path: &Path,
-    error: &SegmentError,
+    error: &dyn std::fmt::Display,
     recovery: &mut Recovery,
 ) {
     let aside = match aside {

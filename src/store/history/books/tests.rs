@@ -19,7 +19,13 @@ impl Place {
 
     /// As a process does that begins.
     fn open(&self) -> Books {
-        Books::open(&Directory::take(&self.0).unwrap(), None, true)
+        self.open_with(None, true)
+    }
+
+    fn open_with(&self, max_age: Option<Duration>, is_new: bool) -> Books {
+        let directory = Directory::take(&self.0).unwrap();
+        let contents = Books::read(&directory);
+        Books::open(&directory, contents, max_age, is_new)
     }
 
     fn file(&self) -> PathBuf {
@@ -127,6 +133,42 @@ fn a_damaged_line_makes_the_time_before_a_gap() {
     }
     fs::write(place.file(), [0xff; 1_000]).unwrap();
     assert!(runs(place.open().past()).is_empty());
+}
+
+#[test]
+fn damaged_books_are_set_aside_and_told_of_and_what_is_whole_of_them_stays() {
+    let place = Place::new("aside");
+    let mut books = place.open();
+    books.note(&noted(0, 1, 10));
+    books.note(&ended(noted(0, 100, 70), "stopped"));
+    drop(books);
+    let text = place.text();
+    let options =
+        HistoryOptions { directory: place.0.clone(), limit_bytes: 1 << 30, max_age: None };
+    let told = || {
+        let store = Store::open(8 << 20, &options).unwrap();
+        store.status().history.unwrap().recovery.set_aside
+    };
+    // Its first line, which says when the capture began.
+    let damaged = text.replacen("started", "starteb", 1);
+    for (number, bytes) in [damaged.as_bytes(), &[0xff; 1_000], b"\x00\n"].into_iter().enumerate() {
+        fs::write(place.file(), bytes).unwrap();
+        let aside = match number {
+            0 => "books.corrupt".to_owned(),
+            n => format!("books.{}.corrupt", n + 1),
+        };
+        assert_eq!(told(), [aside.as_str()], "{number}");
+        assert_eq!(fs::read(place.0.join(&aside)).unwrap(), bytes);
+        assert!(told().is_empty(), "told once");
+        if number == 0 {
+            assert_eq!(runs(place.open().past()), [(70, 1, 100, "stopped")]);
+        }
+    }
+    // What is no file at all.
+    fs::remove_file(place.file()).unwrap();
+    fs::create_dir(place.file()).unwrap();
+    assert_eq!(told(), ["books.4.corrupt"]);
+    assert!(place.file().is_file());
 }
 
 #[test]
@@ -320,7 +362,7 @@ fn books_that_lost_their_beginning_do_not_say_that_they_have_it() {
     fs::write(place.file(), lines.concat()).unwrap();
     let age = Timestamp::now().duration_since(at(200)).unsigned_abs();
     for _ in 0..2 {
-        let books = Books::open(&Directory::take(&place.0).unwrap(), Some(age), false);
+        let books = place.open_with(Some(age), false);
         drop(books);
     }
     assert_eq!(runs(place.open().past()).len(), 1);
