@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -44,6 +45,9 @@ fn report(arguments: &[&str]) -> (Value, Output) {
     let path = file.0.to_str().unwrap();
     let output = run(&[&["--output", "json", "--report", path], arguments].concat());
     let text = std::fs::read_to_string(&file.0).unwrap();
+    // Command lines may hold secrets.
+    let mode = std::fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "{mode:o}");
     let report = serde_json::from_str(&text);
     (report.unwrap_or_else(|error| panic!("{error}: {text}\n{output:?}")), output)
 }

@@ -67,7 +67,8 @@ impl Veil {
                         ("rows", Some(user)) => self.rows(value, user),
                         _ => self.value(value),
                     };
-                    (short(name, LONGEST).into_owned(), value)
+                    // Figures by remote have addresses for names.
+                    (self.text(&short(name, LONGEST)), value)
                 });
                 Value::Object(members.collect())
             }
@@ -258,6 +259,8 @@ mod tests {
         let sent = "private-address-1:443, private-address-1. [private-address-2]:80 192.0.2.1:443 127.0.0.1 \
                     private-address-3 12:30:01 deadbeef";
         assert_eq!(veil.text(text), sent);
+        let by_remote = veil.value(&json!({"top_remotes": {"10.0.0.5": 3}}));
+        assert_eq!(by_remote, json!({"top_remotes": {"private-address-1": 3}}));
         let args = veil
             .lift_value(json!({"remote": "private-address-1", "n": [1, "private-address-2/64"]}));
         assert_eq!(args, json!({"remote": "10.0.0.5", "n": [1, "fd00::1/64"]}));

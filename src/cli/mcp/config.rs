@@ -74,7 +74,13 @@ fn command(config: &Config, named: Named<'_>) -> Result<Vec<String>, Failure> {
         own.extend(["--server".to_owned(), server.to_owned()]);
     }
     for (flag, file) in files {
-        own.extend(file.into_iter().flat_map(|f| [flag.to_owned(), f.display().to_string()]));
+        let Some(file) = file else { continue };
+        // The assistant's program starts elsewhere; what lies on another host lies there.
+        let file = match config.ssh {
+            Some(_) => file.to_owned(),
+            None => std::path::absolute(file)?,
+        };
+        own.extend([flag.to_owned(), file.display().to_string()]);
     }
     let Some(host) = &config.ssh else {
         let program = std::env::current_exe()?;
@@ -121,6 +127,19 @@ mod tests {
         assert_eq!(ssh[..5], ["ssh", "-T", "-o", "BatchMode=yes", "ann@web-1"]);
         let words = shlex::split(&ssh[5]).unwrap();
         assert_eq!((words[0].as_str(), &words[1..]), ("netspy", &there.map(str::to_owned)[..]));
+    }
+
+    #[test]
+    fn a_file_is_found_from_wherever_this_program_is_started() {
+        let file = std::path::Path::new("t.tok");
+        let named = Named { token_file: Some(file), ..Named::default() };
+        let here = command(&config(Client::Cursor, None), named).unwrap();
+        let absolute = std::env::current_dir().unwrap().join(file);
+        assert_eq!(here.last().map(String::as_str), absolute.to_str());
+        // Of another host only who is there knows where it is.
+        let named = Named { token_file: Some(file), ..Named::default() };
+        let there = command(&config(Client::Cursor, Some("web-1")), named).unwrap();
+        assert!(there[5].ends_with("--token-file t.tok"), "{there:?}");
     }
 
     #[test]

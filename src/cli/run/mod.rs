@@ -6,9 +6,10 @@ mod table;
 mod user;
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -225,6 +226,11 @@ fn printer(out: &mut dyn Write, screen: Screen) -> Printer<'_> {
     Printer { out, screen, clock: Clock::local() }
 }
 
+/// A new file is for its owner alone: reports hold command lines, in which there may be secrets.
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
 /// Where the report goes.
 enum Out {
     Stderr,
@@ -235,7 +241,7 @@ impl Out {
     fn open(args: &Run) -> Result<Self, Stopped> {
         match &args.report {
             None => Ok(Out::Stderr),
-            Some(path) => match File::create(path) {
+            Some(path) => match create(path) {
                 Ok(file) => Ok(Out::File(file)),
                 Err(error) => Err(not_run(format!("--report {}: {error}", path.display()))),
             },
