@@ -33,7 +33,7 @@ const RECORDS: usize = 2;
 
 pub(super) const PATTERNS: Tool = Tool {
     name: "analyze_patterns",
-    description: "What stands out: repeated failures, scans, storms, stuck attempts, clear text. \
+    description: "What stands out: repeated failures, scans, beacons, storms, stuck attempts, clear text. \
                   With process and remote: why it cannot reach it.",
     params: &[
         shared::PROCESS,

@@ -145,14 +145,14 @@ async fn groups(
             Key::Number(n) => (*n).into(),
             Key::Text(text) => parts::name(text),
         };
-        let first = args.detailed().then(|| clock.show(group.first));
         table.push(vec![
             key,
             group.label.as_deref().map_or(Value::Null, parts::name),
             group.count.into(),
             group.unsuccessful.into(),
             parts::outcomes(&group.by_outcome),
-            first.unwrap_or(Value::Null),
+            // Since when: what one asks of a failure.
+            clock.show(group.first),
             clock.show(group.last),
         ]);
     }
