@@ -23,6 +23,8 @@ struct Engineer {
     tools: BTreeMap<String, BTreeSet<String>>,
     /// Calls since the question.
     calls: usize,
+    /// How the last answer said that there is more to see.
+    hint: String,
 }
 
 impl Engineer {
@@ -34,35 +36,42 @@ impl Engineer {
             let parameters = tool["inputSchema"]["properties"].as_object().unwrap();
             (tool["name"].as_str().unwrap().to_owned(), parameters.keys().cloned().collect())
         });
-        Engineer { tools: tools.collect(), assistant, calls: 0 }
+        Engineer { tools: tools.collect(), assistant, calls: 0, hint: String::new() }
     }
 
     fn asked(&mut self, question: &str) {
         println!("{question}");
         self.calls = 0;
+        self.hint.clear();
     }
 
     fn call(&mut self, tool: &str, arguments: &Value) -> Value {
         self.calls += 1;
         assert!(self.calls <= 2, "a third call: {tool} {arguments}");
         for name in arguments.as_object().unwrap().keys() {
-            assert!(self.tools[tool].contains(name), "{tool} does not say that it takes {name}");
+            let is_known = self.tools[tool].contains(name) || self.hint.contains(name.as_str());
+            assert!(is_known, "{tool} does not say that it takes {name}");
         }
         let answer = self.assistant.call(tool, arguments.clone());
         println!("  {tool} {arguments}\n    {answer}");
+        self.hint = answer["hint"].as_str().unwrap_or_default().to_owned();
         answer
     }
 
-    /// Calls a tool until a row is there that is as wanted: on a host where much else goes on, its
-    /// hint says how to see more.
-    fn find(&mut self, tool: &str, arguments: Value, is: impl Fn(&Row<'_>) -> bool) -> Value {
+    /// Calls a tool until these rows are there: on a host where much else goes on, the hint of the
+    /// first answer says how to see more.
+    fn find(&mut self, tool: &str, arguments: Value, wanted: &[Vec<(&str, Value)>]) -> Value {
         let answer = self.call(tool, &arguments);
-        if rows(&answer).iter().any(&is) {
+        let rows = rows(&answer);
+        if wanted.iter().all(|wanted| rows.iter().any(|row| has(row, wanted))) {
             return answer;
         }
-        assert!(answer["hint"].is_string(), "nothing, and no way on: {answer}");
         let mut more = arguments;
-        (more["max_events"], more["response_format"]) = (200.into(), "detailed".into());
+        for (name, value) in [("max_events", json!(200)), ("response_format", json!("detailed"))] {
+            if self.hint.contains(name) {
+                more[name] = value;
+            }
+        }
         self.call(tool, &more)
     }
 }
@@ -114,7 +123,11 @@ fn is_of(time: &Value, during: During) {
 
 /// Nothing can be missing, and the answer is of now.
 fn can_be_trusted(answer: &Value) {
-    assert_eq!((&answer["complete"], &answer["window"]["age_s"]), (&true.into(), &0.into()), "{answer}");
+    assert_eq!(
+        (&answer["complete"], &answer["window"]["age_s"]),
+        (&true.into(), &0.into()),
+        "{answer}"
+    );
 }
 
 #[test]
@@ -206,14 +219,14 @@ fn what_fails_and_since_when(engineer: &mut Engineer, situation: &Situation, beg
     engineer.asked("What fails, and since when?");
     let asked = json!({"outcome": "unsuccessful", "since": begun});
     let of = |process: &str| [("key", Value::from(process))];
-    let is_there = |row: &Row| has(row, &of("mailer"));
-    let answer = engineer.find("get_network_summary", asked, is_there);
-    can_be_trusted(&answer);
     let mut wanted = vec![("shop", "refused", SOLD), ("billing", "refused", BILLS)];
     wanted.extend([("mailer", "unreachable", MAILS), ("mapper", "refused", SCANNED)]);
     if situation.no_firewall.is_none() {
         wanted.push(("reports", "timed_out", REPORTS));
     }
+    let all: Vec<_> = wanted.iter().map(|(process, ..)| of(process).to_vec()).collect();
+    let answer = engineer.find("get_network_summary", asked, &all);
+    can_be_trusted(&answer);
     for (process, outcome, n) in wanted {
         let row = row(&answer, &of(process));
         assert_eq!(row["outcomes"], format!("{outcome} {n}"));
@@ -224,17 +237,19 @@ fn what_fails_and_since_when(engineer: &mut Engineer, situation: &Situation, beg
 
 fn what_changed(engineer: &mut Engineer, broke: &str) {
     engineer.asked("What changed since then?");
-    let flow = |process: &str, ip, port| [("process", Value::from(process)), ("remote", at(ip, port))];
+    let flow =
+        |process: &str, ip, port| [("process", Value::from(process)), ("remote", at(ip, port))];
     let asked = json!({"since": broke, "compare": "before"});
-    let is_there = |row: &Row| has(row, &flow("shop", API, 8080));
-    let answer = engineer.find("get_network_summary", asked, is_there);
-    let shop = row(&answer, &flow("shop", API, 8080));
+    let all = [("shop", 8080), ("billing", 8081), ("backup", 8022)];
+    let all = all.map(|(process, port)| flow(process, API, port).to_vec());
+    let answer = engineer.find("get_network_summary", asked, &all);
+    let shop = row(&answer, &all[0]);
     assert_eq!(shop["change"], "changed");
     let figures = [&shop["outcomes_before"], &shop["outcomes_after"]];
     assert_eq!(figures, [&format!("established {SOLD}"), &format!("refused {SOLD}")]);
-    let billing = row(&answer, &flow("billing", API, 8081));
+    let billing = row(&answer, &all[1]);
     assert_eq!((&billing["change"], &billing["after"]), (&"new".into(), &BILLS.into()));
-    let backup = row(&answer, &flow("backup", API, 8022));
+    let backup = row(&answer, &all[2]);
     assert_eq!((&backup["change"], &backup["before"]), (&"gone".into(), &BACKUPS.into()));
 }
 
@@ -257,7 +272,10 @@ fn who_talks_to_it(engineer: &mut Engineer, begun: &str) {
     });
     let wanted = all.map(|(process, n, bad)| (n, bad, process.into()));
     assert_eq!(said.collect::<Vec<_>>(), wanted, "{answer}");
-    assert_eq!((&answer["total"], &answer["processes"]), (&(SCANNED + BILLS + shop + BACKUPS + 1).into(), &5.into()));
+    assert_eq!(
+        (&answer["total"], &answer["processes"]),
+        (&(SCANNED + BILLS + shop + BACKUPS + 1).into(), &5.into())
+    );
 }
 
 fn what_is_open_or_listening(engineer: &mut Engineer, situation: &Situation) {
@@ -266,8 +284,8 @@ fn what_is_open_or_listening(engineer: &mut Engineer, situation: &Situation) {
     let open = [("process", "worker".into()), ("pid", pid.into()), ("remote", at(API, 443))];
     let served = format!("192.0.2.1:{}", situation.served);
     let listening = [("served_at", served.into()), ("outcome", "listening".into())];
-    let is_there = |row: &Row| has(row, &open);
-    let answer = engineer.find("list_connections", json!({"state": "open,listening"}), is_there);
+    let all = [open.to_vec(), listening.to_vec()];
+    let answer = engineer.find("list_connections", json!({"state": "open,listening"}), &all);
     row(&answer, &open);
     let row = row(&answer, &listening);
     assert_eq!(row["pid"], std::process::id());
@@ -299,12 +317,15 @@ fn is_anything_beaconing_or_scanning(engineer: &mut Engineer) {
     engineer.asked("Is anything beaconing or scanning?");
     let beacon = [("kind", "beaconing".into()), ("process", "agentd".into())];
     let scan = [("kind", Value::from("port_scan")), ("process", "mapper".into())];
-    let is_there = |row: &Row| has(row, &beacon);
-    let answer = engineer.find("analyze_patterns", json!({}), is_there);
+    let all = [beacon.to_vec(), scan.to_vec()];
+    let answer = engineer.find("analyze_patterns", json!({}), &all);
     let beacon = row(&answer, &beacon);
     assert_eq!(beacon["remote"], at(STRANGER, 4444));
     let why = beacon["why"].as_str().unwrap();
-    assert!(why.contains(&format!("{BEATS} attempts")) && why.contains("5."), "{why}");
+    assert!(
+        why.contains(&format!("{BEATS} attempts")) && why.contains(&format!("{BEAT} s")),
+        "{why}"
+    );
     let scan = row(&answer, &scan);
     assert_eq!(scan["remote"], API.to_string());
     assert!(scan["why"].as_str().unwrap().contains(&format!("{SCANNED} ports")), "{scan:?}");

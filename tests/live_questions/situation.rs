@@ -39,15 +39,20 @@ struct Network {
 }
 
 impl Network {
-    fn new() -> Self {
+    fn new() -> Result<Self, String> {
         let mut command = Command::new("unshare");
         command.args(["--net", "sh", "-c", "echo made; read end"]);
-        let mut holder = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let holder = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut holder = holder.map_err(|why| format!("unshare: {why}"))?;
         let end = holder.stdin.take().unwrap();
+        let output = holder.stdout.take().unwrap();
+        let network = Network { holder, _end: end };
         let mut made = String::new();
-        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut made).unwrap();
-        assert_eq!(made, "made\n");
-        Network { holder, _end: end }
+        BufReader::new(output).read_line(&mut made).unwrap();
+        match made.as_str() {
+            "made\n" => Ok(network),
+            _ => Err("unshare makes no network namespace".to_owned()),
+        }
     }
 
     fn pid(&self) -> u32 {
@@ -118,7 +123,7 @@ pub struct Situation {
 impl Situation {
     /// Networks without traffic; `Err` where there can be none.
     pub fn new() -> Result<Self, String> {
-        let (host, remote) = (Network::new(), Network::new());
+        let (host, remote) = (Network::new()?, Network::new()?);
         host.does("ip link add near type veth peer name far")?;
         host.does("ip link add slow type veth peer name end")?;
         for link in ["far", "end"] {
@@ -150,6 +155,8 @@ impl Situation {
         // A SYN and one more: 3 s until it is given up.
         let retries = "/proc/sys/net/ipv4/tcp_syn_retries";
         host.inside(|| std::fs::write(retries, "1")).map_err(|why| format!("{retries}: {why}"))?;
+        // Since Linux 6.5 so many more come first; kernels before have no such file.
+        let _ = host.inside(|| std::fs::write("/proc/sys/net/ipv4/tcp_syn_linear_timeouts", "0"));
         // 8,000 bytes a second once its bucket is empty.
         let shape = "tc qdisc add dev slow root tbf rate 64kbit burst 2000 limit 100000";
         let no_slow_link = host.does(shape).err();
