@@ -87,7 +87,7 @@ pub(super) async fn patterns(source: &dyn Source, args: &Args) -> Result<Answer,
     }
     if found.newest_outside_window.is_some() {
         hints.push(parts::nothing(found.newest_outside_window));
-    } else if total == 0 {
+    } else if total == 0 && !content.contains_key("reach") {
         hints.push("Nothing stands out by these rules.".to_owned());
     } else if total > shown as u64 {
         hints.push(
