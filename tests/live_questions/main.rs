@@ -362,7 +362,7 @@ fn can_this_be_trusted(engineer: &mut Engineer) {
     let books = &answer["accounting"];
     let figure = |name: &str| books[name].as_u64().unwrap();
     let terms = ["delivered", "filtered", "lost", "pending"].map(figure);
-    assert_eq!(figure("attempts"), terms.iter().sum(), "{books}");
+    assert_eq!(figure("attempts"), terms.iter().sum::<u64>(), "{books}");
     let made = 2 * SOLD + 3 + BACKUPS + BILLS + MAILS + SCANNED + BEATS + 1;
     assert!(figure("delivered") >= made, "{books}");
     let observed = answer["observed"].as_array().unwrap();
