@@ -89,13 +89,14 @@ const RUNBOOKS: [Runbook; 4] = [
             };
             format!(
                 "Find out whether {whom} calls out at regular intervals or scans.\n\
-                 1. analyze_patterns over the last day (since=1d): scans, storms, repeated failures \
-                 and whatever else stands out.\n\
-                 2. get_network_summary with group_by=remote: few remotes with many short \
-                 connections are candidates.\n\
-                 3. For each candidate, get_network_summary with its remote and group_by=time, then \
-                 list_connections for the exact times: equal gaps are what to look for. Package \
-                 managers, monitoring and time synchronisation do this by design.\n\
+                 1. analyze_patterns over the last day (since=1d): beaconing (equal intervals, to \
+                 public addresses), port_scan, and what else stands out.\n\
+                 2. What has fewer than ten beats, or lies in this network, is no finding: \
+                 get_network_summary with group_by=remote shows who is called again and again, the \
+                 same with its remote and group_by=time whether the gaps are equal.\n\
+                 3. list_connections of each candidate with response_format=detailed: executable, \
+                 parent, unit. Package managers, monitoring and time synchronisation call at equal \
+                 intervals by design.\n\
                  4. Answer with the candidates, their intervals and figures, and what would explain \
                  them."
             )

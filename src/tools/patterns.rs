@@ -33,8 +33,8 @@ const RECORDS: usize = 2;
 
 pub(super) const PATTERNS: Tool = Tool {
     name: "analyze_patterns",
-    description: "What stands out: repeated failures, scans, storms, stuck attempts, clear text. \
-                  With process and remote: why it cannot reach it.",
+    description: "What stands out: repeated failures, scans, beacons, storms, stuck attempts, \
+                  clear text. With process and remote: why it cannot reach it.",
     params: &[
         shared::PROCESS,
         shared::PID,
@@ -87,10 +87,13 @@ pub(super) async fn patterns(source: &dyn Source, args: &Args) -> Result<Answer,
     }
     if found.newest_outside_window.is_some() {
         hints.push(parts::nothing(found.newest_outside_window));
-    } else if total == 0 {
+    } else if total == 0 && !content.contains_key("reach") {
         hints.push("Nothing stands out by these rules.".to_owned());
     } else if total > shown as u64 {
-        hints.push("More findings: raise max_events, or name kinds.".to_owned());
+        hints.push(
+            "More findings: name kinds, or raise max_events with response_format=detailed."
+                .to_owned(),
+        );
     }
     if !found.exact {
         hints.push("Too much to tell apart: findings may be missing, figures too low.".to_owned());

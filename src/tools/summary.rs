@@ -145,14 +145,14 @@ async fn groups(
             Key::Number(n) => (*n).into(),
             Key::Text(text) => parts::name(text),
         };
-        let first = args.detailed().then(|| clock.show(group.first));
         table.push(vec![
             key,
             group.label.as_deref().map_or(Value::Null, parts::name),
             group.count.into(),
             group.unsuccessful.into(),
             parts::outcomes(&group.by_outcome),
-            first.unwrap_or(Value::Null),
+            // Since when: what one asks of a failure.
+            clock.show(group.first),
             clock.show(group.last),
         ]);
     }
@@ -165,7 +165,9 @@ async fn groups(
         content.insert("groups".to_owned(), distinct.into());
     }
     if top.distinct.is_none_or(|n| n > shown as u64) {
-        hints.push("More groups: raise max_events or narrow.".to_owned());
+        hints.push(
+            "More groups: narrow, or raise max_events with response_format=detailed.".to_owned(),
+        );
     }
     if !top.exact {
         hints.push("Too many groups to be sure that none that is not shown is larger.".to_owned());
@@ -262,7 +264,10 @@ async fn compare(
     let differing = flows.new_total + flows.gone_total + flows.changed_total;
     let mut hints = Vec::new();
     if differing > table.len() as u64 {
-        hints.push("More differences: narrow, or raise max_events.".to_owned());
+        hints.push(
+            "More differences: narrow, or raise max_events with response_format=detailed."
+                .to_owned(),
+        );
     }
     content.insert("shown".to_owned(), table.len().into());
     table.put(&mut content, "columns", "rows");
