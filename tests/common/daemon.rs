@@ -90,6 +90,11 @@ impl Daemon {
         self.look_for(words, &mut Vec::new())
     }
 
+    /// What it has said since it was ready, and was not looked for.
+    pub fn said(&self) -> Vec<String> {
+        self.log.try_iter().collect()
+    }
+
     fn look_for(&self, words: &str, before: &mut Vec<String>) -> String {
         loop {
             let line = self.log.recv_timeout(PATIENCE);
