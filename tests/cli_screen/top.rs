@@ -269,7 +269,7 @@ async fn wide_and_long_names_stay_in_their_columns() {
         fits(&screen, columns);
         // Each figure stands below its title, however wide the name before it.
         let titles = line_with(&screen, "ATTEMPTS");
-        let end = titles[..titles.find("ATTEMPTS").unwrap()].width() + "ATTEMPTS".len();
+        let end = titles[..titles.find("ATTEMPTS").unwrap()].width() + "ATTEMPTS▼".width();
         for name in ["名前名前名", "ignore pre"] {
             let line = line_with(&screen, name);
             let mut used = 0;
@@ -279,7 +279,7 @@ async fn wide_and_long_names_stay_in_their_columns() {
             });
             assert!(before.collect::<String>().ends_with(" 1"), "{name}: {screen}");
         }
-        for (keys, shown) in [("2", "192.0.2.1"), ("6", "[101]"), ("\r", "Executable")] {
+        for (keys, shown) in [("2", "192.0.2.1"), ("6", "[101]"), ("\r", "Esc closes")] {
             terminal.send(keys);
             fits(&terminal.wait_for(shown), columns);
         }
