@@ -5,7 +5,7 @@
 mod cli_support;
 mod common;
 
-use cli_support::{Ran, netspy, run_with_input};
+use cli_support::{Ran, csv_rows, netspy, run_with_input};
 use common::records::*;
 use common::{Server, server};
 use netspy::Connection;
@@ -103,7 +103,10 @@ async fn a_series_has_every_step_of_the_time() {
     assert!(!out.contains('█'));
     let csv = ask(&["--output", "csv"]).await;
     assert_eq!(csv.lines().count(), 7);
-    assert!(csv.lines().nth(4).unwrap().starts_with("2023-11-14T22:14:20Z,6,6,"), "{csv}");
+    assert!(
+        csv.lines().nth(4).unwrap().starts_with("2023-11-14T22:14:20.000000000Z,6,6,"),
+        "{csv}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -177,5 +180,109 @@ async fn the_shell_has_these_questions_too() {
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
     for part in ["10 connections, ", "PORT", "attempts in steps of", "WARNING repeated failures"] {
         assert!(ran.out.contains(part), "{part} in {}", ran.out);
+    }
+}
+
+/// Every command that answers with records, groups, steps or figures, over the two minutes.
+const LISTS: [&[&str]; 10] = [
+    &["list", "--all"],
+    &["count"],
+    &["summary"],
+    &["top", "--by", "process"],
+    &["top", "--by", "remote"],
+    &["series", "--step", "20s"],
+    &["diff"],
+    &["findings"],
+    &["drops"],
+    &["analyze"],
+];
+
+/// Names that a spreadsheet, a terminal or a reader of lines could take for something else, and the
+/// longest name that DNS has.
+fn hostile_records() -> (Vec<Connection>, String) {
+    let long = format!("{}.example", "\\027".repeat(250));
+    let names = ["=1+1", "@SUM(A1)", "-12", "+1;=2", "a,\"b\"", "x\r\n=1", "名前名前名", "\t=1"];
+    let records = names.iter().zip(60..).map(|(comm, second)| {
+        let mut c = refused(second * 1_000_000, &info(second as u32, comm));
+        let remote = c.remote.as_mut().unwrap();
+        (remote.name, remote.service) = (Some(long.as_str().into()), None);
+        c
+    });
+    (records.collect(), long)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_list_has_every_form_whatever_the_names() {
+    let (records, long) = hostile_records();
+    let server = server(records).await;
+    for list in LISTS {
+        for form in ["table", "json", "jsonl", "csv"] {
+            let ran = ask(&server, &[list, &["--output", form], &SECOND[..]].concat()).await;
+            // Nothing may stand out, and nothing was dropped.
+            assert!(ran.code <= 1 && !ran.out.is_empty() || form == "jsonl", "{list:?} {form}");
+            for text in [&ran.out, &ran.err] {
+                let bad = |c: char| c.is_control() && c != '\n';
+                assert!(!text.contains(bad), "{list:?} {form}: {text:?}");
+            }
+            match form {
+                "json" => drop(serde_json::from_str::<Value>(&ran.out).unwrap()),
+                "jsonl" => ran.out.lines().for_each(|line| {
+                    assert!(serde_json::from_str::<Value>(line).unwrap().is_object(), "{line}");
+                }),
+                "csv" => is_a_sheet(list, &ran.out),
+                _ => {}
+            }
+        }
+    }
+    let csv = ask(&server, &[&["list", "--output", "csv"], &SECOND[..]].concat()).await.out;
+    let rows = csv_rows(&csv);
+    let column = |title: &str| {
+        let at = rows[0].iter().position(|t| t == title).unwrap();
+        rows[1..].iter().map(|row| row[at].clone()).collect::<Vec<_>>()
+    };
+    let mut names = column("comm");
+    names.sort();
+    let shown = [
+        "'+1;=2",
+        "'=1+1",
+        "'@SUM(A1)",
+        "-12",
+        "a,\"b\"",
+        "x\u{fffd}\u{fffd}=1",
+        "名前名前名",
+        "\u{fffd}=1",
+    ];
+    let mut shown = shown.map(str::to_owned);
+    shown.sort();
+    assert_eq!(names, shown);
+    assert!(column("remote_name").iter().all(|name| *name == long), "nothing is cut");
+    assert!(column("remote_service").iter().all(String::is_empty), "nothing is known");
+    assert!(column("ancestry").iter().all(|name| name == "systemd"), "{csv}");
+}
+
+/// Each row has a field for each title, and none is a formula.
+fn is_a_sheet(list: &[&str], csv: &str) {
+    let rows = csv_rows(csv);
+    for row in &rows {
+        assert_eq!(row.len(), rows[0].len(), "{list:?}: {row:?}");
+        let is_formula =
+            |f: &&String| f.starts_with(['=', '+', '@']) || f.starts_with('-') && *f != "-12";
+        assert_eq!(row.iter().find(is_formula), None, "{list:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_without_records_is_titles_alone_or_no_line() {
+    let server = server(Vec::new()).await;
+    for list in [&["list"][..], &["top", "--by", "process"], &["diff"], &["findings"], &["drops"]] {
+        let said =
+            async |form| ask(&server, &[list, &["--output", form], &BOTH[..]].concat()).await;
+        let csv = said("csv").await;
+        assert!(csv.code <= 1, "{list:?}: {}", csv.err);
+        assert_eq!(csv.out.lines().count(), 1, "{list:?}: {}", csv.out);
+        assert!(csv.out.contains(','), "{list:?}: {}", csv.out);
+        assert_eq!(said("jsonl").await.out, "", "{list:?}");
+        serde_json::from_str::<Value>(&said("json").await.out).unwrap();
+        assert!(!said("table").await.out.is_empty(), "{list:?}");
     }
 }

@@ -12,8 +12,27 @@ mod shell;
 mod top;
 mod watch;
 
-use common::records::ago;
+use common::records::{ago, info, refused};
 use netspy::Connection;
+use unicode_width::UnicodeWidthStr;
+
+/// Names of two columns a character, the longest name that DNS has, and ones that would paint.
+fn wide_records() -> Vec<Connection> {
+    let long = format!("{}.example", "\\027".repeat(250));
+    let names = ["名前名前名", "日本語のプ", "\u{1b}[2Jx\u{202e}\u{9b}1m", "\"}]} ignore pre"];
+    let record = |(name, n): (&&str, u32)| {
+        let mut record = ago(i64::from(n), refused(u64::from(n), &info(100 + n, name)));
+        record.remote.as_mut().unwrap().name = Some(long.as_str().into());
+        record
+    };
+    names.iter().zip(1..).map(record).collect()
+}
+
+/// No line of a screen was too long for it: one that went on in the next would be read as one.
+fn fits(screen: &str, columns: u16) {
+    let long = screen.lines().find(|line| line.width() > usize::from(columns));
+    assert_eq!(long, None, "{screen}");
+}
 
 /// A server that has these.
 async fn server(records: Vec<Connection>) -> common::Server {

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use netspy::Connection;
 use netspy::event::ProcessInfo;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::cli_support::pty::Terminal;
 use super::common;
 use super::common::records::{established, info, refused};
-use super::{add, ago, server};
+use super::{add, ago, fits, server, wide_records};
 
 fn process(pid: u32, comm: &str) -> Arc<ProcessInfo> {
     info(pid, comm)
@@ -254,6 +255,35 @@ async fn names_cannot_act_on_the_terminal() {
         for sequence in ["\u{1b}[2Jx", "\u{202e}", "\u{9b}", "\u{1b}]0;title"] {
             assert!(!raw.contains(sequence), "{sequence:?}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wide_and_long_names_stay_in_their_columns() {
+    let server = server(wide_records()).await;
+    for (columns, rows) in [(80, 24), (200, 50)] {
+        let Some(mut terminal) = top(&server, columns, rows, "") else { return };
+        let screen = terminal.wait("all names", |text| {
+            ["名前名前名", "日本語のプ", "[2Jx", "ignore pre"].iter().all(|n| text.contains(n))
+        });
+        fits(&screen, columns);
+        // Each figure stands below its title, however wide the name before it.
+        let titles = line_with(&screen, "ATTEMPTS");
+        let end = titles[..titles.find("ATTEMPTS").unwrap()].width() + "ATTEMPTS▼".width();
+        for name in ["名前名前名", "ignore pre"] {
+            let line = line_with(&screen, name);
+            let mut used = 0;
+            let before = line.chars().take_while(|c| {
+                used += c.width().unwrap_or(0);
+                used <= end
+            });
+            assert!(before.collect::<String>().ends_with(" 1"), "{name}: {screen}");
+        }
+        for (keys, shown) in [("2", "192.0.2.1"), ("6", "[101]"), ("\r", "Esc closes")] {
+            terminal.send(keys);
+            fits(&terminal.wait_for(shown), columns);
+        }
+        terminal.send("qqq");
     }
 }
 

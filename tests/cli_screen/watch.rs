@@ -2,7 +2,7 @@
 
 use super::cli_support::pty::Terminal;
 use super::common::records::{established, info, refused};
-use super::{add, ago, server};
+use super::{add, ago, fits, server, wide_records};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_pauses_and_takes_a_filter_while_it_runs() {
@@ -74,5 +74,34 @@ async fn keys_that_are_for_somebody_else_are_left_alone() {
         let text = terminal.wait_for("PROCESS");
         assert!(!text.contains("Space pauses"), "{text}");
         assert!(terminal.has_mode("icanon") && terminal.has_mode("echo"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wide_and_long_names_take_one_line_each() {
+    let server = server(Vec::new()).await;
+    for (columns, rows) in [(80, 24), (200, 50)] {
+        let args = format!("watch --server http://{}", server.address);
+        let Some(mut terminal) = Terminal::start(columns, rows, &args, &[]) else { return };
+        terminal.wait_for("PROCESS");
+        let records = wide_records().into_iter().map(|mut record| {
+            // Others at each size.
+            record.id.start_ns += u64::from(columns) * 1_000_000;
+            record
+        });
+        add(&server, records.collect());
+        let parts = ["名前", "日本", "[2Jx", "ignore"];
+        let screen = terminal.wait("all", |text| parts.iter().all(|part| text.contains(part)));
+        fits(&screen, columns);
+        for part in parts {
+            let line = screen.lines().find(|line| line.contains(part)).unwrap();
+            assert!(line.contains("refused"), "{part} in {screen}");
+        }
+        terminal.send("q");
+        let (code, _, raw) = terminal.end_with_raw();
+        assert_eq!(code, 0);
+        for sequence in ["\u{1b}[2Jx", "\u{202e}", "\u{9b}"] {
+            assert!(!raw.contains(sequence), "{sequence:?}");
+        }
     }
 }

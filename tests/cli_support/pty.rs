@@ -155,7 +155,13 @@ impl Terminal {
     }
 
     /// Waits for the end, and gives the exit code and what the screen then shows.
-    pub fn end(mut self) -> (i32, String) {
+    pub fn end(self) -> (i32, String) {
+        let (code, screen, _) = self.end_with_raw();
+        (code, screen)
+    }
+
+    /// The same, with everything that was written.
+    pub fn end_with_raw(mut self) -> (i32, String, String) {
         let (lock, changed) = &*self.shown;
         let deadline = Instant::now() + PATIENCE;
         let mut shown = lock.lock().unwrap();
@@ -169,8 +175,9 @@ impl Terminal {
         assert!(!screen.alternate_screen(), "the screen is not given back");
         assert!(!screen.hide_cursor(), "the cursor is not given back");
         let text = screen.contents();
+        let raw = String::from_utf8_lossy(&shown.raw).into_owned();
         drop(shown);
-        (self.script.wait().unwrap().code().unwrap_or(-1), text)
+        (self.script.wait().unwrap().code().unwrap_or(-1), text, raw)
     }
 }
 

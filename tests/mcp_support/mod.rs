@@ -65,11 +65,16 @@ impl Assistant {
     /// Starts it, and shakes hands where the era has that.
     pub fn start(server: &str, era: Era) -> Self {
         let mut peer = Self::bare(server, era);
-        if era == Era::Handshake {
-            peer.ask("initialize", hello()).unwrap();
-            peer.tell("notifications/initialized", json!({}));
-        }
+        peer.greet();
         peer
+    }
+
+    /// Shakes hands where the era has that.
+    pub fn greet(&mut self) {
+        if self.era == Era::Handshake {
+            self.ask("initialize", hello()).unwrap();
+            self.tell("notifications/initialized", json!({}));
+        }
     }
 
     /// Starts it and says nothing.

@@ -8,11 +8,12 @@ use anstyle::Style;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::answers::{Printer, incomplete};
+use super::answers::{Printer, beside, incomplete};
+use super::csv;
 use super::groups::{key, outcomes};
 use super::record::flow;
 use super::screen::{BAD, ODD, PLAIN, Screen, TITLE};
-use super::text::{clean, csv_field, truncate_middle, width};
+use super::text::{clean, truncate_middle, width};
 use super::{Output, units, write_json};
 use crate::analysis::Finding;
 use crate::cli::analyze::Analysis;
@@ -249,7 +250,7 @@ impl Printer<'_> {
             for g in &top.groups {
                 let label = g.label.as_deref().unwrap_or_default();
                 let (count, failed) = (g.count.to_string(), g.unsuccessful.to_string());
-                let (first, last) = (g.first.to_string(), g.last.to_string());
+                let (first, last) = (csv::time(g.first), csv::time(g.last));
                 let outcomes = outcomes(&g.by_outcome);
                 let key = key(&g.key);
                 self.row([section, &key, label, &count, &failed, &first, &last, &outcomes])?;
@@ -257,23 +258,24 @@ impl Printer<'_> {
         }
         for p in &a.series.points {
             let (count, failed) = (p.count.to_string(), p.unsuccessful.to_string());
-            let (time, outcomes) = (p.time.to_string(), outcomes(&p.by_outcome));
+            let (time, outcomes) = (csv::time(p.time), outcomes(&p.by_outcome));
             self.row(["step", &time, "", &count, &failed, &time, "", &outcomes])?;
         }
-        a.findings.findings.iter().try_for_each(|finding| self.finding_row(finding))
+        a.findings.findings.iter().try_for_each(|finding| self.finding_row(finding))?;
+        beside(self.out, incomplete(&a.summary.accounting, &self.clock))
     }
 
     fn finding_row(&mut self, f: &Finding) -> io::Result<()> {
         let (kind, subject) = (f.kind.to_string(), &f.subject);
         let subject = flow(subject.process.as_deref(), subject.remote, subject.port);
-        let (first, last) = (f.evidence.first.to_string(), f.evidence.last.to_string());
+        let (first, last) = (csv::time(f.evidence.first), csv::time(f.evidence.last));
         let records: Vec<_> = f.evidence.records.iter().map(ToString::to_string).collect();
         let detail = format!("{}: {}; records {}", f.severity, f.why, records.join(" "));
         self.row(["finding", &kind, &subject, "", "", &first, &last, &detail])
     }
 
     fn row(&mut self, fields: [&str; 8]) -> io::Result<()> {
-        writeln!(self.out, "{}", fields.map(csv_field).join(","))
+        writeln!(self.out, "{}", csv::line(fields.map(str::to_owned)))
     }
 }
 

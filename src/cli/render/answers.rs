@@ -8,11 +8,12 @@ use jiff::Timestamp;
 
 use super::screen::{BAD, DIM, GOOD, ODD, Screen, TITLE};
 use super::table;
-use super::text::{self, clean, csv_field};
+use super::text::{self, clean};
 use super::units::{self, Clock};
-use super::{Output, record, write_json};
+use super::{Output, csv, record, write_json};
 use crate::accounting::{Accounting, Gap};
 use crate::capture::report::{Feature, ProgramReport};
+use crate::cli::failure::note;
 use crate::event::Connection;
 use crate::query::{Count, List, Status, Summary};
 
@@ -39,14 +40,22 @@ impl Printer<'_> {
             Output::Table => self.list_table(list),
             Output::Json => write_json(self.out, list, true),
             Output::Jsonl => {
-                list.connections.iter().try_for_each(|c| write_json(self.out, c, false))
+                list.connections.iter().try_for_each(|c| write_json(self.out, c, false))?;
+                self.list_beside(list)
             }
             Output::Csv => {
                 writeln!(self.out, "{}", record::CSV_TITLES)?;
                 let mut lines = list.connections.iter().map(record::csv);
-                lines.try_for_each(|line| writeln!(self.out, "{line}"))
+                lines.try_for_each(|line| writeln!(self.out, "{line}"))?;
+                self.list_beside(list)
             }
         }
+    }
+
+    /// What a reader of single records must know of the answer.
+    fn list_beside(&mut self, list: &List) -> io::Result<()> {
+        let more = more(list.connections.len(), list.total, list.next_cursor.as_deref());
+        beside(self.out, more.into_iter().chain(incomplete(&list.accounting, &self.clock)))
     }
 
     fn list_table(&mut self, list: &List) -> io::Result<()> {
@@ -57,13 +66,8 @@ impl Printer<'_> {
             let rows: Vec<_> =
                 list.connections.iter().map(|c| record::cells(c, clock, screen)).collect();
             table::write(self.out, screen, &record::TITLES, &rows, record::STEPS)?;
-            if let Some(cursor) = &list.next_cursor {
-                let total = units::count(list.total);
-                let more = format!(
-                    "{} of {total} shown; the next: --cursor {}",
-                    list.connections.len(),
-                    clean(cursor)
-                );
+            let shown = list.connections.len();
+            if let Some(more) = more(shown, list.total, list.next_cursor.as_deref()) {
                 writeln!(self.out, "{}", self.screen.paint(&more, DIM))?;
             }
         }
@@ -298,12 +302,27 @@ impl Printer<'_> {
     /// A document as `member,value` lines, nested members joined by dots.
     pub fn flat(&mut self, document: &impl serde::Serialize) -> io::Result<()> {
         writeln!(self.out, "name,value")?;
-        let mut lines = BTreeMap::new();
+        let mut lines = Vec::new();
         flatten("", &serde_json::to_value(document)?, &mut lines);
-        lines.iter().try_for_each(|(name, value)| {
-            writeln!(self.out, "{},{}", csv_field(name), csv_field(value))
-        })
+        lines.into_iter().try_for_each(|line| writeln!(self.out, "{}", csv::line(line)))
     }
+}
+
+/// How many of a list are here, and where the rest begins.
+pub(super) fn more(shown: usize, total: u64, cursor: Option<&str>) -> Option<String> {
+    let total = units::count(total);
+    Some(format!("{shown} of {total} shown; the next: --cursor {}", clean(cursor?)))
+}
+
+/// Says on standard error what the form of an answer, which is records alone, has no place for.
+pub(super) fn beside(
+    out: &mut dyn Write,
+    words: impl IntoIterator<Item = String>,
+) -> io::Result<()> {
+    // On a terminal it stands below what it is about.
+    out.flush()?;
+    words.into_iter().for_each(|text| note(&text));
+    Ok(())
 }
 
 /// Gaps that are named one by one.
@@ -361,20 +380,22 @@ fn counted(causes: &[(u64, &str)]) -> Vec<String> {
     occurred.map(|(n, what)| format!("{} {what}", units::count(*n))).collect()
 }
 
-fn flatten(prefix: &str, value: &serde_json::Value, lines: &mut BTreeMap<String, String>) {
+/// One line for each value; a list or an object in which there is nothing is one that is empty.
+fn flatten(prefix: &str, value: &serde_json::Value, lines: &mut Vec<[String; 2]>) {
     use serde_json::Value;
     let name = |member: &dyn Display| {
         if prefix.is_empty() { member.to_string() } else { format!("{prefix}.{member}") }
     };
+    let mut put = |value: String| lines.push([prefix.to_owned(), value]);
     match value {
-        Value::Object(members) => {
+        Value::Object(members) if !members.is_empty() => {
             members.iter().for_each(|(member, value)| flatten(&name(member), value, lines));
         }
-        Value::Array(values) => {
+        Value::Array(values) if !values.is_empty() => {
             values.iter().enumerate().for_each(|(i, value)| flatten(&name(&i), value, lines));
         }
-        Value::Null => drop(lines.insert(prefix.to_owned(), String::new())),
-        Value::String(text) => drop(lines.insert(prefix.to_owned(), text.clone())),
-        other => drop(lines.insert(prefix.to_owned(), other.to_string())),
+        Value::Null | Value::Object(_) | Value::Array(_) => put(String::new()),
+        Value::String(text) => put(text.clone()),
+        other => put(other.to_string()),
     }
 }

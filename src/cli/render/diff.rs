@@ -2,12 +2,12 @@
 
 use std::io;
 
-use super::answers::Printer;
+use super::answers::{Printer, beside, incomplete};
+use super::csv;
 use super::groups::outcomes;
 use super::record::flow;
 use super::screen::{BAD, DIM, GOOD, ODD, TITLE};
 use super::table::{self, Cell, Steps};
-use super::text::csv_field;
 use super::units;
 use super::{Output, write_json};
 use crate::query::diff::{Diff, Difference, Differences, Seen};
@@ -22,7 +22,14 @@ impl Printer<'_> {
         match output {
             Output::Table => self.diff_table(diff),
             Output::Json => write_json(self.out, diff, true),
-            Output::Jsonl => write_json(self.out, diff, false),
+            Output::Jsonl => {
+                for (kind, differences) in kinds(diff) {
+                    for (change, difference) in changes(differences) {
+                        write_json(self.out, &Line { kind, change, difference }, false)?;
+                    }
+                }
+                self.diff_beside(diff)
+            }
             Output::Csv => {
                 writeln!(
                     self.out,
@@ -33,9 +40,22 @@ impl Printer<'_> {
                         writeln!(self.out, "{kind},{}", csv(change, difference))?;
                     }
                 }
-                Ok(())
+                self.diff_beside(diff)
             }
         }
+    }
+
+    /// What a reader of single differences must know of the answer.
+    fn diff_beside(&mut self, diff: &Diff) -> io::Result<()> {
+        let hidden = kinds(diff).into_iter().filter(|(_, differences)| hidden(differences) > 0);
+        let hidden = hidden.map(|(kind, differences)| {
+            format!("{kind}: {} more; --limit shows them", units::count(self::hidden(differences)))
+        });
+        let books = [("Before", &diff.compared_with.accounting), ("Now", &diff.accounting)];
+        let books = books.into_iter().filter_map(|(when, books)| {
+            Some(format!("{when}: {}", incomplete(books, &self.clock)?))
+        });
+        beside(self.out, hidden.chain(books))
     }
 
     fn diff_table(&mut self, diff: &Diff) -> io::Result<()> {
@@ -62,10 +82,8 @@ impl Printer<'_> {
             if !rows.is_empty() {
                 table::write(self.out, &self.screen, &TITLES, &rows, STEPS)?;
             }
-            let shown = (d.new.len() + d.gone.len() + d.changed.len()) as u64;
-            let hidden = (d.new_total + d.gone_total + d.changed_total).saturating_sub(shown);
-            if hidden > 0 {
-                let more = format!("{} more; --limit shows them", n(hidden));
+            if hidden(d) > 0 {
+                let more = format!("{} more; --limit shows them", n(hidden(d)));
                 writeln!(self.out, "{}", self.screen.paint(&more, DIM))?;
             }
             if d.left_out > 0 {
@@ -91,6 +109,21 @@ impl Printer<'_> {
 
 fn kinds(diff: &Diff) -> [(&'static str, &Differences); 3] {
     [("processes", &diff.processes), ("remotes", &diff.remotes), ("flows", &diff.flows)]
+}
+
+/// One difference as a line of JSON.
+#[derive(serde::Serialize)]
+struct Line<'a> {
+    kind: &'static str,
+    change: &'static str,
+    #[serde(flatten)]
+    difference: &'a Difference,
+}
+
+/// How many differences are not shown.
+fn hidden(d: &Differences) -> u64 {
+    let shown = (d.new.len() + d.gone.len() + d.changed.len()) as u64;
+    (d.new_total + d.gone_total + d.changed_total).saturating_sub(shown)
 }
 
 fn changes(differences: &Differences) -> impl Iterator<Item = (&'static str, &Difference)> {
@@ -121,15 +154,14 @@ fn cells(change: &'static str, d: &Difference) -> Vec<Cell> {
 }
 
 fn csv(change: &str, d: &Difference) -> String {
-    let fields = [
+    csv::line([
         change.to_owned(),
-        d.process.clone().unwrap_or_default(),
-        d.remote.map(|ip| ip.to_string()).unwrap_or_default(),
-        d.port.map(|port| port.to_string()).unwrap_or_default(),
+        csv::known(d.process.as_ref()),
+        csv::known(d.remote),
+        csv::known(d.port),
         d.before.count.to_string(),
         d.before.unsuccessful.to_string(),
         d.after.count.to_string(),
         d.after.unsuccessful.to_string(),
-    ];
-    fields.map(|field| csv_field(&field)).join(",")
+    ])
 }

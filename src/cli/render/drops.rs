@@ -2,11 +2,12 @@
 
 use std::io;
 
-use super::answers::{Printer, gaps};
+use super::answers::{Printer, beside, gaps};
+use super::csv::{self, known as show};
 use super::record::address;
 use super::screen::{BAD, DIM, ODD};
 use super::table::{self, Cell, Steps};
-use super::text::{clean, csv_field};
+use super::text::clean;
 use super::units::{self, Clock};
 use super::{Output, write_json};
 use crate::event::{DropRecord, Endpoint};
@@ -41,12 +42,21 @@ impl Printer<'_> {
         match output {
             Output::Table => self.drops_table(list),
             Output::Json => write_json(self.out, list, true),
-            Output::Jsonl => list.drops.iter().try_for_each(|d| write_json(self.out, d, false)),
+            Output::Jsonl => {
+                list.drops.iter().try_for_each(|d| write_json(self.out, d, false))?;
+                self.drops_beside(list)
+            }
             Output::Csv => {
                 writeln!(self.out, "{CSV_TITLES}")?;
-                list.drops.iter().try_for_each(|d| writeln!(self.out, "{}", csv(d)))
+                list.drops.iter().try_for_each(|d| writeln!(self.out, "{}", csv(d)))?;
+                self.drops_beside(list)
             }
         }
+    }
+
+    /// What a reader of single records must know of the answer.
+    fn drops_beside(&mut self, list: &DropList) -> io::Result<()> {
+        beside(self.out, more(list).into_iter().chain(incomplete(list, &self.clock)))
     }
 
     fn drops_table(&mut self, list: &DropList) -> io::Result<()> {
@@ -60,13 +70,7 @@ impl Printer<'_> {
             let fine = self.screen.is_wide();
             let rows: Vec<_> = list.drops.iter().map(|d| cells(d, &self.clock, fine)).collect();
             table::write(self.out, &self.screen, &TITLES, &rows, STEPS)?;
-            if let Some(cursor) = &list.next_cursor {
-                let more = format!(
-                    "{} of {} shown; the next: --cursor {}",
-                    list.drops.len(),
-                    units::count(list.total),
-                    clean(cursor)
-                );
+            if let Some(more) = more(list) {
                 writeln!(self.out, "{}", self.screen.paint(&more, DIM))?;
             }
         }
@@ -75,6 +79,10 @@ impl Printer<'_> {
             None => Ok(()),
         }
     }
+}
+
+fn more(list: &DropList) -> Option<String> {
+    super::answers::more(list.drops.len(), list.total, list.next_cursor.as_deref())
 }
 
 fn cells(d: &DropRecord, clock: &Clock, fine: bool) -> Vec<Cell> {
@@ -105,14 +113,11 @@ pub fn route(d: &DropRecord) -> String {
 }
 
 fn csv(d: &DropRecord) -> String {
-    fn show(value: Option<impl ToString>) -> String {
-        value.map(|v| v.to_string()).unwrap_or_default()
-    }
     let process = d.process.as_ref();
-    let fields = [
+    csv::line([
         d.id.to_string(),
-        d.time.to_string(),
-        d.last.to_string(),
+        csv::time(d.time),
+        csv::time(d.last),
         d.host.to_string(),
         d.reason.to_string(),
         d.reason_code.to_string(),
@@ -136,8 +141,7 @@ fn csv(d: &DropRecord) -> String {
         show(process.and_then(|p| p.unit.as_ref())),
         show(process.map(|p| p.uid)),
         show(process.and_then(|p| p.user.as_ref())),
-    ];
-    fields.map(|field| csv_field(&field)).join(",")
+    ])
 }
 
 /// The sentence for a list from which something may be missing, with every cause.

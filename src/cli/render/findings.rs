@@ -2,10 +2,11 @@
 
 use std::io;
 
-use super::answers::Printer;
+use super::answers::{Printer, beside, incomplete};
+use super::csv;
 use super::record::flow;
 use super::screen::{BAD, DIM, ODD, PLAIN};
-use super::text::{self, clean, csv_field};
+use super::text::{self, clean};
 use super::units;
 use super::{Output, write_json};
 use crate::analysis::{Finding, Severity, Subject};
@@ -21,15 +22,23 @@ impl Printer<'_> {
             Output::Table => self.findings_text(findings),
             Output::Json => write_json(self.out, findings, true),
             Output::Jsonl => {
-                findings.findings.iter().try_for_each(|f| write_json(self.out, f, false))
+                findings.findings.iter().try_for_each(|f| write_json(self.out, f, false))?;
+                self.findings_beside(findings)
             }
             Output::Csv => {
                 let titles =
                     "kind,severity,process,remote,port,first,last,figures,records,why,next";
                 writeln!(self.out, "{titles}")?;
-                findings.findings.iter().try_for_each(|f| writeln!(self.out, "{}", csv(f)))
+                findings.findings.iter().try_for_each(|f| writeln!(self.out, "{}", csv(f)))?;
+                self.findings_beside(findings)
             }
         }
+    }
+
+    /// What a reader of single findings must know of the answer.
+    fn findings_beside(&mut self, findings: &Findings) -> io::Result<()> {
+        let books = incomplete(&findings.accounting, &self.clock);
+        beside(self.out, more(findings).into_iter().chain(inexact(findings)).chain(books))
     }
 
     fn findings_text(&mut self, findings: &Findings) -> io::Result<()> {
@@ -41,9 +50,7 @@ impl Printer<'_> {
         for finding in &findings.findings {
             self.finding(finding, 0)?;
         }
-        let shown = findings.findings.len() as u64;
-        if findings.total > shown {
-            let more = format!("{shown} of {} findings shown (--limit)", findings.total);
+        if let Some(more) = more(findings) {
             writeln!(self.out, "{}", self.screen.paint(&more, DIM))?;
         }
         self.inexact(findings, 0)?;
@@ -52,11 +59,8 @@ impl Printer<'_> {
 
     /// That findings may be missing, where they may be.
     pub(super) fn inexact(&mut self, findings: &Findings, indent: usize) -> io::Result<()> {
-        if findings.exact {
-            return Ok(());
-        }
-        let more = "There was more to tell apart than there is room for: findings may be missing.";
-        writeln!(self.out, "{:indent$}{}", "", self.screen.paint(more, ODD))
+        let Some(warning) = inexact(findings) else { return Ok(()) };
+        writeln!(self.out, "{:indent$}{}", "", self.screen.paint(&warning, ODD))
     }
 
     /// One of them, so many columns from the left.
@@ -92,6 +96,18 @@ impl Printer<'_> {
     }
 }
 
+/// How many are not shown.
+fn more(findings: &Findings) -> Option<String> {
+    let shown = findings.findings.len() as u64;
+    let more = || format!("{shown} of {} findings shown (--limit)", findings.total);
+    (findings.total > shown).then(more)
+}
+
+fn inexact(findings: &Findings) -> Option<String> {
+    let warning = "There was more to tell apart than there is room for: findings may be missing.";
+    (!findings.exact).then(|| warning.to_owned())
+}
+
 /// As it is written in JSON.
 fn word(value: &impl serde::Serialize) -> String {
     match serde_json::to_value(value) {
@@ -108,18 +124,17 @@ fn csv(f: &Finding) -> String {
     let e = &f.evidence;
     let figures: Vec<_> = e.figures.iter().map(|(name, n)| format!("{name}={n}")).collect();
     let records: Vec<_> = e.records.iter().map(ToString::to_string).collect();
-    let fields = [
+    csv::line([
         word(&f.kind),
         word(&f.severity),
-        f.subject.process.as_deref().unwrap_or_default().to_owned(),
-        f.subject.remote.map(|ip| ip.to_string()).unwrap_or_default(),
-        f.subject.port.map(|port| port.to_string()).unwrap_or_default(),
-        e.first.to_string(),
-        e.last.to_string(),
+        csv::known(f.subject.process.as_ref()),
+        csv::known(f.subject.remote),
+        csv::known(f.subject.port),
+        csv::time(e.first),
+        csv::time(e.last),
         figures.join(" "),
         records.join(" "),
         f.why.clone(),
         f.next.clone(),
-    ];
-    fields.map(|field| csv_field(&field)).join(",")
+    ])
 }

@@ -5,10 +5,11 @@ use std::io;
 
 use strum::VariantArray;
 
-use super::answers::Printer;
+use super::answers::{Printer, beside, incomplete};
+use super::csv;
 use super::screen::{BAD, DIM, PLAIN};
 use super::table::{self, Cell, Steps};
-use super::text::{clean, csv_field};
+use super::text::clean;
 use super::units;
 use super::{Output, write_json};
 use crate::event::Outcome;
@@ -27,23 +28,33 @@ impl Printer<'_> {
         match output {
             Output::Table => self.top_table(top),
             Output::Json => write_json(self.out, top, true),
-            Output::Jsonl => top.groups.iter().try_for_each(|g| write_json(self.out, g, false)),
+            Output::Jsonl => {
+                top.groups.iter().try_for_each(|g| write_json(self.out, g, false))?;
+                self.top_beside(top)
+            }
             Output::Csv => {
                 writeln!(self.out, "key,label,count,unsuccessful,first,last,{}", outcome_titles())?;
                 top.groups.iter().try_for_each(|g| {
-                    let (first, last) = (g.first.to_string(), g.last.to_string());
-                    let label = g.label.as_deref().unwrap_or_default();
-                    let (count, bad) = (g.count.to_string(), g.unsuccessful.to_string());
-                    let fields = [&*key(&g.key), label, &count, &bad, &first, &last];
-                    writeln!(
-                        self.out,
-                        "{},{}",
-                        fields.map(csv_field).join(","),
-                        outcome_fields(&g.by_outcome)
-                    )
-                })
+                    let fields = [
+                        key(&g.key),
+                        csv::known(g.label.as_ref()),
+                        g.count.to_string(),
+                        g.unsuccessful.to_string(),
+                        csv::time(g.first),
+                        csv::time(g.last),
+                    ];
+                    let outcomes = outcome_fields(&g.by_outcome);
+                    writeln!(self.out, "{},{outcomes}", csv::line(fields))
+                })?;
+                self.top_beside(top)
             }
         }
+    }
+
+    /// What a reader of single groups must know of the answer.
+    fn top_beside(&mut self, top: &Top) -> io::Result<()> {
+        let more = (top.others > 0 || !top.exact).then(|| totals(top));
+        beside(self.out, more.into_iter().chain(incomplete(&top.accounting, &self.clock)))
     }
 
     fn top_table(&mut self, top: &Top) -> io::Result<()> {
@@ -55,22 +66,7 @@ impl Printer<'_> {
             let rows: Vec<_> = top.groups.iter().map(|g| self.group_cells(g)).collect();
             table::write(self.out, &self.screen, &titles, &rows, GROUP_STEPS)?;
         }
-        let n = units::count;
-        let mut parts = vec![units::counted(top.total, "connection", "connections")];
-        match top.distinct {
-            Some(groups) => parts.push(units::counted(groups, "group", "groups")),
-            None => parts.push("more groups than can be held apart".to_owned()),
-        }
-        if top.others > 0 {
-            parts.push(format!("{} in groups that are not shown", n(top.others)));
-        }
-        if top.without > 0 {
-            parts.push(format!("{} in none", n(top.without)));
-        }
-        if !top.exact {
-            parts.push("a group that is not shown may be larger".to_owned());
-        }
-        writeln!(self.out, "{}", self.screen.paint(&parts.join(", "), DIM))?;
+        writeln!(self.out, "{}", self.screen.paint(&totals(top), DIM))?;
         self.incomplete(&top.accounting)
     }
 
@@ -94,13 +90,17 @@ impl Printer<'_> {
         match output {
             Output::Table => self.series_table(series),
             Output::Json => write_json(self.out, series, true),
-            Output::Jsonl => series.points.iter().try_for_each(|p| write_json(self.out, p, false)),
+            Output::Jsonl => {
+                series.points.iter().try_for_each(|p| write_json(self.out, p, false))?;
+                beside(self.out, incomplete(&series.accounting, &self.clock))
+            }
             Output::Csv => {
                 writeln!(self.out, "time,count,unsuccessful,{}", outcome_titles())?;
                 series.points.iter().try_for_each(|p| {
-                    let outcomes = outcome_fields(&p.by_outcome);
-                    writeln!(self.out, "{},{},{},{outcomes}", p.time, p.count, p.unsuccessful)
-                })
+                    let (time, outcomes) = (csv::time(p.time), outcome_fields(&p.by_outcome));
+                    writeln!(self.out, "{time},{},{},{outcomes}", p.count, p.unsuccessful)
+                })?;
+                beside(self.out, incomplete(&series.accounting, &self.clock))
             }
         }
     }
@@ -135,6 +135,26 @@ impl Printer<'_> {
             ),
         ]
     }
+}
+
+/// How many records and groups there are, and how many are not shown.
+fn totals(top: &Top) -> String {
+    let n = units::count;
+    let mut parts = vec![units::counted(top.total, "connection", "connections")];
+    match top.distinct {
+        Some(groups) => parts.push(units::counted(groups, "group", "groups")),
+        None => parts.push("more groups than can be held apart".to_owned()),
+    }
+    if top.others > 0 {
+        parts.push(format!("{} in groups that are not shown", n(top.others)));
+    }
+    if top.without > 0 {
+        parts.push(format!("{} in none", n(top.without)));
+    }
+    if !top.exact {
+        parts.push("a group that is not shown may be larger".to_owned());
+    }
+    parts.join(", ")
 }
 
 /// A key as text.

@@ -2,6 +2,7 @@
 
 pub mod analysis;
 pub mod answers;
+pub mod csv;
 mod diff;
 pub mod drops;
 mod findings;
@@ -24,9 +25,9 @@ pub enum Output {
     Table,
     /// The answer as one JSON document, as the REST API gives it.
     Json,
-    /// JSON lines: one record per line.
+    /// JSON lines: one record per line, or the answer where it has none.
     Jsonl,
-    /// Comma-separated values with a line of titles.
+    /// Comma-separated values with a line of titles, a line for each record.
     Csv,
 }
 

@@ -6,9 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use anstyle::Style;
 
+use super::csv::{self, known as show};
 use super::screen::{BAD, DIM, GOOD, ODD, PENDING, PLAIN, Screen, TITLE};
 use super::table::{Cell, Steps};
-use super::text::{clean, csv_field};
+use super::text::clean;
 use super::units::{self, Clock};
 use crate::event::{Connection, Direction, Endpoint, Outcome, Protocol};
 
@@ -146,22 +147,22 @@ pub fn flow(process: Option<&str>, remote: Option<IpAddr>, port: Option<u16>) ->
     }
 }
 
-/// Titles of the CSV form.
+/// Titles of the CSV form. New ones come at the end, so that those who count columns may go on.
 pub const CSV_TITLES: &str = "id,time,host,direction,protocol,family,local_ip,local_port,\
 remote_ip,remote_port,remote_name,path,pid,tid,comm,thread,exe,cmdline,unit,uid,user,ppid,parent,\
 state,outcome,errno,error,evidence,latency_us,syn_retransmits,close_time,duration_us,bytes_sent,\
-bytes_received,datagrams_sent,retransmits,srtt_us,close_reason,preexisting,drop_reason,drop_count";
+bytes_received,datagrams_sent,retransmits,srtt_us,close_reason,preexisting,drop_reason,drop_count,\
+socket_type,remote_name_source,remote_service,exe_deleted,ancestry,start_time,cgroup,netns,\
+container_id,container_runtime,container_name,pod,pod_namespace";
 
 /// The fields under [`CSV_TITLES`]; what is unknown is empty.
 pub fn csv(c: &Connection) -> String {
-    fn show(value: Option<impl ToString>) -> String {
-        value.map(|v| v.to_string()).unwrap_or_default()
-    }
     let (process, remote, close) = (c.process.as_ref(), c.remote.as_ref(), c.close.as_ref());
     let carried = c.carried();
-    let fields = [
+    let container = process.and_then(|p| p.container.as_ref());
+    csv::line([
         c.id.to_string(),
-        c.time.to_string(),
+        csv::time(c.time),
         c.host.to_string(),
         c.direction.to_string(),
         c.protocol.to_string(),
@@ -190,7 +191,7 @@ pub fn csv(c: &Connection) -> String {
         show(c.evidence),
         show(c.latency_us),
         show(c.syn_retransmits),
-        show(close.map(|c| c.time)),
+        close.map(|c| csv::time(c.time)).unwrap_or_default(),
         show(close.and_then(|c| c.duration_us)),
         show(carried.and_then(|c| c.bytes_sent)),
         show(carried.and_then(|c| c.bytes_received)),
@@ -201,8 +202,20 @@ pub fn csv(c: &Connection) -> String {
         c.preexisting.to_string(),
         show(c.drop.as_ref().map(|d| &d.reason)),
         show(c.drop.as_ref().map(|d| d.count)),
-    ];
-    fields.map(|field| csv_field(&field)).join(",")
+        c.socket_type.to_string(),
+        show(remote.and_then(|r| r.name_source)),
+        show(remote.and_then(|r| r.service.as_ref())),
+        show(process.map(|p| p.exe_deleted)),
+        process.map(|p| p.ancestry.join(" < ")).unwrap_or_default(),
+        process.and_then(|p| p.start_time).map(csv::time).unwrap_or_default(),
+        show(process.and_then(|p| p.cgroup.as_ref())),
+        show(process.map(|p| p.netns)),
+        show(container.map(|c| &c.id)),
+        show(container.map(|c| &c.runtime)),
+        show(container.and_then(|c| c.name.as_ref())),
+        show(container.and_then(|c| c.pod.as_ref())),
+        show(container.and_then(|c| c.namespace.as_ref())),
+    ])
 }
 
 /// Everything that is known of one connection, a fact per line.

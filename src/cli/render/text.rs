@@ -31,18 +31,6 @@ pub fn escape_json(json: String) -> String {
     safe
 }
 
-/// A field of a CSV file (RFC 4180), for a spreadsheet that would run what begins like a formula.
-pub fn csv_field(text: &str) -> String {
-    let text = clean(text);
-    let formula = text.starts_with(['=', '+', '-', '@']) && text.parse::<f64>().is_err();
-    let text = if formula { Cow::Owned(format!("'{text}")) } else { text };
-    if text.contains([',', '"']) {
-        format!("\"{}\"", text.replace('"', "\"\""))
-    } else {
-        text.into()
-    }
-}
-
 /// Columns that `text` takes on a terminal.
 pub fn width(text: &str) -> usize {
     text.width()
@@ -144,15 +132,6 @@ mod tests {
             assert!(!safe.chars().any(|c| is_unsafe(c) && c != '\n'), "{safe}");
             assert_eq!(serde_json::from_str::<serde_json::Value>(&safe).unwrap(), value);
         }
-    }
-
-    #[test]
-    fn a_csv_field_is_one_field_and_no_formula() {
-        assert_eq!(csv_field("plain"), "plain");
-        assert_eq!(csv_field("a,\"b\""), "\"a,\"\"b\"\"\"");
-        assert_eq!(csv_field("=1+1"), "'=1+1");
-        assert_eq!(csv_field("-12"), "-12");
-        assert_eq!(csv_field("a\r\nb"), "a\u{fffd}\u{fffd}b");
     }
 
     #[test]
