@@ -51,6 +51,13 @@ async fn situation() -> Server {
         drop(0, "NO_SOCKET", 3, refused(0, &curl).process),
         drop(1, "NETFILTER_DROP", 50, refused(0, &sshd).process),
         drop(2, "TCP_OLD_DATA", 9, None),
+        netspy::event::DropRecord {
+            destination: Some(netspy::event::Endpoint {
+                ip: "192.0.2.0".parse().unwrap(),
+                port: 9,
+            }),
+            ..drop(3, "NO_SOCKET", 70, refused(0, &curl).process)
+        },
     ]);
     server
 }

@@ -43,7 +43,17 @@ impl Reach {
             Key::Number(n) => (n.to_string(), group.count),
         });
         let errors = errors.collect();
+        // At other ports the same remotes say nothing about this way.
+        let mut port = filter.port.clone();
+        if port.is_empty() {
+            let tried = source.top(filter, TopBy::Port, Some(REMOTES)).await?.groups;
+            port.extend(tried.into_iter().filter_map(|group| match group.key {
+                Key::Number(port) => u16::try_from(port).ok(),
+                Key::Text(_) => None,
+            }));
+        }
         let others = Filter {
+            port: port.clone(),
             process: Vec::new(),
             pid: Vec::new(),
             unit: Vec::new(),
@@ -69,7 +79,7 @@ impl Reach {
             process,
             pid: filter.pid.clone(),
             remote: remotes.collect(),
-            port: filter.port.clone(),
+            port,
             since: filter.since,
             until: filter.until,
             ..DropFilter::default()
