@@ -56,7 +56,7 @@ pub(super) const SUMMARY: Tool = Tool {
             ],
         ),
         text("compare"),
-        number("max_events"),
+        number("max_events", MOST as u64),
         shared::FORMAT.unlisted(),
     ],
     answers: &[("total", "integer"), parts::COMPLETE],
