@@ -340,8 +340,12 @@ async fn a_wrong_argument_is_told_to_the_model_with_what_is_right() {
 async fn a_line_that_is_no_message_is_answered_and_the_conversation_goes_on() {
     let server = situation().await;
     talk(&server, Era::Handshake, |assistant| {
-        let deep = format!("{{\"id\":53,\"params\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
-        let long = format!("{{\"jsonrpc\":\"2.0\",\"id\":51,\"method\":\"ping\",\"x\":\"{}\"}}", "x".repeat(4 << 20));
+        let deep =
+            format!("{{\"id\":53,\"params\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        let long = format!(
+            "{{\"jsonrpc\":\"2.0\",\"id\":51,\"method\":\"ping\",\"x\":\"{}\"}}",
+            "x".repeat(4 << 20)
+        );
         let call = r#"{"jsonrpc":"2.0","id":14,"method":"tools/call","params":"#;
         // An error without an id has none: MCP knows no null there.
         for (line, code, id) in [
@@ -354,14 +358,26 @@ async fn a_line_that_is_no_message_is_answered_and_the_conversation_goes_on() {
             (b"{\"id\":9}".to_vec(), -32600, json!(9)),
             (format!("{call}5}}").into_bytes(), -32602, json!(14)),
             (format!("{call}[1]}}").into_bytes(), -32602, json!(14)),
-            (format!("{call}{{\"name\":\"get_status\",\"arguments\":\"x\"}}}}").into_bytes(), -32602, json!(14)),
+            (
+                format!("{call}{{\"name\":\"get_status\",\"arguments\":\"x\"}}}}").into_bytes(),
+                -32602,
+                json!(14),
+            ),
             (format!("{call}{{\"arguments\":{{}}}}}}").into_bytes(), -32602, json!(14)),
-            (b"{\"jsonrpc\":\"2.0\",\"id\":\"a\",\"method\":\"no/such\"}".to_vec(), -32601, json!("a")),
+            (
+                b"{\"jsonrpc\":\"2.0\",\"id\":\"a\",\"method\":\"no/such\"}".to_vec(),
+                -32601,
+                json!("a"),
+            ),
         ] {
             assistant.line(&line);
             let said = assistant.hear();
             let shown = String::from_utf8_lossy(&line[..line.len().min(80)]).into_owned();
-            assert_eq!((&said["error"]["code"], &said["id"]), (&json!(code), &id), "{shown}: {said}");
+            assert_eq!(
+                (&said["error"]["code"], &said["id"]),
+                (&json!(code), &id),
+                "{shown}: {said}"
+            );
         }
         // What wants no answer gets none.
         assistant.line(b"");
@@ -566,6 +582,12 @@ async fn prompts_and_completion_know_what_is_in_the_records() {
                 -32602
             );
 
+            let unknown = json!({
+                "ref": {"type": "ref/prompt", "name": "nope"},
+                "argument": {"name": "name", "value": ""},
+            });
+            let error = assistant.ask("completion/complete", unknown).unwrap_err();
+            assert_eq!(error["code"], -32602, "{error}");
             let mut complete = |reference: Value, name: &str, value: &str| {
                 let argument = json!({"name": name, "value": value});
                 let asked = json!({"ref": reference, "argument": argument});

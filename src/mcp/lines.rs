@@ -132,9 +132,10 @@ fn message(line: &str) -> Result<Option<RxJsonRpcMessage<RoleServer>>, Refused> 
     if let Ok(message) = JsonRpcMessageCodec::default().decode(&mut framed) {
         return Ok(message);
     }
-    let value: Value = serde_json::from_str(line.trim_start_matches('\u{feff}')).map_err(|error| {
-        Refused::nameless(ErrorCode::PARSE_ERROR, format!("the line is no JSON: {error}"))
-    })?;
+    let value: Value =
+        serde_json::from_str(line.trim_start_matches('\u{feff}')).map_err(|error| {
+            Refused::nameless(ErrorCode::PARSE_ERROR, format!("the line is no JSON: {error}"))
+        })?;
     let asks = value.get("method").is_some();
     let id = value.get("id").and_then(|id| serde_json::from_value(id.clone()).ok());
     // Neither notifications nor answers are answered.
