@@ -202,8 +202,10 @@ fn serve(stream: TcpStream, acts: &[Act], heard: &Mutex<Vec<Asked>>) {
     let _ = out.flush();
     if act.comments {
         // Until the client hangs up, or takes no more.
-        let _ = stream.set_read_timeout(Some(std::time::Duration::from_millis(100)));
-        while stream.read(&mut [0]).is_err() && stream.write_all(b": keepalive\n\n").is_ok() {}
+        let _ = stream.get_ref().set_read_timeout(Some(std::time::Duration::from_millis(100)));
+        while stream.read(&mut [0]).is_err()
+            && stream.get_mut().write_all(b": keepalive\n\n").is_ok()
+        {}
         return;
     }
     if act.hang {
