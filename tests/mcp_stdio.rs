@@ -355,6 +355,11 @@ async fn a_line_that_is_no_message_is_answered_and_the_conversation_goes_on() {
             (deep.into_bytes(), -32700, Value::Null),
             (long.into_bytes(), -32600, Value::Null),
             (b"[]".to_vec(), -32600, Value::Null),
+            (
+                br#"{"jsonrpc":"2.0","id":15,"method":"subscriptions/listen","params":{"notifications":5}}"#.to_vec(),
+                -32602,
+                json!(15),
+            ),
             (b"{\"id\":9}".to_vec(), -32600, json!(9)),
             (format!("{call}5}}").into_bytes(), -32602, json!(14)),
             (format!("{call}[1]}}").into_bytes(), -32602, json!(14)),
