@@ -74,7 +74,13 @@ fn command(config: &Config, named: Named<'_>) -> Result<Vec<String>, Failure> {
         own.extend(["--server".to_owned(), server.to_owned()]);
     }
     for (flag, file) in files {
-        own.extend(file.into_iter().flat_map(|f| [flag.to_owned(), f.display().to_string()]));
+        let Some(file) = file else { continue };
+        // Assistants' programs start it in a directory of their own; over ssh the file is over there.
+        let file = match config.ssh {
+            None => std::path::absolute(file)?,
+            Some(_) => file.to_owned(),
+        };
+        own.extend([flag.to_owned(), file.display().to_string()]);
     }
     let Some(host) = &config.ssh else {
         let program = std::env::current_exe()?;
@@ -121,6 +127,15 @@ mod tests {
         assert_eq!(ssh[..5], ["ssh", "-T", "-o", "BatchMode=yes", "ann@web-1"]);
         let words = shlex::split(&ssh[5]).unwrap();
         assert_eq!((words[0].as_str(), &words[1..]), ("netspy", &there.map(str::to_owned)[..]));
+    }
+
+    #[test]
+    fn a_file_is_found_from_any_directory() {
+        let file = Some(std::path::Path::new("t.tok"));
+        let named = Named { server: None, token_file: file, ca_cert: file };
+        let here = command(&config(Client::Cursor, None), named).unwrap();
+        let whole = std::env::current_dir().unwrap().join("t.tok").display().to_string();
+        assert_eq!(here[2..], ["--token-file", &whole, "--ca-cert", &whole]);
     }
 
     #[test]

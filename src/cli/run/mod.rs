@@ -6,8 +6,9 @@ mod table;
 mod user;
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -58,7 +59,8 @@ pub struct Run {
     /// Show each connection on standard error as it ends, too
     #[arg(long)]
     pub live: bool,
-    /// Write the report to this file rather than to standard error
+    /// Write the report to this file, which others may not read if it is new, rather than to
+    /// standard error
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
     /// The form of the report
@@ -235,7 +237,14 @@ impl Out {
     fn open(args: &Run) -> Result<Self, Stopped> {
         match &args.report {
             None => Ok(Out::Stderr),
-            Some(path) => match File::create(path) {
+            // Command lines hold secrets: a new file is its owner's alone.
+            Some(path) => match OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(path)
+            {
                 Ok(file) => Ok(Out::File(file)),
                 Err(error) => Err(not_run(format!("--report {}: {error}", path.display()))),
             },
