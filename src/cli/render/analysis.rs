@@ -17,10 +17,10 @@ use super::{Output, units, write_json};
 use crate::analysis::Finding;
 use crate::cli::analyze::Analysis;
 use crate::event::Protocol;
-use crate::query::Summary;
 use crate::query::findings::Findings;
 use crate::query::series::{Point, Series};
 use crate::query::top::{Group, Top};
+use crate::query::{Summary, Window};
 
 /// What stands beside the graph of a line: its name, and its largest figure with its time.
 const BESIDE_GRAPH: usize = 50;
@@ -164,7 +164,8 @@ impl Printer<'_> {
         let merged = series.points.len().div_ceil(room).max(1);
         let step_us = series.step_ms.saturating_mul(1_000).saturating_mul(merged as u64);
         let step = units::duration(step_us);
-        let rate = per_time(summary.rate_per_second) + &watched(summary);
+        let rate =
+            per_time(summary.rate_per_second) + &watched(&summary.window, summary.watched_seconds);
         self.items("Over time", &format!("{since} to {until}, {rate}, steps of {step}"))?;
         let sums = |figure: fn(&Point) -> u64| -> Vec<(Timestamp, u64)> {
             let chunks = series.points.chunks(merged);
@@ -293,9 +294,8 @@ fn counted(top: &Top) -> String {
 }
 
 /// Of which part of the window a rate is, where that is not all of it.
-pub(super) fn watched(summary: &Summary) -> String {
-    let window = summary.window.until.duration_since(summary.window.since).as_secs_f64();
-    let watched = summary.watched_seconds;
+pub(super) fn watched(window: &Window, watched: f64) -> String {
+    let window = window.until.duration_since(window.since).as_secs_f64();
     if watched <= 0.0 || window - watched < 1.0 {
         return String::new();
     }
@@ -323,17 +323,9 @@ mod tests {
 
     #[test]
     fn a_rate_says_of_which_time_it_is_where_that_is_not_the_window() {
-        let of = |seconds: f64| -> String {
-            let summary = serde_json::json!({
-                "total": 5, "by_outcome": {}, "by_protocol": {}, "by_direction": {},
-                "processes": 1, "remotes": 1, "watched_seconds": seconds, "rate_per_second": 0.06,
-                "handshake": null,
-                "accounting": crate::accounting::Accounting::default(),
-                "window": {"since": "2026-01-31T09:00:00Z", "until": "2026-01-31T10:00:00Z"},
-                "newest_outside_window": null,
-            });
-            watched(&serde_json::from_value(summary).unwrap())
-        };
+        let since: Timestamp = "2026-01-31T09:00:00Z".parse().unwrap();
+        let until: Timestamp = "2026-01-31T10:00:00Z".parse().unwrap();
+        let of = |seconds| watched(&Window { since, until }, seconds);
         assert_eq!(of(77.4), " in the 1m17s that were watched");
         assert_eq!(of(3_600.0), "");
         assert_eq!(of(0.0), "", "a server that does not tell");

@@ -132,7 +132,7 @@ impl Printer<'_> {
             units::counted(s.remotes, "remote address", "remote addresses"),
         )?;
         let (since, until) = (self.clock.short(s.window.since), self.clock.short(s.window.until));
-        let watched = watched(s);
+        let watched = watched(&s.window, s.watched_seconds);
         let rate = s.rate_per_second;
         writeln!(self.out, "{since} to {until}, {rate:.2} attempts per second{watched}")?;
         if let (0, Some(time)) = (s.total, s.newest_outside_window) {
