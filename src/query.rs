@@ -194,7 +194,10 @@ pub struct Summary {
     pub processes: u64,
     /// Distinct remote addresses.
     pub remotes: u64,
-    /// Attempts per second over the window: what listens, and what existed before capture began, is
+    /// Seconds of the window that capture watched; 0 where an older server does not tell.
+    #[serde(default)]
+    pub watched_seconds: f64,
+    /// Attempts per second of those that were watched: what listens, and what existed before capture began, is
     /// none.
     pub rate_per_second: f64,
     /// Handshake times of TCP and MPTCP; `None` where there were none.

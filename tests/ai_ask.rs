@@ -171,6 +171,7 @@ async fn every_failure_of_a_model_has_its_words_and_leaves_the_answer_of_the_rul
             &["without a word"],
         ),
         ("endless", calls(&[("get_status", "{}")]), &["in each of 2 rounds", "--max-rounds"]),
+        ("comments", events_of(&piece).comments(), &["no word from", "within 1 s"]),
         ("silent", events_of(&piece).hang(), &["no word from", "within 1 s", "--timeout"]),
     ];
     for (name, act, messages) in cases {

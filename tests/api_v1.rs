@@ -141,8 +141,12 @@ async fn what_listens_and_what_existed_before_can_be_asked_for_and_is_no_attempt
         let summary: Summary = serde_json::from_slice(&summary.body).unwrap();
         assert_eq!(summary.total, total, "{query}");
         let seconds = summary.window.until.duration_since(summary.window.since).as_secs_f64();
+        assert!(summary.watched_seconds <= seconds + 0.001, "{query}");
         let attempts = summary.by_outcome.get(&Outcome::Refused).copied().unwrap_or(0) as f64;
-        assert!((summary.rate_per_second * seconds - attempts).abs() < 0.01, "{query}");
+        assert!(
+            (summary.rate_per_second * summary.watched_seconds - attempts).abs() < 0.01,
+            "{query}"
+        );
     }
     server.stop().await;
 }

@@ -179,6 +179,34 @@ async fn a_page_of_another_origin_or_name_is_refused() {
     assert_eq!(server.ask(&large, &vec![b'x'; 300 << 10]).await.status, 413);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_transport_refuses_says_why_and_what_is_accepted() {
+    let server = server(records()).await;
+    let own = Serving::start(server.address, &[]);
+    let list = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}).to_string();
+    let cases = [
+        ("MCP-Session-Id: no-such\r\n", "application/json", list.as_str(), 404, "no such session"),
+        ("Origin: http://evil.example\r\n", "application/json", &list, 403, "Origin"),
+        ("", "text/plain", &list, 415, "Content-Type"),
+        ("", "application/json", "{\"jsonrpc\":", 400, "-32700"),
+    ];
+    for address in [server.address, own.1] {
+        for (more, kind, body, status, says) in cases {
+            let head = format!(
+                "POST /mcp HTTP/1.1\r\nHost: localhost\r\n{more}Content-Type: {kind}\r\n\
+                 Accept: application/json, text/event-stream\r\nContent-Length: {}\r\n",
+                body.len()
+            );
+            let answer =
+                common::ask(TcpStream::connect(address).await.unwrap(), &head, body.as_bytes())
+                    .await;
+            let said = text(&answer);
+            assert_eq!(answer.status, status, "{more}{body}: {said}");
+            assert!(said.contains(says), "{more}{body}: {said}");
+        }
+    }
+}
+
 /// A file with a token, gone when the test is over.
 struct TokenFile(std::path::PathBuf);
 
@@ -229,6 +257,17 @@ fn an_address_that_others_reach_needs_a_token() {
     assert_eq!(refused.status.code(), Some(2));
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(said.contains("--http-token-file"), "{said}");
+}
+
+#[test]
+fn a_port_in_use_is_told_with_the_option_that_names_it() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let refused = netspy(&["mcp", "--http", &address]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(said.contains("--http") && said.contains("in use"), "{said}");
+    assert!(!said.contains("--port"), "{said}");
 }
 
 /// Reads a stream until it holds this text.

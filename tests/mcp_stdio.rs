@@ -327,6 +327,19 @@ async fn a_wrong_argument_is_told_to_the_model_with_what_is_right() {
             ("analyze_patterns", json!({"kinds": "ghosts"}), "port_scan"),
             ("get_status", json!({"response_format": "long"}), "concise, detailed"),
             ("contextual_analysis", json!({}), "query"),
+            ("list_connections", json!({"pid": -1}), "pid: -1 is not understood"),
+            ("list_connections", json!({"pid": 1.5}), "pid: 1.5"),
+            ("list_connections", json!({"pid": "-7"}), "pid"),
+            ("list_connections", json!({"pid": 4_294_967_296_u64}), "1 to 4294967295"),
+            ("list_connections", json!({"port": 65_536}), "1 to 65535"),
+            ("list_connections", json!({"max_events": -1}), "max_events: -1"),
+            ("list_connections", json!({"max_events": 501}), "1 to 500"),
+            ("analyze_patterns", json!({"max_events": 201}), "1 to 200"),
+            ("get_packet_drop_summary", json!({"duration": -1}), "duration: -1"),
+            ("list_packet_drops", json!({"pid": -1}), "pid: -1"),
+            ("watch_connections", json!({"duration": 121}), "1 to 120"),
+            ("watch_connections", json!({"duration": -3}), "duration: -3"),
+            ("ai_insights", json!({"pid": -1}), "pid: -1"),
         ] {
             let said = assistant.fail(tool, arguments);
             assert!(said.contains(says), "{tool}: {said}");
@@ -336,8 +349,65 @@ async fn a_wrong_argument_is_told_to_the_model_with_what_is_right() {
         assert_eq!(error["code"], -32602);
         assert!(error["message"].as_str().unwrap().contains("list_connections"), "{error}");
         // Forms that mean the same.
-        let forms = json!({"pid": 7.0, "port": "443", "outcome": ["refused", "reset"], "process_name": "", "max_events": 0});
+        let forms = json!({"pid": 7.0, "port": "443", "outcome": ["refused", "reset"], "process_name": "", "max_events": 0, "duration": 0, "remote": ""});
         assert_eq!(assistant.call("list_connections", forms)["total"], 6);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_is_no_message_is_answered_and_the_conversation_goes_on() {
+    let server = situation().await;
+    talk(&server, Era::Handshake, |assistant| {
+        let deep =
+            format!("{{\"id\":53,\"params\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        let long = format!(
+            "{{\"jsonrpc\":\"2.0\",\"id\":51,\"method\":\"ping\",\"x\":\"{}\"}}",
+            "x".repeat(4 << 20)
+        );
+        let call = r#"{"jsonrpc":"2.0","id":14,"method":"tools/call","params":"#;
+        // An error without an id has none: MCP knows no null there.
+        for (line, code, id) in [
+            (b"no json".to_vec(), -32700, Value::Null),
+            (b"{\"jsonrpc\":\"2.0\",\"id\":1,".to_vec(), -32700, Value::Null),
+            (b"\xff\xfe{}".to_vec(), -32700, Value::Null),
+            (deep.into_bytes(), -32700, Value::Null),
+            (long.into_bytes(), -32600, Value::Null),
+            (b"[]".to_vec(), -32600, Value::Null),
+            (
+                br#"{"jsonrpc":"2.0","id":15,"method":"subscriptions/listen","params":{"notifications":5}}"#.to_vec(),
+                -32602,
+                json!(15),
+            ),
+            (b"{\"id\":9}".to_vec(), -32600, json!(9)),
+            (format!("{call}5}}").into_bytes(), -32602, json!(14)),
+            (format!("{call}[1]}}").into_bytes(), -32602, json!(14)),
+            (
+                format!("{call}{{\"name\":\"get_status\",\"arguments\":\"x\"}}}}").into_bytes(),
+                -32602,
+                json!(14),
+            ),
+            (format!("{call}{{\"arguments\":{{}}}}}}").into_bytes(), -32602, json!(14)),
+            (
+                b"{\"jsonrpc\":\"2.0\",\"id\":\"a\",\"method\":\"no/such\"}".to_vec(),
+                -32601,
+                json!("a"),
+            ),
+        ] {
+            assistant.line(&line);
+            let said = assistant.hear();
+            let shown = String::from_utf8_lossy(&line[..line.len().min(80)]).into_owned();
+            assert_eq!(
+                (&said["error"]["code"], &said["id"]),
+                (&json!(code), &id),
+                "{shown}: {said}"
+            );
+        }
+        // What wants no answer gets none.
+        assistant.line(b"");
+        assistant.line(b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\",\"params\":5}");
+        let id = assistant.send("ping", json!({}));
+        assert_eq!(assistant.hear()["id"], id);
     })
     .await;
 }
@@ -536,6 +606,12 @@ async fn prompts_and_completion_know_what_is_in_the_records() {
                 -32602
             );
 
+            let unknown = json!({
+                "ref": {"type": "ref/prompt", "name": "nope"},
+                "argument": {"name": "name", "value": ""},
+            });
+            let error = assistant.ask("completion/complete", unknown).unwrap_err();
+            assert_eq!(error["code"], -32602, "{error}");
             let mut complete = |reference: Value, name: &str, value: &str| {
                 let argument = json!({"name": name, "value": value});
                 let asked = json!({"ref": reference, "argument": argument});

@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
@@ -43,14 +43,21 @@ pub(super) struct Answer {
     endpoint: String,
     body: Incoming,
     silence: Duration,
+    /// When it last said something.
+    heard: Instant,
     received: usize,
 }
 
 impl Answer {
+    /// What came was something: the time of silence begins anew.
+    pub(super) fn heard(&mut self) {
+        self.heard = Instant::now();
+    }
+
     /// The next piece; `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, ModelError> {
         loop {
-            let frame = timeout(self.silence, self.body.frame()).await;
+            let frame = timeout_at(self.heard + self.silence, self.body.frame()).await;
             let frame = frame.map_err(|_| silent(&self.endpoint, "word", self.silence))?;
             let frame = match frame {
                 None => return Ok(None),
@@ -102,14 +109,15 @@ pub(super) async fn post(settings: &Settings, body: Vec<u8>) -> Result<Answer, M
     let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let is_stream = kind.unwrap_or_default().to_ascii_lowercase().starts_with("text/event-stream");
     let (head, body) = response.into_parts();
-    let mut answer =
-        Answer { is_stream, endpoint: place, body, silence: settings.silence, received: 0 };
+    let (silence, heard) = (settings.silence, Instant::now());
+    let mut answer = Answer { is_stream, endpoint: place, body, silence, heard, received: 0 };
     if head.status.is_success() {
         return Ok(answer);
     }
     let mut text = Vec::new();
     // What an error says is worth having, and no more than that.
     while let Ok(Some(piece)) = answer.next().await {
+        answer.heard();
         text.extend_from_slice(&piece);
         if text.len() > ERROR_LIMIT {
             break;

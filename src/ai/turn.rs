@@ -67,6 +67,10 @@ async fn stream(
     let mut events = Vec::new();
     while let Some(bytes) = answer.next().await? {
         let pushed = parser.push(&bytes, &mut events);
+        // Comments, which keep connections open, are no words of the model.
+        if !events.is_empty() {
+            answer.heard();
+        }
         for event in events.drain(..) {
             if event.data.trim() == "[DONE]" {
                 partial.is_done = true;
@@ -90,6 +94,7 @@ async fn whole(
 ) -> Result<(), ModelError> {
     let mut body = Vec::new();
     while let Some(bytes) = answer.next().await? {
+        answer.heard();
         body.extend_from_slice(&bytes);
     }
     let chunk: Chunk =

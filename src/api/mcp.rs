@@ -4,8 +4,9 @@ use std::io;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
+use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderMap};
 use axum::http::{Method, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -16,8 +17,10 @@ use super::guard::{Held, refusal};
 use super::problem::{Problem, explain};
 use super::revoked::Shown;
 use super::{Tokens, Transport};
-use crate::mcp;
+use crate::{mcp, text};
 
+/// Of an error in plain words.
+const WORDS: usize = 4 * 1024;
 /// Requests that are under way at a time, streams among them.
 const MAX_REQUESTS: usize = 128;
 
@@ -29,6 +32,7 @@ pub(super) fn router<S: Clone + Send + Sync + 'static, H: ServerHandler>(
     let room = Arc::new(Semaphore::new(MAX_REQUESTS));
     Router::new()
         .route_service(mcp::PATH, mcp::service(make, stopping))
+        .layer(from_fn(words))
         .layer(from_fn_with_state(room, bound))
 }
 
@@ -57,6 +61,60 @@ pub fn alone<H: ServerHandler>(
         }
     };
     router(make, stopping).layer(from_fn(check))
+}
+
+/// Errors of the transport, which come in a few plain words, as those of the rest of the API: with
+/// what was wrong and what is accepted.
+async fn words(request: Request, next: Next) -> Response {
+    let is_json = is_application(request.headers());
+    let response = next.run(request).await;
+    let status = response.status();
+    let failed = status.is_client_error() || status.is_server_error();
+    // Errors of JSON-RPC say it all. The one left out is told where the headers are known.
+    if !failed || is_application(response.headers()) || status == StatusCode::NOT_ACCEPTABLE {
+        return response;
+    }
+    let (mut head, body) = response.into_parts();
+    let said = to_bytes(body, WORDS).await.unwrap_or_default();
+    let said = text::short(&text::clean(&String::from_utf8_lossy(&said)), 300).into_owned();
+    let problem = match status {
+        StatusCode::NOT_FOUND => Problem::parameter(
+            status,
+            "Mcp-Session-Id",
+            "there is no such session: it has ended, or was never begun here",
+            "what the answer to initialize gave; without the header, initialize begins another",
+        ),
+        StatusCode::FORBIDDEN => Problem::parameter(
+            status,
+            "Origin",
+            "pages from there are refused",
+            "no Origin, as of programs, or a page of this host such as http://localhost:3000",
+        ),
+        // What is called a wrong type is a right one with a body that cannot be read.
+        StatusCode::UNSUPPORTED_MEDIA_TYPE if is_json => return no_message(&said),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+            Problem::parameter(status, "Content-Type", "not that of a message", "application/json")
+        }
+        status if said.is_empty() => return (status, head.headers).into_response(),
+        status => Problem::new(status, said),
+    };
+    let mut explained = problem.into_response();
+    if let Some(allow) = head.headers.remove(ALLOW) {
+        explained.headers_mut().insert(ALLOW, allow);
+    }
+    explain(explained, mcp::PATH)
+}
+
+/// The answer of JSON-RPC to a body that is no message.
+fn no_message(why: &str) -> Response {
+    let message = format!("the body is no message of JSON-RPC 2.0: {why}");
+    let error = serde_json::json!({"code": -32700, "message": message});
+    let body = axum::Json(serde_json::json!({"jsonrpc": "2.0", "error": error}));
+    (StatusCode::BAD_REQUEST, body).into_response()
+}
+
+fn is_application(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/"))
 }
 
 /// Holds a place for each request until its answer is sent: streams stay open for long.

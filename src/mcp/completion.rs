@@ -3,8 +3,9 @@
 
 use jiff::{SignedDuration, Timestamp};
 use rmcp::ErrorData;
-use rmcp::model::{CompleteRequestParams, CompleteResult, CompletionInfo};
+use rmcp::model::{CompleteRequestParams, CompleteResult, CompletionInfo, Reference};
 
+use super::prompts;
 use crate::query::top::{Key, TopBy};
 use crate::query::{Filter, Source};
 use crate::text;
@@ -18,6 +19,9 @@ pub(super) async fn complete(
     source: &dyn Source,
     request: &CompleteRequestParams,
 ) -> Result<CompleteResult, ErrorData> {
+    if let Reference::Prompt(prompt) = &request.r#ref {
+        prompts::known(&prompt.name)?;
+    }
     let begun = &request.argument.value;
     let all = match request.argument.name.as_str() {
         "process" | "name" => names(source, TopBy::Process).await,

@@ -6,6 +6,7 @@
 
 mod completion;
 mod http;
+mod lines;
 mod live;
 mod prompts;
 mod resources;
@@ -34,7 +35,8 @@ pub enum McpError {
 /// Serves one client on standard input and output until it closes them.
 pub async fn serve_stdio(mcp: Mcp) -> Result<(), McpError> {
     use rmcp::service::ServerInitializeError::ConnectionClosed;
-    let running = match mcp.serve(stdio_pipes()).await {
+    let (read, write) = stdio_pipes();
+    let running = match mcp.serve(lines::Lines::new(read, write)).await {
         Ok(running) => running,
         // A client that only looked whether the program starts.
         Err(ConnectionClosed(_)) => return Ok(()),

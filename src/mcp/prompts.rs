@@ -12,7 +12,7 @@ const LONGEST: usize = 120;
 /// Gives the argument of this name, quoted; empty where there is none.
 type Given<'a> = &'a dyn Fn(&str) -> String;
 
-struct Runbook {
+pub(super) struct Runbook {
     name: &'static str,
     description: &'static str,
     /// Name, what it is, whether it must be there.
@@ -114,12 +114,17 @@ pub(super) fn list() -> Vec<Prompt> {
     RUNBOOKS.iter().map(prompt).collect()
 }
 
-pub(super) fn get(name: &str, arguments: &JsonObject) -> Result<GetPromptResult, ErrorData> {
-    let Some(runbook) = RUNBOOKS.iter().find(|runbook| runbook.name == name) else {
+/// The prompt of this name.
+pub(super) fn known(name: &str) -> Result<&'static Runbook, ErrorData> {
+    RUNBOOKS.iter().find(|runbook| runbook.name == name).ok_or_else(|| {
         let known: Vec<&str> = RUNBOOKS.iter().map(|runbook| runbook.name).collect();
         let message = format!("there is no such prompt; there are: {}", known.join(", "));
-        return Err(ErrorData::invalid_params(message, None));
-    };
+        ErrorData::invalid_params(message, None)
+    })
+}
+
+pub(super) fn get(name: &str, arguments: &JsonObject) -> Result<GetPromptResult, ErrorData> {
+    let runbook = known(name)?;
     let value = |name: &str| {
         let text = arguments.get(name).and_then(Value::as_str).unwrap_or_default();
         // Quoted, so that a name is seen to be one.

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestParams, CompleteResult,
-    ContentBlock, GetPromptRequestParams, GetPromptResponse, Implementation, JsonObject,
-    ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
-    PaginatedRequestParams, ProgressNotificationParam, ProgressToken, ProtocolVersion,
-    ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig,
-    SubscribeRequestParams, SubscriptionFilter, Tool, ToolAnnotations, UnsubscribeRequestParams,
+    ContentBlock, CustomRequest, CustomResult, ErrorCode, GetPromptRequestParams,
+    GetPromptResponse, Implementation, JsonObject, ListPromptsResult, ListResourceTemplatesResult,
+    ListResourcesResult, ListToolsResult, PaginatedRequestParams, ProgressNotificationParam,
+    ProgressToken, ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse,
+    ServerCapabilities, ServerConfig, SubscribeRequestParams, SubscriptionFilter, Tool,
+    ToolAnnotations, UnsubscribeRequestParams,
 };
 use rmcp::service::{Peer, RequestContext, SubscriptionContext};
 use rmcp::{ErrorData, RoleServer, ServerHandler};
@@ -19,6 +20,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::live::Subscriptions;
 use super::{completion, live, prompts, resources};
+use crate::text;
 use crate::tools::{AllTools, Progress, Spec, ToolError, Toolset};
 
 /// What every client's model is told first.
@@ -193,6 +195,34 @@ impl ServerHandler for Mcp {
         _context: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
         completion::complete(self.tools.source(), &request).await
+    }
+
+    /// What fits no method of the protocol: among it, methods whose parameters have another form.
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
+        let accepted = match request.method.as_str() {
+            "tools/call" => "name (a text) and arguments (an object)",
+            "prompts/get" => "name (a text) and arguments (an object of texts)",
+            "resources/read" | "resources/subscribe" | "resources/unsubscribe" => "uri (a text)",
+            "completion/complete" => "ref and argument (an object with name and value)",
+            "subscriptions/listen" => "notifications (an object), and _meta",
+            "initialize" => "protocolVersion, capabilities and clientInfo",
+            "logging/setLevel" => "level (debug to emergency)",
+            "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => {
+                "cursor (a text), or nothing"
+            }
+            "ping" | "server/discover" => "an object, or nothing",
+            _ => {
+                let method = text::short(&request.method, 80).into_owned();
+                return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, method, None));
+            }
+        };
+        let message =
+            format!("params of {}: not as it takes them; accepted: {accepted}", request.method);
+        Err(ErrorData::invalid_params(message, None))
     }
 
     async fn subscribe(

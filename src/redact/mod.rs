@@ -6,7 +6,9 @@
 //! alone is none: hashes and ids are what people look for.
 
 mod names;
+mod paths;
 mod programs;
+mod prose;
 mod shapes;
 #[cfg(test)]
 mod tests;
@@ -25,6 +27,7 @@ pub fn secrets(text: &str) -> Cow<'_, str> {
     let mut next = Next::Anything;
     let mut programs = Programs::default();
     let mut rest = text;
+    let mut before = "";
     while !rest.is_empty() {
         let gap = rest.len() - rest.trim_start().len();
         let (space, after) = rest.split_at(gap);
@@ -45,7 +48,11 @@ pub fn secrets(text: &str) -> Cow<'_, str> {
             next = Next::Anything;
             continue;
         }
-        let (shown, follows) = one(word, next, &mut programs);
+        let (shown, mut follows) = one(word, next, &mut programs);
+        if follows == Next::Anything && shown == word {
+            follows = prose::follows(before, word, next, behind, programs.take_p());
+        }
+        before = word;
         out.push_str(&shown);
         next = follows;
     }
@@ -66,6 +73,8 @@ enum Next {
     Cookie,
     /// The name of a setting, and then its value.
     Setting,
+    /// The value of what was named in a sentence.
+    Told,
 }
 
 fn one(word: &str, next: Next, programs: &mut Programs) -> (String, Next) {
@@ -73,6 +82,7 @@ fn one(word: &str, next: Next, programs: &mut Programs) -> (String, Next) {
         Next::Secret(named) if !word.starts_with("--") && !named.is_harmless(word) => {
             return (hidden(word), Next::Anything);
         }
+        Next::Told => return (prose::hidden(word), Next::Anything),
         Next::Behind(separator) => {
             if let Some((user, _)) = word.split_once(separator) {
                 return (format!("{user}{separator}{HIDDEN}{}", quotes(word)), Next::Anything);
@@ -139,7 +149,7 @@ fn one(word: &str, next: Next, programs: &mut Programs) -> (String, Next) {
     {
         return (word.to_owned(), Next::Secret(named));
     }
-    (shapes::hide(&assignments(&url_users(word))), Next::Anything)
+    (shapes::hide(&assignments(&paths::hide(&url_users(word)))), Next::Anything)
 }
 
 /// A word that is a secret, with the quotes around it.

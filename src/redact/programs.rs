@@ -97,6 +97,11 @@ impl Programs {
         Some(takes)
     }
 
+    /// Whether one of those named has a secret behind `-p`, in some form.
+    pub(super) fn take_p(&self) -> bool {
+        self.known.iter().any(|(_, flags, _)| flags.contains(&"-p"))
+    }
+
     fn reads(&self, word: &str, flag: &str, form: Form) -> Option<Takes> {
         let behind = word.strip_prefix(flag)?;
         let is_long = flag.starts_with("--");

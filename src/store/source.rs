@@ -290,6 +290,7 @@ impl Inner {
             by_direction: totals.by_direction,
             processes: totals.processes,
             remotes: totals.remotes,
+            watched_seconds: seconds.max(0.0),
             rate_per_second,
             handshake: totals.handshake,
             window,

@@ -208,14 +208,17 @@ fn normal(param: &Param, value: Value) -> Result<Option<Value>, ToolError> {
             Some(parts.ok_or_else(wrong)?.join(",")).filter(|all| !all.is_empty()).map(Value::from)
         }
         (Kind::Text, Value::Number(n)) => Some(n.to_string().into()),
-        (Kind::Number, value) => {
+        (Kind::Number(most), value) => {
             let number = match value {
-                Value::Number(n) => n.as_i64().or_else(|| whole(n.as_f64()?)),
+                Value::Number(n) => n.as_u64().or_else(|| whole(n.as_f64()?)),
                 Value::String(text) => text.trim().parse().ok(),
                 _ => None,
             };
             let number = number.ok_or_else(wrong)?;
-            // Nothing here is counted below one; less stood for "not given" in the original.
+            if number > *most {
+                return Err(wrong());
+            }
+            // Nothing here is counted below one; zero stood for "not given" in the original.
             (number > 0).then(|| number.into())
         }
         (Kind::Words(words), Value::String(text)) => {
@@ -243,8 +246,8 @@ fn plain(value: &Value) -> Option<String> {
     }
 }
 
-fn whole(number: f64) -> Option<i64> {
-    (number.fract() == 0.0 && number.abs() < 9e15).then_some(number as i64)
+fn whole(number: f64) -> Option<u64> {
+    (number.fract() == 0.0 && (0.0..9e15).contains(&number)).then_some(number as u64)
 }
 
 pub(super) fn invalid(parameter: &str, problem: &str, accepted: &str) -> ToolError {

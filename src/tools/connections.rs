@@ -46,7 +46,7 @@ pub(super) const LIST: Tool = Tool {
         shared::SINCE,
         shared::UNTIL,
         words("sort", &["newest", "oldest"]).unlisted(),
-        number("max_events"),
+        number("max_events", MOST as u64),
         text("cursor"),
         shared::FORMAT,
     ],
@@ -201,8 +201,8 @@ pub(super) const WATCH: Tool = Tool {
         shared::UNIT,
         shared::DIRECTION.unlisted(),
         text("outcome"),
-        shared::DURATION,
-        number("max_events"),
+        number("duration", LONGEST_WAIT),
+        number("max_events", MOST as u64),
         shared::FORMAT.unlisted(),
     ],
     answers: ANSWERS,
@@ -220,7 +220,7 @@ pub(super) async fn watch(
     args: &Args,
     progress: &dyn Progress,
 ) -> Result<Answer, ToolError> {
-    let seconds = args.number("duration").unwrap_or(WAIT).min(LONGEST_WAIT);
+    let seconds = args.number("duration").unwrap_or(WAIT);
     let most = args.limit(USUAL, MOST);
     let mut filter = args.filter()?;
     (filter.since, filter.until) = (None, None);

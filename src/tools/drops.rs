@@ -49,7 +49,7 @@ pub(super) const LIST: Tool = Tool {
         shared::DURATION,
         shared::SINCE,
         shared::UNTIL,
-        number("max_events"),
+        number("max_events", MOST as u64),
         text("cursor"),
         shared::FORMAT.unlisted(),
     ],

@@ -45,7 +45,7 @@ pub(super) const PATTERNS: Tool = Tool {
         shared::SINCE,
         shared::UNTIL,
         text("kinds"),
-        number("max_events"),
+        number("max_events", MOST as u64),
         shared::FORMAT.unlisted(),
     ],
     answers: &[("total", "integer"), parts::COMPLETE],

@@ -5,14 +5,14 @@ use crate::query::{Filter, Source};
 use crate::text;
 
 pub(super) const PROCESS: Param = text("process_name");
-pub(super) const PID: Param = number("pid");
+pub(super) const PID: Param = number("pid", u32::MAX as u64);
 pub(super) const REMOTE: Param = text("remote").says("IP, CIDR or host name");
 /// Of drops, whose both ends are addresses alone.
 pub(super) const END: Param = text("remote").says("IP of either end");
-pub(super) const PORT: Param = number("port");
+pub(super) const PORT: Param = number("port", u16::MAX as u64);
 pub(super) const UNIT: Param = text("unit");
 pub(super) const DIRECTION: Param = words("direction", &["outbound", "inbound"]);
-pub(super) const DURATION: Param = number("duration");
+pub(super) const DURATION: Param = number("duration", u32::MAX as u64);
 pub(super) const SINCE: Param = text("since");
 pub(super) const UNTIL: Param = text("until");
 pub(super) const FORMAT: Param = words("response_format", &["concise", "detailed"]);

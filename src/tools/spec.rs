@@ -22,8 +22,8 @@ pub struct Spec {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
     Text,
-    /// A whole number above 0.
-    Number,
+    /// A whole number from 1 to this.
+    Number(u64),
     /// One of these words.
     Words(&'static [&'static str]),
 }
@@ -32,7 +32,7 @@ impl Kind {
     pub(super) fn accepted(self) -> String {
         match self {
             Kind::Text => "a text; several values are separated by commas".to_owned(),
-            Kind::Number => "a whole number".to_owned(),
+            Kind::Number(most) => format!("a whole number from 1 to {most}; 0 for the usual"),
             Kind::Words(words) => words.join(", "),
         }
     }
@@ -43,7 +43,7 @@ impl Kind {
         match self {
             Kind::Words(words) if listed => json!({"type": "string", "enum": words}),
             Kind::Text | Kind::Words(_) => json!({"type": "string"}),
-            Kind::Number => json!({"type": "integer"}),
+            Kind::Number(_) => json!({"type": "integer"}),
         }
     }
 }
@@ -62,8 +62,8 @@ pub(super) const fn text(name: &'static str) -> Param {
     Param { name, kind: Kind::Text, description: "", required: false, listed: true }
 }
 
-pub(super) const fn number(name: &'static str) -> Param {
-    Param { name, kind: Kind::Number, description: "", required: false, listed: true }
+pub(super) const fn number(name: &'static str, most: u64) -> Param {
+    Param { name, kind: Kind::Number(most), description: "", required: false, listed: true }
 }
 
 pub(super) const fn words(name: &'static str, words: &'static [&'static str]) -> Param {

@@ -56,7 +56,7 @@ pub(super) const SUMMARY: Tool = Tool {
             ],
         ),
         text("compare"),
-        number("max_events"),
+        number("max_events", MOST as u64),
         shared::FORMAT.unlisted(),
     ],
     answers: &[("total", "integer"), parts::COMPLETE],
@@ -85,6 +85,8 @@ pub(super) async fn summary(source: &dyn Source, args: &Args) -> Result<Answer, 
     content.insert("remotes".to_owned(), summary.remotes.into());
     let rate = (summary.rate_per_second * 1_000.0).round() / 1_000.0;
     content.insert("per_second".to_owned(), rate.into());
+    // The rate is over this, which need not be all of the window.
+    content.insert("watched_s".to_owned(), (summary.watched_seconds.round() as u64).into());
     if let Some(h) = summary.handshake {
         let times = json!({
             "p50": parts::ms(h.p50_us), "p95": parts::ms(h.p95_us), "p99": parts::ms(h.p99_us),

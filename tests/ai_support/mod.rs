@@ -17,6 +17,8 @@ pub struct Act {
     cut: bool,
     /// Says nothing more, and keeps the connection.
     hang: bool,
+    /// The same, but for comments that keep the connection open.
+    comments: bool,
 }
 
 /// An answer in pieces of a stream, as it is sent with `stream: true`.
@@ -32,12 +34,20 @@ pub fn events_of(body: &str) -> Act {
         body: body.as_bytes().to_vec(),
         cut: false,
         hang: false,
+        comments: false,
     }
 }
 
 pub fn answer(status: u16, kind: &str, body: &str) -> Act {
     let headers = format!("content-type: {kind}\r\n");
-    Act { status, headers, body: body.as_bytes().to_vec(), cut: false, hang: false }
+    Act {
+        status,
+        headers,
+        body: body.as_bytes().to_vec(),
+        cut: false,
+        hang: false,
+        comments: false,
+    }
 }
 
 pub fn error(status: u16, message: &str) -> Act {
@@ -55,6 +65,10 @@ impl Act {
     }
     pub fn hang(self) -> Act {
         Act { hang: true, ..self }
+    }
+
+    pub fn comments(self) -> Act {
+        Act { comments: true, ..self.hang() }
     }
 }
 
@@ -186,6 +200,14 @@ fn serve(stream: TcpStream, acts: &[Act], heard: &Mutex<Vec<Asked>>) {
     let _ = out.write_all(head.as_bytes());
     let _ = out.write_all(&act.body);
     let _ = out.flush();
+    if act.comments {
+        // Until the client hangs up, or takes no more.
+        let _ = stream.get_ref().set_read_timeout(Some(std::time::Duration::from_millis(100)));
+        while stream.read(&mut [0]).is_err()
+            && stream.get_mut().write_all(b": keepalive\n\n").is_ok()
+        {}
+        return;
+    }
     if act.hang {
         // Until the client hangs up.
         let _ = stream.read(&mut [0]);

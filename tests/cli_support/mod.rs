@@ -290,7 +290,7 @@ pub fn list(connections: &[Value], total: u64) -> Value {
 pub fn summary(total: u64, by_outcome: Value) -> Value {
     json!({"total": total, "by_outcome": by_outcome, "by_protocol": {"tcp": total},
         "by_direction": {"outbound": total}, "processes": 2, "remotes": 3,
-        "rate_per_second": 0.5, "handshake": null,
+        "watched_seconds": 0.0, "rate_per_second": 0.5, "handshake": null,
         "window": {"since": "2026-01-31T09:00:00.000000000Z", "until": "2026-01-31T10:00:00.000000000Z"},
         "accounting": accounting(true), "newest_outside_window": null})
 }

@@ -108,6 +108,13 @@ impl Assistant {
         Assistant { child, input, lines, heard: Vec::new(), era, next: 1 }
     }
 
+    /// Says this line, whatever it is.
+    pub fn line(&mut self, line: &[u8]) {
+        let input = self.input.as_mut().unwrap();
+        input.write_all(line).unwrap();
+        input.write_all(b"\n").unwrap();
+    }
+
     fn say(&mut self, message: &Value) {
         writeln!(self.input.as_mut().unwrap(), "{message}").unwrap();
     }

@@ -112,7 +112,21 @@ async fn http(
         )));
     }
     let listener = listen::tcp(address).await;
-    let listener = listener.map_err(|e| Failure::Usage(format!("--http: {e}")))?;
+    let listener = listener.map_err(|error| {
+        let why = match error {
+            // Its own words name options of the server.
+            listen::ListenError::PortInUse { .. } => format!(
+                "{address} is in use: another program listens there (ss -ltnp 'sport = :{}' shows \
+                 it); choose another port",
+                address.port()
+            ),
+            listen::ListenError::Tcp { source, .. } => {
+                format!("cannot listen on {address}: {source}; choose another address")
+            }
+            error => error.to_string(),
+        };
+        Failure::Usage(format!("--http: {why}"))
+    })?;
     let address = listener.local_addr()?;
     let mut signals = Signals::new()?;
     note(&format!("serving MCP at http://{address}{}", mcp::PATH));

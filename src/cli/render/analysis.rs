@@ -21,6 +21,7 @@ use crate::event::Protocol;
 use crate::query::findings::Findings;
 use crate::query::series::{Point, Series};
 use crate::query::top::{Group, Top};
+use crate::query::{Summary, Window};
 
 /// What stands beside the graph of a line: its name, and its largest figure with its time.
 const BESIDE_GRAPH: usize = 50;
@@ -89,7 +90,7 @@ impl Printer<'_> {
             }
             self.items("Top ports", &counted(&a.ports))?;
             self.items("Drop reasons", &counted(&a.drop_reasons))?;
-            self.over_time(&a.series, a.summary.rate_per_second)?;
+            self.over_time(&a.series, &a.summary)?;
             self.standing_out(&a.findings)?;
         }
         match incomplete(&a.summary.accounting, &self.clock) {
@@ -156,7 +157,7 @@ impl Printer<'_> {
         writeln!(self.out, "{line}")
     }
 
-    fn over_time(&mut self, series: &Series, rate: f64) -> io::Result<()> {
+    fn over_time(&mut self, series: &Series, summary: &Summary) -> io::Result<()> {
         let (since, until) = (series.window.since, series.window.until);
         let (since, until) = (self.clock.short(since), self.clock.short(until));
         let room = graph_width(&self.screen);
@@ -164,7 +165,8 @@ impl Printer<'_> {
         let merged = series.points.len().div_ceil(room).max(1);
         let step_us = series.step_ms.saturating_mul(1_000).saturating_mul(merged as u64);
         let step = units::duration(step_us);
-        let rate = per_time(rate);
+        let rate =
+            per_time(summary.rate_per_second) + &watched(&summary.window, summary.watched_seconds);
         self.items("Over time", &format!("{since} to {until}, {rate}, steps of {step}"))?;
         let sums = |figure: fn(&Point) -> u64| -> Vec<(Timestamp, u64)> {
             let chunks = series.points.chunks(merged);
@@ -293,6 +295,15 @@ fn counted(top: &Top) -> String {
     top.groups.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
+/// Of which part of the window a rate is, where that is not all of it.
+pub(super) fn watched(window: &Window, watched: f64) -> String {
+    let window = window.until.duration_since(window.since).as_secs_f64();
+    if watched <= 0.0 || window - watched < 1.0 {
+        return String::new();
+    }
+    format!(" in the {} that were watched", units::seconds(watched.round() as u64))
+}
+
 /// Attempts per second, or per as long a time as makes a figure that says something.
 fn per_time(per_second: f64) -> String {
     let units = [(1.0, "second"), (60.0, "minute"), (3_600.0, "hour"), (86_400.0, "day")];
@@ -311,6 +322,16 @@ fn height(n: u64, most: u64) -> char {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rate_says_of_which_time_it_is_where_that_is_not_the_window() {
+        let since: Timestamp = "2026-01-31T09:00:00Z".parse().unwrap();
+        let until: Timestamp = "2026-01-31T10:00:00Z".parse().unwrap();
+        let of = |seconds| watched(&Window { since, until }, seconds);
+        assert_eq!(of(77.4), " in the 1m17s that were watched");
+        assert_eq!(of(3_600.0), "");
+        assert_eq!(of(0.0), "", "a server that does not tell");
+    }
 
     #[test]
     fn rates_are_per_a_time_in_which_something_happens() {

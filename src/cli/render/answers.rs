@@ -6,6 +6,7 @@ use std::io::{self, Write};
 
 use jiff::Timestamp;
 
+use super::analysis::watched;
 use super::screen::{BAD, DIM, GOOD, ODD, Screen, TITLE};
 use super::table;
 use super::text::{self, clean};
@@ -135,7 +136,9 @@ impl Printer<'_> {
             units::counted(s.remotes, "remote address", "remote addresses"),
         )?;
         let (since, until) = (self.clock.short(s.window.since), self.clock.short(s.window.until));
-        writeln!(self.out, "{since} to {until}, {:.2} attempts per second", s.rate_per_second)?;
+        let watched = watched(&s.window, s.watched_seconds);
+        let rate = s.rate_per_second;
+        writeln!(self.out, "{since} to {until}, {rate:.2} attempts per second{watched}")?;
         if let (0, Some(time)) = (s.total, s.newest_outside_window) {
             let time = self.clock.full(time);
             writeln!(self.out, "The newest match outside that time began {time}.")?;

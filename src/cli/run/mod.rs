@@ -59,7 +59,8 @@ pub struct Run {
     /// Show each connection on standard error as it ends, too
     #[arg(long)]
     pub live: bool,
-    /// Write the report to this file rather than to standard error
+    /// Write the report to this file, which others may not read if it is new, rather than to
+    /// standard error
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
     /// The form of the report
