@@ -19,11 +19,14 @@ pub(super) async fn complete(
     source: &dyn Source,
     request: &CompleteRequestParams,
 ) -> Result<CompleteResult, ErrorData> {
-    if let Reference::Prompt(prompt) = &request.r#ref {
-        prompts::known(&prompt.name)?;
-    }
+    // Of a prompt that there is not, nothing is known: a completion is only a help, and no error.
+    let is_known = match &request.r#ref {
+        Reference::Prompt(prompt) => prompts::known(&prompt.name).is_ok(),
+        _ => true,
+    };
     let begun = &request.argument.value;
     let all = match request.argument.name.as_str() {
+        _ if !is_known => Vec::new(),
         "process" | "name" => names(source, TopBy::Process).await,
         "remote" | "address" => names(source, TopBy::Remote).await,
         "since" => ["15m", "1h", "6h", "1d", "7d"].map(str::to_owned).to_vec(),
