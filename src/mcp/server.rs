@@ -206,15 +206,14 @@ impl ServerHandler for Mcp {
         let accepted = match request.method.as_str() {
             "tools/call" => "name (a text) and arguments (an object)",
             "prompts/get" => "name (a text) and arguments (an object of texts)",
-            "resources/read" | "resources/subscribe" | "resources/unsubscribe" => "uri (a text)",
+            "resources/read" => "uri (a text)",
             "completion/complete" => "ref and argument (an object with name and value)",
             "subscriptions/listen" => "notifications (an object), and _meta",
-            "initialize" => "protocolVersion, capabilities and clientInfo",
-            "logging/setLevel" => "level (debug to emergency)",
             "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => {
                 "cursor (a text), or nothing"
             }
-            "ping" | "server/discover" => "an object, or nothing",
+            "server/discover" => "an object, or nothing",
+            // 2026-07-28 has no initialize, ping, logging/setLevel and resources/subscribe any more.
             _ => {
                 let method = text::short(&request.method, 80).into_owned();
                 return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, method, None));
