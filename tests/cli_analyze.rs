@@ -7,7 +7,7 @@ mod common;
 
 use std::net::Ipv4Addr;
 
-use cli_support::{Ran, netspy};
+use cli_support::ask_at;
 use common::records::*;
 use common::{Server, server};
 use jiff::{SignedDuration, Timestamp};
@@ -52,15 +52,8 @@ fn records() -> Vec<Connection> {
 /// The time of all of them.
 const BOTH: [&str; 4] = ["--since", "2023-11-14T22:13:20Z", "--until", "2023-11-14T22:15:20Z"];
 
-async fn ask(server: &Server, args: &[&str]) -> Ran {
-    let mut command = netspy(args);
-    command.arg("--server").arg(format!("http://{}", server.address));
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    cli_support::finish(output)
-}
-
 async fn found(server: &Server, args: &[&str]) -> String {
-    let ran = ask(server, &[&["analyze"], args, &BOTH[..]].concat()).await;
+    let ran = ask_at(server.address, &[&["analyze"], args, &BOTH[..]].concat()).await;
     assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{args:?}");
     ran.out
 }
@@ -109,7 +102,7 @@ async fn findings_say_what_why_by_which_records_and_what_to_do() {
     }
     let shown = out.lines().find(|line| line.contains("netspy show shows them: ")).unwrap();
     let ids: Vec<&str> = shown.split(": ").nth(1).unwrap().split(", ").collect();
-    let ran = ask(&server, &["show", ids[0]]).await;
+    let ran = ask_at(server.address, &["show", ids[0]]).await;
     assert!(ran.code == 0 && ran.out.contains("backupd"), "{shown}: {}{}", ran.out, ran.err);
     assert!(out.contains(&id), "{id}: {out}");
 }
@@ -163,10 +156,11 @@ async fn filters_narrow_it_and_nothing_found_is_exit_code_1() {
         "{out}"
     );
 
-    let ran = ask(&server, &[&["analyze", "--process", "wget"], &BOTH[..]].concat()).await;
+    let ran =
+        ask_at(server.address, &[&["analyze", "--process", "wget"], &BOTH[..]].concat()).await;
     assert_eq!((ran.code, ran.out.as_str()), (1, "No connection events found for analysis\n"));
     // The last hour, unless another time is asked for.
-    let ran = ask(&server, &["analyze", "--process", "curl"]).await;
+    let ran = ask_at(server.address, &["analyze", "--process", "curl"]).await;
     assert_eq!(ran.code, 1);
     assert!(ran.out.contains("The newest match outside the time asked for began 2023-11-14"));
     for (args, parameter) in [
@@ -174,7 +168,7 @@ async fn filters_narrow_it_and_nothing_found_is_exit_code_1() {
         (["analyze", "--since", "yesterday"], "--since"),
         (["analyze", "--outcome", "lost"], "--outcome"),
     ] {
-        let ran = ask(&server, &args).await;
+        let ran = ask_at(server.address, &args).await;
         assert!(ran.code == 2 && ran.err.contains(parameter), "{args:?}: {}", ran.err);
     }
 }
@@ -192,13 +186,13 @@ async fn the_tool_and_the_shell_of_the_original_ask_the_same() {
         &["-tool=analyze_patterns", "-pid", "7", "-duration", "0", "-max-events", "1000000"],
         &["--tool", "analyze_patterns", "--process", "curl", "--duration", "600"],
     ] {
-        let ran = ask(&server, args).await;
+        let ran = ask_at(server.address, args).await;
         assert!(ran.code == 0 && ran.out.starts_with(first), "{args:?}: {}{}", ran.out, ran.err);
     }
     // As the original had it, that there is nothing is an answer like others.
     let nothing = "No connection events found for analysis\n";
     for more in [&["--process", "nobody"][..], &["--duration", "60"]] {
-        let ran = ask(&server, &[&["--tool", "analyze_patterns"], more].concat()).await;
+        let ran = ask_at(server.address, &[&["--tool", "analyze_patterns"], more].concat()).await;
         assert!(ran.code == 0 && ran.out.starts_with(nothing), "{more:?}: {}{}", ran.out, ran.err);
     }
     let url = format!("http://{}", server.address);
@@ -218,7 +212,7 @@ async fn what_is_not_complete_says_so() {
         counters.attempts += 3;
         counters.lost.ring_full += 3;
     }
-    let ran = ask(&server, &["analyze", "--since", "2023-11-14T22:13:20Z"]).await;
+    let ran = ask_at(server.address, &["analyze", "--since", "2023-11-14T22:13:20Z"]).await;
     let last = ran.out.lines().last().unwrap();
     assert!(last.starts_with("  Incomplete: ") && last.contains("full ring buffer"), "{}", ran.out);
 }

@@ -5,7 +5,7 @@
 mod cli_support;
 mod common;
 
-use cli_support::{Ran, csv_rows, netspy, run_with_input};
+use cli_support::{ask_at, csv_rows, run_with_input};
 use common::records::*;
 use common::{Server, server};
 use netspy::Connection;
@@ -34,15 +34,8 @@ const BOTH: [&str; 4] = ["--since", "2023-11-14T22:13:20Z", "--until", "2023-11-
 /// The second.
 const SECOND: [&str; 4] = ["--since", "2023-11-14T22:14:20Z", "--until", "2023-11-14T22:15:20Z"];
 
-async fn ask(server: &Server, args: &[&str]) -> Ran {
-    let mut command = netspy(args);
-    command.arg("--server").arg(format!("http://{}", server.address));
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    cli_support::finish(output)
-}
-
 async fn found(server: &Server, args: &[&str]) -> String {
-    let ran = ask(server, args).await;
+    let ran = ask_at(server.address, args).await;
     assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{args:?}");
     let bad = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
     assert!(!ran.out.contains(bad), "{:?}", ran.out);
@@ -58,9 +51,10 @@ async fn a_count_is_one_figure_with_its_time() {
     let server = server(records()).await;
     let out = found(&server, &[&["count", "--process", "curl"], &BOTH[..]].concat()).await;
     assert_eq!(out, "8 connections, 11/14 22:13:20 to 11/14 22:15:20\n");
-    let ran = ask(&server, &[&["count", "--process", "nobody"], &BOTH[..]].concat()).await;
+    let ran =
+        ask_at(server.address, &[&["count", "--process", "nobody"], &BOTH[..]].concat()).await;
     assert_eq!((ran.code, ran.out.as_str()), (1, "No connections match.\n"));
-    let ran = ask(&server, &["count", "--process", "wget", "--since", "1m"]).await;
+    let ran = ask_at(server.address, &["count", "--process", "wget", "--since", "1m"]).await;
     assert!(
         ran.out.contains("The newest match outside the time asked for began 2023-11-14 22:14:30")
     );
@@ -125,7 +119,7 @@ async fn a_diff_names_what_is_new_gone_and_changed() {
     assert!(csv.contains("\nflows,changed,curl,192.0.2.1,443,2,0,6,6\n"), "{csv}");
     // Nothing differs from itself.
     let same = ["--compare-since", SECOND[1], "--compare-until", SECOND[3]];
-    let ran = ask(&server, &[&["diff"], &same[..], &SECOND[..]].concat()).await;
+    let ran = ask_at(server.address, &[&["diff"], &same[..], &SECOND[..]].concat()).await;
     assert_eq!(ran.code, 1, "{}", ran.out);
 }
 
@@ -143,7 +137,8 @@ async fn findings_say_what_why_and_what_to_do() {
     assert!(
         csv.lines().nth(1).unwrap().starts_with("repeated_failures,warning,curl,192.0.2.1,443,")
     );
-    let ran = ask(&server, &[&["findings", "--process", "wget"], &BOTH[..]].concat()).await;
+    let ran =
+        ask_at(server.address, &[&["findings", "--process", "wget"], &BOTH[..]].concat()).await;
     assert_eq!(ran.code, 1);
     assert!(ran.out.starts_with("Nothing stands out, 11/14 22:13:20 to "), "{}", ran.out);
 }
@@ -217,7 +212,8 @@ async fn every_list_has_every_form_whatever_the_names() {
     let server = server(records).await;
     for list in LISTS {
         for form in ["table", "json", "jsonl", "csv"] {
-            let ran = ask(&server, &[list, &["--output", form], &SECOND[..]].concat()).await;
+            let ran =
+                ask_at(server.address, &[list, &["--output", form], &SECOND[..]].concat()).await;
             // Nothing may stand out, and nothing was dropped.
             assert!(ran.code <= 1 && !ran.out.is_empty() || form == "jsonl", "{list:?} {form}");
             for text in [&ran.out, &ran.err] {
@@ -234,7 +230,8 @@ async fn every_list_has_every_form_whatever_the_names() {
             }
         }
     }
-    let csv = ask(&server, &[&["list", "--output", "csv"], &SECOND[..]].concat()).await.out;
+    let csv =
+        ask_at(server.address, &[&["list", "--output", "csv"], &SECOND[..]].concat()).await.out;
     let rows = csv_rows(&csv);
     let column = |title: &str| {
         let at = rows[0].iter().position(|t| t == title).unwrap();
@@ -275,8 +272,9 @@ fn is_a_sheet(list: &[&str], csv: &str) {
 async fn an_answer_without_records_is_titles_alone_or_no_line() {
     let server = server(Vec::new()).await;
     for list in [&["list"][..], &["top", "--by", "process"], &["diff"], &["findings"], &["drops"]] {
-        let said =
-            async |form| ask(&server, &[list, &["--output", form], &BOTH[..]].concat()).await;
+        let said = async |form| {
+            ask_at(server.address, &[list, &["--output", form], &BOTH[..]].concat()).await
+        };
         let csv = said("csv").await;
         assert!(csv.code <= 1, "{list:?}: {}", csv.err);
         assert_eq!(csv.out.lines().count(), 1, "{list:?}: {}", csv.out);

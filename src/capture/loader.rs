@@ -112,7 +112,7 @@ impl AttachPlan {
     /// The control group beyond which the close of datagram sockets is not seen, where there is one.
     fn reach<'a>(&self, support: &'a KernelSupport) -> Option<&'a Path> {
         let closes = self.hook("datagram_close")?;
-        let is_bounded = closes.name.contains("cgroup/") && !support.cgroup2_is_root;
+        let is_bounded = is_of_cgroup(closes.name) && !support.cgroup2_is_root;
         support.cgroup2.as_deref().filter(|_| is_bounded)
     }
 

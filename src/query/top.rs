@@ -76,6 +76,24 @@ pub enum Key {
     Text(String),
 }
 
+impl Key {
+    /// The number, where it is one.
+    pub fn number(&self) -> Option<u64> {
+        match self {
+            Key::Number(number) => Some(*number),
+            Key::Text(_) => None,
+        }
+    }
+
+    /// The text, where it is one.
+    pub fn text(self) -> Option<String> {
+        match self {
+            Key::Number(_) => None,
+            Key::Text(text) => Some(text),
+        }
+    }
+}
+
 /// Records that have something in common.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

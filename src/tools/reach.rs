@@ -47,10 +47,7 @@ impl Reach {
         let mut port = filter.port.clone();
         if port.is_empty() {
             let tried = source.top(filter, TopBy::Port, Some(REMOTES)).await?.groups;
-            port.extend(tried.into_iter().filter_map(|group| match group.key {
-                Key::Number(port) => u16::try_from(port).ok(),
-                Key::Text(_) => None,
-            }));
+            port.extend(tried.iter().filter_map(|g| u16::try_from(g.key.number()?).ok()));
         }
         let others = Filter {
             port: port.clone(),
@@ -62,18 +59,12 @@ impl Reach {
         };
         let all = source.summary(&others).await?;
         let remotes = source.top(filter, TopBy::Remote, Some(REMOTES)).await?.groups;
-        let remotes = remotes.into_iter().filter_map(|group| match group.key {
-            Key::Text(ip) => ip.parse::<IpAddr>().ok(),
-            Key::Number(_) => None,
-        });
+        let remotes = remotes.into_iter().filter_map(|g| g.key.text()?.parse::<IpAddr>().ok());
         let mut process = filter.process.clone();
         if process.is_empty() && filter.pid.is_empty() {
             // Drops know processes and no units.
             let of_unit = source.top(filter, TopBy::Process, Some(REMOTES)).await?.groups;
-            process.extend(of_unit.into_iter().filter_map(|group| match group.key {
-                Key::Text(name) => Some(name),
-                Key::Number(_) => None,
-            }));
+            process.extend(of_unit.into_iter().filter_map(|group| group.key.text()));
         }
         let dropped = DropFilter {
             process,

@@ -4,7 +4,7 @@
 pub mod pty;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -192,6 +192,14 @@ pub fn finish(output: Output) -> Ran {
         out: String::from_utf8(output.stdout).unwrap(),
         err: String::from_utf8(output.stderr).unwrap(),
     }
+}
+
+/// Asks a server that the test itself runs, which goes on meanwhile.
+pub async fn ask_at(server: SocketAddr, args: &[&str]) -> Ran {
+    let mut command = netspy(args);
+    command.arg("--server").arg(format!("http://{server}"));
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    finish(output)
 }
 
 /// Runs with lines on standard input.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use netspy::event::{Connection, NameSource, Remote};
 use rustix::net::{AddressFamily, SocketType};
 use simple_dns::rdata::{A, RData};
-use simple_dns::{CLASS, Packet, PacketFlag, QTYPE, ResourceRecord, TYPE};
+use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, ResourceRecord, TYPE};
 
 use crate::harness::{Watch, connect, goes_to, ip, observes, own_network, shared, v4};
 
@@ -62,14 +62,7 @@ impl Server {
         };
         let socket = UdpSocket::bind(SocketAddr::new(local, 0)).unwrap();
         let remote = SocketAddr::new(server, PORT);
-        let mut query = Packet::new_query(7);
-        query.questions.push(simple_dns::Question::new(
-            simple_dns::Name::new(name).unwrap(),
-            QTYPE::TYPE(TYPE::A),
-            simple_dns::QCLASS::CLASS(CLASS::IN),
-            false,
-        ));
-        let query = query.build_bytes_vec().unwrap();
+        let query = question(name);
         self.waits.store(true, Ordering::Relaxed);
         match how {
             Ask::Connected => {
@@ -96,6 +89,13 @@ impl Drop for Server {
         self.is_over.store(true, Ordering::Relaxed);
         self.thread.take().unwrap().join().unwrap();
     }
+}
+
+fn question(name: &str) -> Vec<u8> {
+    let (qtype, class) = (QTYPE::TYPE(TYPE::A), QCLASS::CLASS(CLASS::IN));
+    let mut query = Packet::new_query(7);
+    query.questions.push(Question::new(Name::new(name).unwrap(), qtype, class, false));
+    query.build_bytes_vec().unwrap()
 }
 
 fn answer(question: &[u8], zone: &HashMap<String, Vec<Ipv4Addr>>) -> Vec<u8> {
@@ -231,14 +231,8 @@ fn what_nobody_asked_for_names_nothing() {
     let forger = UdpSocket::bind(("127.0.0.2", PORT)).unwrap();
     let zone =
         HashMap::from([("forged.example".to_owned(), vec![Ipv4Addr::new(198, 51, 100, 66)])]);
-    let mut query = Packet::new_query(7);
-    query.questions.push(simple_dns::Question::new(
-        simple_dns::Name::new("forged.example").unwrap(),
-        QTYPE::TYPE(TYPE::A),
-        simple_dns::QCLASS::CLASS(CLASS::IN),
-        false,
-    ));
-    let forged = answer(&query.build_bytes_vec().unwrap(), &zone);
+    let query = question("forged.example");
+    let forged = answer(&query, &zone);
     forger.send_to(&forged, service.local_addr().unwrap()).unwrap();
     assert!(service.recv(&mut [0; 512]).unwrap() > 12);
     let remote = v4([198, 51, 100, 66], 443);
