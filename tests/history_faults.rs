@@ -92,13 +92,24 @@ async fn works_within_a_limit(directory: &Path) {
     let list = server.get("/api/v1/connections?limit=1").await.json();
     assert_eq!(list["total"], next.get());
     health(&server, |_, history| history["unwritten"].as_u64() > Some(0)).await;
+    // No file has them, and none says that it does.
+    health(&server, |_, history| history["behind"].as_u64() > Some(0)).await;
     limit_file_sizes(None);
     health(&server, |health, _| health["status"] == "healthy").await;
+    // What no journal could take is in a segment soon, though nothing new comes.
+    let written =
+        |history: &Value| history["segments"].as_u64() > Some(0) && history["behind"] == 0;
+    health(&server, |_, history| written(history)).await;
+    // At the end it is tried once more, also where nobody has noticed yet that there is room.
+    limit_file_sizes(Some(8 << 10));
+    for _ in 0..10 {
+        add(100);
+    }
+    health(&server, |health, _| health["status"] == "degraded").await;
+    limit_file_sizes(None);
     while next.get() < RECORDS {
         add(100);
     }
-    // What no journal could take is in a segment soon.
-    health(&server, |_, history| history["segments"].as_u64() > Some(0)).await;
     let store = server.store.clone();
     server.stop().await;
     store.close();

@@ -50,6 +50,8 @@ pub(super) trait Archive: Debug + Send + Sync {
     fn add_group(&self, group: Group);
     /// Whether a group should be handed over before it is complete.
     fn wants_group(&self) -> bool;
+    /// Whether some changes may be in no file, and will not be before the next group.
+    fn lacks_changes(&self) -> bool;
     /// Up to which change everything can be found in the archive.
     fn rotated(&self) -> u64;
     /// Waits until [`Archive::rotated`] has come so far; whether it has, within a bounded time.

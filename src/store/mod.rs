@@ -396,6 +396,7 @@ impl Store {
         self.closed.store(true, Ordering::SeqCst);
         self.latest.send_modify(|_| {});
         if let Some(archive) = &self.archive {
+            self.hand_over_rest(&**archive);
             archive.close();
         }
     }
@@ -435,6 +436,7 @@ impl Store {
     /// Takes figures of this capture into the books that outlive it.
     fn note_books(&self, noted: &Noted) {
         if let Some(archive) = &self.archive {
+            self.catch_up();
             archive.note_books(noted);
         }
     }

@@ -30,6 +30,21 @@ impl Store {
         self.bytes.store(writer.bytes as u64, Ordering::Relaxed);
     }
 
+    /// Hands over what the archive still lacks, though nothing new comes.
+    pub(super) fn catch_up(&self) {
+        if let Some(archive) = self.archive.as_deref().filter(|archive| archive.wants_group()) {
+            self.keep_groups(&mut lock(&self.writer), archive);
+        }
+    }
+
+    /// The same at the end, also where the disk refused until now: it may have room by now.
+    pub(super) fn hand_over_rest(&self, archive: &dyn Archive) {
+        let mut writer = lock(&self.writer);
+        if archive.lacks_changes() && writer.next_seq - 1 > writer.group_after {
+            self.close_group(&mut writer, archive);
+        }
+    }
+
     fn close_group(&self, writer: &mut Writer, archive: &dyn Archive) {
         let (after, last) = (writer.group_after, writer.next_seq - 1);
         let own = |segment: &&Arc<Segment>| segment.after == after;

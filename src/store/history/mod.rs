@@ -187,6 +187,8 @@ struct Shared {
     latest: AtomicU64,
     journaled: AtomicU64,
     unwritten: AtomicU64,
+    /// What no file has since the disk refused it: its last change, and how many.
+    lacking: Mutex<(u64, u64)>,
     evicted: AtomicU64,
     evictions: Mutex<Evictions>,
     books: Mutex<Books>,
@@ -277,6 +279,7 @@ impl Shared {
             latest: AtomicU64::new(last),
             journaled: AtomicU64::new(0),
             unwritten: AtomicU64::new(0),
+            lacking: Mutex::default(),
             evicted: AtomicU64::new(0),
             evictions: Mutex::new(evictions),
             books: Mutex::new(books),
@@ -329,8 +332,7 @@ impl Archive for History {
         }
         if queue.changes >= QUEUE_CHANGES || shared.is_failing() || queue.closed {
             // The journal will lack them, the segment that is made from memory will not.
-            shared.unwritten.fetch_add(count as u64, Ordering::Relaxed);
-            shared.wants_group.store(true, Ordering::SeqCst);
+            shared.note_lacking(first + count as u64 - 1, count as u64);
             return;
         }
         let was_below = queue.changes < FLUSH_CHANGES;
@@ -350,6 +352,11 @@ impl Archive for History {
 
     fn wants_group(&self) -> bool {
         self.shared.wants_group.load(Ordering::SeqCst) && !self.shared.is_failing()
+    }
+
+    fn lacks_changes(&self) -> bool {
+        let shared = &self.shared;
+        shared.is_failing() || shared.wants_group.load(Ordering::SeqCst) || shared.lacking() > 0
     }
 
     fn rotated(&self) -> u64 {
@@ -484,6 +491,7 @@ impl Archive for History {
         let segments = shared.segments();
         let segment_bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
         let latest = shared.latest.load(Ordering::Relaxed);
+        let queued = latest.saturating_sub(shared.written.load(Ordering::Relaxed));
         HistoryStatus {
             directory: shared.directory.path().display().to_string(),
             segments: segments.len() as u64,
@@ -492,7 +500,7 @@ impl Archive for History {
             limit_bytes: shared.options.limit_bytes,
             max_age_s: shared.options.max_age.map(|age| age.as_secs()),
             room_bytes: shared.directory.room().unwrap_or(0),
-            behind: latest.saturating_sub(shared.written.load(Ordering::Relaxed)),
+            behind: queued.max(shared.lacking()),
             written: shared.journaled.load(Ordering::Relaxed),
             unwritten: shared.unwritten.load(Ordering::Relaxed),
             unreadable: segments.iter().filter(|segment| segment.is_unreadable()).count() as u64,

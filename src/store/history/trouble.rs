@@ -42,6 +42,26 @@ impl Shared {
         self.failing.store(false, Ordering::SeqCst);
     }
 
+    /// Notes changes that the journal lacks, up to this one: the segment that is made from memory,
+    /// which should come soon, will have them.
+    pub(super) fn note_lacking(&self, last: u64, count: u64) {
+        self.unwritten.fetch_add(count, Ordering::Relaxed);
+        let mut lacking = lock(&self.lacking);
+        *lacking = (lacking.0.max(last), lacking.1 + count);
+        self.wants_group.store(true, Ordering::SeqCst);
+    }
+
+    /// How many changes are in no file since the disk refused them, as long as memory has them.
+    pub(super) fn lacking(&self) -> u64 {
+        let given_up = lock(&self.groups).given_up;
+        let done = self.rotated.load(Ordering::SeqCst).max(given_up);
+        let mut lacking = lock(&self.lacking);
+        if lacking.0 <= done {
+            lacking.1 = 0;
+        }
+        lacking.1.min(lacking.0.saturating_sub(done))
+    }
+
     /// Says so where nothing has been written for long, though nothing was refused.
     fn stalled(&self) -> Option<String> {
         let writing = *lock(&self.writing_since);
@@ -56,7 +76,7 @@ impl Shared {
         let writing = *lock(&self.writing_since);
         let since = [writing, lock(&self.queue).since];
         let late = |since: &Instant| since.elapsed() >= Duration::from_secs(1);
-        self.is_failing() || since.iter().flatten().any(late)
+        self.is_failing() || self.lacking() > 0 || since.iter().flatten().any(late)
     }
 
     pub(super) fn is_failing(&self) -> bool {

@@ -113,8 +113,7 @@ impl Writer<'_> {
         let encoder = std::mem::replace(&mut self.encoder, next);
         let count = encoder.len() as u64;
         if self.shared.is_failing() || self.append(encoder).is_err() {
-            self.shared.unwritten.fetch_add(count, Ordering::Relaxed);
-            self.shared.wants_group.store(true, Ordering::SeqCst);
+            self.shared.note_lacking(self.last, count);
         } else {
             self.shared.journaled.fetch_add(count, Ordering::Relaxed);
         }
