@@ -281,6 +281,9 @@ pub struct Recovery {
     pub corrupt: u64,
     /// Files that were set aside.
     pub set_aside: Vec<String>,
+    /// Changes that had been written and are in no file: one was removed, or cut.
+    #[serde(default)]
+    pub missing_changes: u64,
 }
 
 /// Health, capabilities and books since the start of capture.

@@ -54,6 +54,7 @@ fn a_limit_on_file_sizes_stops_history_and_nothing_else_until_it_is_lifted() {
     let store = open(&place.0);
     let recovery = store.status().history.unwrap().recovery;
     assert!(recovery.set_aside.is_empty() && recovery.corrupt == 0, "{recovery:?}");
+    assert_eq!(recovery.missing_changes, 0, "{recovery:?}");
     assert_eq!(store.count(&Selection::default()), RECORDS);
 }
 
@@ -152,4 +153,41 @@ async fn health_tells_of_files_that_were_set_aside() {
     let server = common::server_over(open(&place.0), Vec::new(), Terms::default()).await;
     assert_eq!(server.get("/health").await.json()["status"], "healthy");
     server.stop().await;
+}
+
+#[tokio::test]
+async fn a_journal_or_a_directory_that_somebody_removes_is_told_of() {
+    let place = std::env::temp_dir().join(format!("netspy-removed-{}", std::process::id()));
+    let place = Place(place);
+    let server = common::server_over(open(&place.0), Vec::new(), Terms::default()).await;
+    let curl = info(7, "curl");
+    let add = |n| server.store.apply(vec![refused(n, &curl)]);
+    add(1);
+    health(&server, |_, history| history["written"] == 1 && history["behind"] == 0).await;
+    // What it held is in memory, and in a segment soon.
+    std::fs::remove_file(place.0.join("000000000001.arrow")).unwrap();
+    add(2);
+    health(&server, |_, history| history["unwritten"].as_u64() > Some(0)).await;
+    health(&server, |_, history| history["segments"] == 1 && history["behind"] == 0).await;
+    health(&server, |health, _| health["status"] == "healthy").await;
+    // Another directory in the place of its own may be another server's.
+    let moved = Place(place.0.with_extension("moved"));
+    std::fs::rename(&place.0, &moved.0).unwrap();
+    std::fs::create_dir(&place.0).unwrap();
+    add(3);
+    let told = health(&server, |health, _| health["status"] == "degraded").await;
+    let reason = told["reason"].as_str().unwrap();
+    assert!(reason.contains("was removed or replaced while the server ran; start"), "{reason}");
+    assert_eq!(std::fs::read_dir(&place.0).unwrap().count(), 0);
+    std::fs::remove_dir(&place.0).unwrap();
+    std::fs::rename(&moved.0, &place.0).unwrap();
+    health(&server, |health, history| health["status"] == "healthy" && history["behind"] == 0)
+        .await;
+    let store = server.store.clone();
+    server.stop().await;
+    store.close();
+    drop(store);
+    let store = open(&place.0);
+    assert_eq!(store.count(&Selection::default()), 3);
+    assert_eq!(store.status().history.unwrap().recovery.missing_changes, 0);
 }

@@ -279,6 +279,7 @@ impl Books {
         assert_eq!(status.health, "healthy");
         let recovery = status.store.history.unwrap().recovery;
         assert!(recovery.set_aside.is_empty() && recovery.corrupt == 0, "{recovery:?}");
+        assert_eq!(recovery.missing_changes, 0, "{recovery:?}");
     }
 }
 

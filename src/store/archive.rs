@@ -39,6 +39,10 @@ pub(super) struct Noted {
     /// When they were read, at least a second ago unless it has ended.
     pub(super) at: Timestamp,
     pub(super) counters: Counters,
+    /// The last change before those of this capture.
+    pub(super) after: u64,
+    /// The last change when they were read.
+    pub(super) change: u64,
     /// Why it watches no longer.
     pub(super) ended: Option<String>,
 }
@@ -76,8 +80,8 @@ pub(super) trait Archive: Debug + Send + Sync {
     fn evicted(&self) -> u64;
     /// How many of this time, rather too many than too few.
     fn evicted_between(&self, since: Timestamp, until: Timestamp) -> u64;
-    /// Counts records that memory had to give up.
-    fn count_given_up(&self, times: Range<i64>, records: u64);
+    /// Counts records that memory had to give up, of a group with these changes.
+    fn count_given_up(&self, times: Range<i64>, records: u64, changes: (u64, u64));
     /// The times of what can no longer be read.
     fn unreadable(&self) -> Vec<Range<i64>>;
     /// What is known of captures before this process.

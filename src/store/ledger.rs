@@ -15,7 +15,7 @@ const FINE: usize = 3_600;
 const COARSE: usize = 10_080;
 const COARSE_STEP: SignedDuration = SignedDuration::from_secs(60);
 /// Why a capture ended that did not say so.
-const UNNOTICED: &str = "the server had ended without notice";
+pub(super) const UNNOTICED: &str = "the server had ended without notice";
 /// Why nothing is known of the time before the start.
 const BEFORE_CAPTURE: &str = "before capture began";
 
@@ -28,12 +28,19 @@ pub(super) struct Sample {
     pub(super) first: Timestamp,
     pub(super) last: Timestamp,
     pub(super) counters: Counters,
+    /// The last change of that time, as far as it is known: 0 where it is not.
+    pub(super) change: u64,
 }
 
 impl Sample {
+    /// Figures of one moment.
+    pub(super) fn new(at: Timestamp, counters: Counters) -> Self {
+        Sample { first: at, last: at, counters, change: 0 }
+    }
+
     /// The figures when a capture begins.
     pub(super) fn zero(at: Timestamp) -> Self {
-        Sample { first: at, last: at, counters: Counters::default() }
+        Sample::new(at, Counters::default())
     }
 }
 
@@ -60,18 +67,28 @@ pub(super) struct Run {
     pub(super) samples: Vec<Sample>,
     /// Why nothing was watched after the last of them, if it said so.
     pub(super) why: Option<String>,
+    /// The last change before those of this capture, if that is known.
+    pub(super) after: Option<u64>,
+    /// Set where the figures reach further than what is known to be whole: until when that is.
+    pub(super) whole_until: Option<Timestamp>,
 }
 
 impl Run {
     /// One that begins, and has not ended.
     #[cfg_attr(not(feature = "history"), allow(dead_code))]
     pub(super) fn new(start: Timestamp, is_first: bool) -> Self {
-        Run { start, is_first, samples: vec![Sample::zero(start)], why: None }
+        let samples = vec![Sample::zero(start)];
+        Run { start, is_first, samples, why: None, after: None, whole_until: None }
     }
 
-    /// Until when it is known to have watched.
+    /// Until when it has figures.
     pub(super) fn end(&self) -> Timestamp {
         self.samples.last().map_or(self.start, |sample| sample.last)
+    }
+
+    /// From when on it may have missed something.
+    fn watched_until(&self) -> Timestamp {
+        self.whole_until.map_or(self.end(), |until| until.min(self.end()))
     }
 
     /// The books of the part of a window that it watched; none where there is no such part.
@@ -125,7 +142,7 @@ impl Past {
             if let Some(run) = run.books(from, to.min(next)) {
                 books.add(run);
             }
-            add_gap(books, run.end(), next, run.why.as_deref().unwrap_or(UNNOTICED));
+            add_gap(books, run.watched_until(), next, run.why.as_deref().unwrap_or(UNNOTICED));
         }
         for damage in &self.damage {
             add_gap(books, damage.since, damage.until, &damage.why);
@@ -173,7 +190,7 @@ impl Ledger {
                 last.last = now;
                 return;
             }
-            self.fine.push_back(Sample { first: now, last: now, counters });
+            self.fine.push_back(Sample::new(now, counters));
         }
         while self.fine.len() > FINE
             && let Some(old) = self.fine.pop_front()
@@ -391,14 +408,12 @@ mod tests {
     }
 
     fn run(start: i64, samples: &[(i64, u64, u64)], why: &str) -> Run {
-        let sample = |&(second, attempts, lost): &(i64, u64, u64)| Sample {
-            first: at(second),
-            last: at(second),
-            counters: figures(attempts, lost),
+        let sample = |&(second, attempts, lost): &(i64, u64, u64)| {
+            Sample::new(at(second), figures(attempts, lost))
         };
         let samples =
             [Sample::zero(at(start))].into_iter().chain(samples.iter().map(sample)).collect();
-        Run { start: at(start), is_first: false, samples, why: Some(why.to_owned()) }
+        Run { samples, why: Some(why.to_owned()), ..Run::new(at(start), false) }
     }
 
     fn after_two_runs() -> Ledger {
@@ -441,7 +456,7 @@ mod tests {
     fn what_was_pending_when_a_capture_ended_is_lost() {
         let mut counters = figures(10, 0);
         counters.delivered = 8;
-        let sample = Sample { first: at(5), last: at(5), counters };
+        let sample = Sample::new(at(5), counters);
         let runs = vec![Run {
             samples: vec![sample],
             why: Some("killed".to_owned()),

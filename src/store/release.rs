@@ -78,7 +78,7 @@ impl Store {
             for _ in 0..segments {
                 let segment = self.take_oldest(writer);
                 match lost {
-                    true => self.count_lost(&segment),
+                    true => self.count_lost(&segment, last),
                     false => carried.extend(changed_since(&segment, last, archive)),
                 }
             }
@@ -89,12 +89,13 @@ impl Store {
         }
     }
 
-    fn count_lost(&self, segment: &Segment) {
+    /// Counts a segment of the group that ends with change `last`.
+    fn count_lost(&self, segment: &Segment, last: u64) {
         let body = segment.read();
         let rows = body.rows.len() as u64;
         self.evicted.fetch_add(rows, Ordering::Relaxed);
         if let (Some(times), Some(archive)) = (body.times, &self.archive) {
-            archive.count_given_up(times, rows);
+            archive.count_given_up(times, rows, (segment.after, last));
         }
     }
 

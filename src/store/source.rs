@@ -35,7 +35,7 @@ struct Inner {
     capture: Arc<dyn CaptureHandle>,
     ledger: Mutex<Ledger>,
     /// What the figures were a second ago.
-    read: Mutex<Option<(Timestamp, Counters)>>,
+    read: Mutex<Option<(Timestamp, Counters, u64)>>,
     started: Instant,
     /// Nothing is captured: the records come from a file, and are of another time.
     replayed: bool,

@@ -154,4 +154,7 @@ fn history(page: &mut Page, history: Option<&HistoryStatus>) {
     let help = "Files that the start found damaged, and set aside.";
     let set_aside = |h: &HistoryStatus| h.recovery.set_aside.len() as u64;
     single(Kind::Gauge, "netspy_history_set_aside_files", help, set_aside);
+    let help = "Changes of records that had been written, and that the start found in no file.";
+    let missing = |h: &HistoryStatus| h.recovery.missing_changes;
+    single(Kind::Gauge, "netspy_history_missing_changes", help, missing);
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::changes::Changes;
 use super::directory::Directory;
 use crate::accounting::{Counters, Gap};
 use crate::store::archive::Noted;
@@ -39,21 +40,44 @@ const DAMAGED: &str = "the books of this time are damaged";
 #[serde(rename_all = "snake_case")]
 enum Entry {
     /// A capture began: all figures are zero. If it was the `first`, there is no history of before it.
+    /// Its changes have numbers `after` this.
     Started {
         at: Timestamp,
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         first: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<u64>,
     },
-    /// Figures of the capture that began last.
-    Figures { at: Timestamp, counters: Counters },
-    /// They have not changed until then.
-    Same { at: Timestamp },
-    /// Nothing was watched after the last figures.
-    Ended { why: String },
+    /// Figures of the capture that began last, when everything up to this `change` was in files.
+    Figures {
+        at: Timestamp,
+        counters: Counters,
+        #[serde(default, skip_serializing_if = "is_unknown")]
+        change: u64,
+    },
+    /// They have not changed until then; the records may have.
+    Same {
+        at: Timestamp,
+        #[serde(default, skip_serializing_if = "is_unknown")]
+        change: u64,
+    },
+    /// Nothing was watched after the last figures, or, if they are from the files of a process that
+    /// had ended without notice, not all since then.
+    Ended {
+        why: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<Timestamp>,
+    },
     /// Records that were let go, and the times of their attempts.
     Evicted { since: Timestamp, until: Timestamp, records: u64 },
     /// Records of this time may have been lost.
     Damaged { gap: Gap },
+    /// Changes that are in no file, as is known by now: the one before them and the last.
+    Accounted { changes: Vec<(u64, u64)> },
+}
+
+fn is_unknown(change: &u64) -> bool {
+    *change == 0
 }
 
 /// The file.
@@ -70,6 +94,8 @@ pub(super) struct Books {
     is_new: bool,
     past: Arc<Past>,
     evicted: Vec<Stretch>,
+    /// Changes that need be in no file any more.
+    accounted: Changes,
     /// The capture of this process, once it has begun.
     current: Option<Run>,
     written: Timestamp,
@@ -105,6 +131,7 @@ impl Books {
             is_new: is_new && contents.past.runs.is_empty() && contents.damage.is_none(),
             past: Arc::new(contents.past),
             evicted: contents.evicted,
+            accounted: contents.accounted,
             current: None,
             written: Timestamp::MIN,
             trouble: None,
@@ -129,10 +156,24 @@ impl Books {
 
     /// Notes records that were let go. All that are known are given, too, since the file may be
     /// written anew.
-    pub(super) fn let_go(&mut self, times: Range<i64>, records: u64, all: Vec<Stretch>) {
+    pub(super) fn let_go(
+        &mut self,
+        times: Range<i64>,
+        records: u64,
+        changes: (u64, u64),
+        all: Vec<Stretch>,
+    ) {
         self.evicted = all;
+        self.accounted.add(changes);
         let (since, until) = (wide(times.min), wide(times.max));
-        self.write(&[Entry::Evicted { since, until, records }]);
+        let changes = vec![changes];
+        self.write(&[Entry::Evicted { since, until, records }, Entry::Accounted { changes }]);
+    }
+
+    /// Notes that changes are in no file, and why nothing is missing for that, or what is.
+    pub(super) fn account(&mut self, changes: (u64, u64)) {
+        self.accounted.add(changes);
+        self.write(&[Entry::Accounted { changes: vec![changes] }]);
     }
 
     /// Notes figures of which all records are safe.
@@ -142,7 +183,10 @@ impl Books {
             return;
         }
         let begins = self.current.is_none();
-        let run = self.current.get_or_insert_with(|| Run::new(noted.start, self.is_new));
+        let run = self.current.get_or_insert_with(|| Run {
+            after: Some(noted.after),
+            ..Run::new(noted.start, self.is_new)
+        });
         let Some(last) = run.samples.last_mut() else { return };
         let at = noted.at.max(last.last);
         let changed = last.counters != noted.counters;
@@ -154,18 +198,19 @@ impl Books {
         }
         let mut entries = Vec::new();
         if begins {
-            entries.push(Entry::Started { at: run.start, first: run.is_first });
+            entries.push(Entry::Started { at: run.start, first: run.is_first, after: run.after });
         }
+        let change = noted.change;
         if changed {
-            run.samples.push(Sample { first: at, last: at, counters: noted.counters });
-            entries.push(Entry::Figures { at, counters: noted.counters });
+            run.samples.push(Sample { change, ..Sample::new(at, noted.counters) });
+            entries.push(Entry::Figures { at, counters: noted.counters, change });
         } else {
-            last.last = at;
-            entries.push(Entry::Same { at });
+            (last.last, last.change) = (at, change);
+            entries.push(Entry::Same { at, change });
         }
         if let Some(why) = &noted.ended {
             run.why = Some(why.clone());
-            entries.push(Entry::Ended { why: why.clone() });
+            entries.push(Entry::Ended { why: why.clone(), since: None });
         }
         self.written = at;
         self.write(&entries);
@@ -240,6 +285,8 @@ impl Books {
             }
         }
         thin(&mut past.runs, self.current.as_mut(), now);
+        let oldest_change = past.runs.iter().chain(&self.current).find_map(|run| run.after);
+        self.accounted.forget_before(oldest_change.unwrap_or(0));
         let mut text = String::new();
         past.runs.iter().chain(&self.current).for_each(|run| add_run(&mut text, run));
         for gap in &past.damage {
@@ -248,6 +295,10 @@ impl Books {
         for Stretch { times, records } in &self.evicted {
             let (since, until) = (wide(times.min), wide(times.max));
             text.extend(line(&Entry::Evicted { since, until, records: *records }));
+        }
+        let changes: Vec<_> = self.accounted.ranges().collect();
+        if !changes.is_empty() {
+            text.extend(line(&Entry::Accounted { changes }));
         }
         text
     }
@@ -259,14 +310,15 @@ fn incomplete(counters: &Counters) -> (u64, u64, u64) {
 }
 
 fn add_run(text: &mut String, run: &Run) {
-    text.extend(line(&Entry::Started { at: run.start, first: run.is_first }));
-    for sample in &run.samples {
-        text.extend(line(&Entry::Figures { at: sample.first, counters: sample.counters }));
-        if sample.last > sample.first {
-            text.extend(line(&Entry::Same { at: sample.last }));
+    text.extend(line(&Entry::Started { at: run.start, first: run.is_first, after: run.after }));
+    for Sample { first, last, counters, change } in run.samples.iter().copied() {
+        text.extend(line(&Entry::Figures { at: first, counters, change }));
+        if last > first {
+            text.extend(line(&Entry::Same { at: last, change }));
         }
     }
-    text.extend(run.why.clone().and_then(|why| line(&Entry::Ended { why })));
+    let ended = |why| line(&Entry::Ended { why, since: run.whole_until });
+    text.extend(run.why.clone().and_then(ended));
 }
 
 /// Leaves out samples: the longer ago, the more. The first and the last of a capture stay, and the
@@ -325,8 +377,9 @@ fn parse(line: &[u8]) -> Option<Entry> {
 /// What the file says.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
-    past: Past,
+    pub(super) past: Past,
     evicted: Vec<Stretch>,
+    pub(super) accounted: Changes,
     /// What is wrong with it, if anything is.
     pub(super) damage: Option<String>,
 }
@@ -376,12 +429,12 @@ impl Contents {
     fn add(&mut self, entry: Entry) {
         let runs = &mut self.past.runs;
         match entry {
-            Entry::Started { at, first } => {
+            Entry::Started { at, first, after } => {
                 // The clock may have been set back between two captures, or within one.
                 let at = runs.last().map_or(at, |run| at.max(run.end()));
-                runs.push(Run::new(at, first));
+                runs.push(Run { after, ..Run::new(at, first) });
             }
-            Entry::Figures { at, counters } => {
+            Entry::Figures { at, counters, change } => {
                 if runs.is_empty() {
                     // The line of its start is damaged.
                     runs.push(Run::new(at, false));
@@ -389,19 +442,21 @@ impl Contents {
                 if let Some(run) = runs.last_mut() {
                     let at = at.max(run.end());
                     match run.samples.last_mut() {
-                        Some(last) if last.counters == counters => last.last = at,
-                        _ => run.samples.push(Sample { first: at, last: at, counters }),
+                        Some(last) if last.counters == counters => {
+                            (last.last, last.change) = (at, change);
+                        }
+                        _ => run.samples.push(Sample { change, ..Sample::new(at, counters) }),
                     }
                 }
             }
-            Entry::Same { at } => {
+            Entry::Same { at, change } => {
                 if let Some(last) = runs.last_mut().and_then(|run| run.samples.last_mut()) {
-                    last.last = at.max(last.last);
+                    (last.last, last.change) = (at.max(last.last), change);
                 }
             }
-            Entry::Ended { why } => {
+            Entry::Ended { why, since } => {
                 if let Some(run) = runs.last_mut() {
-                    run.why = Some(why);
+                    (run.why, run.whole_until) = (Some(why), since);
                 }
             }
             Entry::Evicted { since, until, records } => {
@@ -409,6 +464,7 @@ impl Contents {
                 self.evicted.push(Stretch { times, records });
             }
             Entry::Damaged { gap } => self.past.damage.push(gap),
+            Entry::Accounted { changes } => changes.into_iter().for_each(|c| self.accounted.add(c)),
         }
     }
 }

@@ -18,7 +18,7 @@ const RESERVE_PART: u64 = 20;
 pub(super) struct Directory {
     path: PathBuf,
     /// Held for as long as this is alive.
-    _lock: File,
+    lock: File,
 }
 
 /// What the name of a file says.
@@ -38,6 +38,8 @@ pub(super) enum Name {
 const MAX_NUMBER: u64 = 900_000_000_000;
 /// Only there while it is tried whether the disk takes anything.
 const PROBE: &str = "probe.tmp";
+/// Who holds it has the directory.
+const LOCK: &str = "lock";
 /// The books, and what is to take their place.
 const BOOKS: &str = "books";
 const UNFINISHED_BOOKS: &str = "books.tmp";
@@ -89,18 +91,31 @@ impl Directory {
     /// Takes a directory, which is made where there is none.
     pub(super) fn take(path: &Path) -> Result<Self, HistoryError> {
         Directory::make(path, None)?;
-        let lock = path.join("lock");
+        let lock = path.join(LOCK);
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600);
         // Nobody waits for the other end of a pipe.
         options.custom_flags(libc::O_NONBLOCK);
         let file = options.open(&lock).map_err(failed("cannot open", &lock))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Directory { path: path.to_owned(), _lock: file }),
+            Ok(()) => Ok(Directory { path: path.to_owned(), lock: file }),
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 Err(HistoryError::InUse { path: path.to_owned() })
             }
             Err(error) => Err(failed("cannot lock", &lock)(error.into())),
+        }
+    }
+
+    /// An error where the directory that this process holds is no longer to be found under its name.
+    pub(super) fn is_there(&self) -> io::Result<()> {
+        let held = self.lock.metadata()?;
+        match fs::symlink_metadata(self.path.join(LOCK)) {
+            Ok(found) if (found.dev(), found.ino()) == (held.dev(), held.ino()) => Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Err(io::Error::other(
+                "the directory, or the file `lock` in it, was removed or replaced while the server \
+                 ran; start the server again, so that it takes the directory",
+            )),
         }
     }
 

@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
@@ -349,6 +350,9 @@ impl Journal {
 
     /// Appends; what was written of it is taken back if not all of it can be.
     pub(super) fn append(&mut self, sealed: &Sealed) -> io::Result<()> {
+        if self.is_removed() {
+            return Err(io::Error::other("it was removed while it was written"));
+        }
         let mut parts = sealed.parts().into_iter();
         let written = parts.try_for_each(|part| (&*self.file).write_all(part));
         match written {
@@ -361,6 +365,11 @@ impl Journal {
             }
         }
         written
+    }
+
+    /// Whether somebody has removed the file: nobody would find in it what is written now.
+    pub(super) fn is_removed(&self) -> bool {
+        self.file.metadata().is_ok_and(|file| file.nlink() == 0)
     }
 
     pub(super) fn file(&self) -> &Arc<File> {

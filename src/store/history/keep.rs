@@ -46,19 +46,20 @@ impl Shared {
         let (times, records) = (segment.times(), segment.shown());
         self.evicted.fetch_add(records, Ordering::Relaxed);
         // Before it is gone, so that no answer lacks it unawares, be it one of the next process.
-        self.note_let_go(&mut lock(&self.books), times, records);
+        let changes = (segment.facts.after, segment.facts.last);
+        self.note_let_go(&mut lock(&self.books), times, records, changes);
         if let Err(error) = fs::remove_file(&segment.path) {
             tracing::warn!("{}: cannot be removed: {error}", segment.path.display());
         }
     }
 
     /// Notes records that no answer has any more.
-    pub(super) fn note_let_go(&self, books: &mut Books, times: Range<i64>, records: u64) {
+    fn note_let_go(&self, books: &mut Books, times: Range<i64>, records: u64, changes: (u64, u64)) {
         let all = {
             let mut evictions = lock(&self.evictions);
             evictions.add(times, records);
             evictions.all()
         };
-        books.let_go(times, records, all);
+        books.let_go(times, records, changes, all);
     }
 }

@@ -12,6 +12,7 @@
 
 mod block;
 mod books;
+mod changes;
 mod check;
 mod columns;
 mod decode;
@@ -27,6 +28,7 @@ mod hybrid;
 mod journal;
 mod keep;
 mod part;
+mod reconcile;
 mod recovery;
 mod rotate;
 mod schema;
@@ -155,6 +157,9 @@ impl Groups {
     }
 }
 
+/// Records that memory has let go of: their times, how many, and the changes of their group.
+type GivenUp = (Range<i64>, u64, (u64, u64));
+
 /// What the threads and those who ask share.
 #[derive(Debug)]
 struct Shared {
@@ -193,7 +198,7 @@ struct Shared {
     evictions: Mutex<Evictions>,
     books: Mutex<Books>,
     /// What memory has let go of that is in no segment, and not in the books yet.
-    given_up: Mutex<Vec<(Range<i64>, u64)>>,
+    given_up: Mutex<Vec<GivenUp>>,
     recovery: Mutex<Recovery>,
 }
 
@@ -213,13 +218,21 @@ impl History {
         let directory = Directory::take(&options.directory)?;
         let mut found = recovery::recover(&directory)?;
         let first = found.next_number;
-        let contents = Books::read(&directory);
+        let mut contents = Books::read(&directory);
         if let Some(why) = &contents.damage {
             recovery::keep_books_aside(&directory, why, &mut found.recovery);
         }
+        let missing = reconcile::missing(&contents, &found);
+        reconcile::add_found(&mut contents, &found);
         let mut books = Books::open(&directory, contents, options.max_age, found.is_nothing());
         for damage in recovery::damage(&directory, &found) {
             books.damaged(damage);
+        }
+        for (gap, changes) in missing {
+            tracing::error!("{}: {}", options.directory.display(), gap.why);
+            found.recovery.missing_changes += changes.1 - changes.0;
+            books.damaged(gap);
+            books.account(changes);
         }
         let shared = Arc::new(Shared::new(directory, options.clone(), found.segments, books));
         *lock(&shared.recovery) = found.recovery;
@@ -457,10 +470,10 @@ impl Archive for History {
         lock(&self.shared.evictions).between(since, until)
     }
 
-    fn count_given_up(&self, times: Range<i64>, records: u64) {
+    fn count_given_up(&self, times: Range<i64>, records: u64, changes: (u64, u64)) {
         lock(&self.shared.evictions).add(times, records);
         // Who takes records in waits for no disk: the next to note the books writes it.
-        lock(&self.shared.given_up).push((times, records));
+        lock(&self.shared.given_up).push((times, records, changes));
     }
 
     fn unreadable(&self) -> Vec<Range<i64>> {
@@ -477,9 +490,9 @@ impl Archive for History {
         let shared = &self.shared;
         let mut books = lock(&shared.books);
         let given_up = std::mem::take(&mut *lock(&shared.given_up));
-        for (times, records) in given_up {
+        for (times, records, changes) in given_up {
             let all = lock(&shared.evictions).all();
-            books.let_go(times, records, all);
+            books.let_go(times, records, changes, all);
         }
         if !shared.is_behind() {
             books.note(noted);
@@ -491,7 +504,9 @@ impl Archive for History {
         let segments = shared.segments();
         let segment_bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
         let latest = shared.latest.load(Ordering::Relaxed);
-        let queued = latest.saturating_sub(shared.written.load(Ordering::Relaxed));
+        // What the queue refused is not written, and is in a file when its segment is.
+        let done = shared.written.load(Ordering::Relaxed).max(self.rotated());
+        let queued = latest.saturating_sub(done);
         HistoryStatus {
             directory: shared.directory.path().display().to_string(),
             segments: segments.len() as u64,

@@ -8,9 +8,11 @@ use std::{fs, io};
 use arrow_array::RecordBatch;
 use jiff::Timestamp;
 
+use super::changes::Changes;
 use super::decode::Decoder;
 use super::directory::{Directory, Name};
 use super::find::{find_held, find_versions};
+use super::reconcile::note_first;
 use super::segment::{self, Segment, SegmentError};
 use super::{HistoryError, Left, MAX_CHANGE, journal};
 use crate::accounting::Gap;
@@ -29,6 +31,10 @@ pub(super) struct Found {
     /// The first number that no file has.
     pub(super) next_number: u64,
     pub(super) recovery: Recovery,
+    /// The changes that are in journals.
+    pub(super) changes: Changes,
+    /// Of the records in journals: their first changes there.
+    pub(super) first_shown: HashMap<ConnectionId, u64>,
 }
 
 impl Found {
@@ -71,10 +77,15 @@ pub(super) fn recover(directory: &Directory) -> Result<Found, HistoryError> {
     }
     hide_earlier(&segments);
     let mut left: HashMap<ConnectionId, (u64, Connection)> = HashMap::new();
+    let (mut changes, mut first_shown) = (Changes::default(), HashMap::new());
     for (number, path) in journals {
         let from = segments.partition_point(|segment| segment.number < number);
         let later = segments.get(from..).unwrap_or_default();
-        read_journal(directory, &path, later, &mut left, &mut recovery);
+        let found = read_journal(directory, &path, later, &mut left, &mut recovery);
+        for (id, version) in &found {
+            note_first(&mut first_shown, *id, *version);
+        }
+        changes.add_all(found.into_iter().map(|(_, version)| version).collect());
     }
     let mut left: Left = left.into_values().collect();
     left.sort_unstable_by_key(|(version, _)| *version);
@@ -82,7 +93,7 @@ pub(super) fn recover(directory: &Directory) -> Result<Found, HistoryError> {
     recovery.records = left.len() as u64;
     recovery.set_aside.sort_unstable();
     report(directory, &segments, &recovery);
-    Ok(Found { segments, left, next_number, recovery })
+    Ok(Found { segments, left, next_number, recovery, changes, first_shown })
 }
 
 fn open(number: u64, crc: u32, path: &Path) -> Result<Segment, SegmentError> {
@@ -107,27 +118,31 @@ fn alone(segment: Segment, others: &[Arc<Segment>]) -> Result<Segment, SegmentEr
     }
 }
 
-/// Takes over what a journal has and these segments, which came after it, have not.
+/// Takes over what a journal has and these segments, which came after it, have not. All that it has
+/// comes back, with the numbers of the changes.
 fn read_journal(
     directory: &Directory,
     path: &Path,
     later: &[Arc<Segment>],
     left: &mut HashMap<ConnectionId, (u64, Connection)>,
     recovery: &mut Recovery,
-) {
+) -> Vec<(ConnectionId, u64)> {
     let bytes = match read(path) {
         Ok(bytes) => bytes,
-        Err(error) => return set_aside(directory, path, &error, recovery),
+        Err(error) => {
+            set_aside(directory, path, &error, recovery);
+            return Vec::new();
+        }
     };
     let contents = journal::read(&bytes);
     drop(bytes);
     let (mut records, unreadable) = records(&contents.batches);
-    let had_any = !records.is_empty();
+    let all: Vec<_> = records.iter().map(|(version, record)| (record.id, *version)).collect();
     retain_missing(&mut records, later);
-    if had_any && records.is_empty() {
+    if !all.is_empty() && records.is_empty() {
         // It is a segment, and the process ended between the two.
         let _ = fs::remove_file(path);
-        return;
+        return all;
     }
     recovery.journals += 1;
     if contents.torn > 0 {
@@ -152,6 +167,7 @@ fn read_journal(
             left.insert(record.id, (version, record));
         }
     }
+    all
 }
 
 /// Memory holds what came last: what is left has to come after all that is in segments. It does, unless

@@ -63,6 +63,7 @@ fn rotate(shared: &Shared, number: u64, group: &Group) -> bool {
     };
     // Memory may have run out meanwhile, and the group have been counted as lost.
     let wanted = groups.waiting.iter().any(|(waiting, _)| *waiting == number);
+    let is_empty = made.is_none();
     match (made, wanted) {
         (Some(made), true) => shared.publish(made),
         (Some(made), false) => drop(fs::remove_file(&made.segment.path)),
@@ -74,6 +75,10 @@ fn rotate(shared: &Shared, number: u64, group: &Group) -> bool {
     groups.waiting.retain(|(waiting, _)| *waiting != number);
     shared.rotated_news.notify_all();
     drop(groups);
+    if wanted && is_empty {
+        // All that was in it was given up, and is counted as that.
+        lock(&shared.books).account((group.after, group.last));
+    }
     if wanted {
         shared.clear_journals(number);
         shared.keep_limits();

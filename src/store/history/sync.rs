@@ -4,7 +4,6 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use super::{FLUSH_EVERY, Shared, lock};
@@ -12,11 +11,21 @@ use super::{FLUSH_EVERY, Shared, lock};
 /// What is written, and perhaps not on the disk yet.
 #[derive(Debug, Default)]
 pub(super) struct Unsynced {
-    journals: Vec<(PathBuf, Arc<File>)>,
+    journals: Vec<Written>,
     /// A file has come.
     names: bool,
     /// No more come.
     closed: bool,
+}
+
+/// A journal, and what came into it since it was last synced.
+#[derive(Debug)]
+struct Written {
+    path: PathBuf,
+    file: Arc<File>,
+    /// The last of the changes, and how many.
+    last: u64,
+    changes: u64,
 }
 
 impl Unsynced {
@@ -29,11 +38,11 @@ impl Unsynced {
 pub(super) fn run(shared: &Shared) {
     loop {
         let unsynced = next(shared);
-        for (path, journal) in &unsynced.journals {
-            if let Err(error) = journal.sync_data() {
-                shared.fail("cannot sync", path, &error);
+        for journal in &unsynced.journals {
+            if let Err(error) = journal.file.sync_data() {
+                shared.fail("cannot sync", &journal.path, &error);
                 // What was not written then never will be: memory has it for the segment.
-                shared.wants_group.store(true, Ordering::SeqCst);
+                shared.note_lacking(journal.last, journal.changes);
             }
         }
         if unsynced.names
@@ -62,13 +71,28 @@ fn next(shared: &Shared) -> Unsynced {
 }
 
 impl Shared {
-    /// Has a journal synced that was written to.
-    pub(super) fn sync_journal(&self, path: &Path, journal: &Arc<File>, is_new: bool) {
+    /// Has a journal synced to which so many changes were written, up to this one. It is new if these
+    /// are the first.
+    pub(super) fn sync_journal(
+        &self,
+        path: &Path,
+        file: &Arc<File>,
+        last: u64,
+        new: u64,
+        is_new: bool,
+    ) {
         let mut unsynced = lock(&self.unsynced);
         unsynced.names |= is_new;
-        if !unsynced.journals.iter().any(|(_, known)| Arc::ptr_eq(known, journal)) {
-            unsynced.journals.push((path.to_owned(), Arc::clone(journal)));
-            self.unsynced_news.notify_all();
+        match unsynced.journals.iter_mut().find(|known| Arc::ptr_eq(&known.file, file)) {
+            Some(known) => {
+                known.last = last;
+                known.changes += new;
+            }
+            None => {
+                let (path, file) = (path.to_owned(), Arc::clone(file));
+                unsynced.journals.push(Written { path, file, last, changes: new });
+                self.unsynced_news.notify_all();
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use crate::test_records::*;
 
 mod damage;
 mod disk;
+mod reconcile;
 
 /// A directory that goes with the test.
 struct Place(PathBuf);

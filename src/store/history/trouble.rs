@@ -102,7 +102,12 @@ impl Shared {
             ));
         }
         let recovery = lock(&self.recovery);
-        let first = recovery.set_aside.first()?;
+        let Some(first) = recovery.set_aside.first() else {
+            let missing = recovery.missing_changes;
+            return (missing > 0).then(|| {
+                format!("history lacks {missing} changes that were written: a file is gone, or cut")
+            });
+        };
         let more = match recovery.set_aside.len() - 1 {
             0 => String::new(),
             more => format!(" and {more} more"),

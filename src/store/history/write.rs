@@ -17,6 +17,8 @@ struct Writer<'a> {
     /// Of the journal that is written now, and of the segment that its group becomes.
     number: u64,
     journal: Option<Journal>,
+    /// Changes in this journal.
+    in_journal: u64,
     encoder: Encoder,
     /// Memory that the last flush took.
     room: Vec<u8>,
@@ -31,6 +33,7 @@ pub(super) fn run(shared: &Shared, first: u64) {
         shared,
         number: first,
         journal: None,
+        in_journal: 0,
         encoder: Encoder::default(),
         room: Vec::new(),
         last: 0,
@@ -94,6 +97,7 @@ impl Writer<'_> {
     fn group(&mut self, mut group: crate::store::archive::Group) {
         self.flush();
         self.journal = None;
+        self.in_journal = 0;
         let mut groups = lock(&self.shared.groups);
         groups.without_given_up(&mut group);
         if !group.segments.is_empty() {
@@ -114,14 +118,25 @@ impl Writer<'_> {
         let count = encoder.len() as u64;
         if self.shared.is_failing() || self.append(encoder).is_err() {
             self.shared.note_lacking(self.last, count);
+            self.leave_removed();
         } else {
             self.shared.journaled.fetch_add(count, Ordering::Relaxed);
+            self.in_journal += count;
         }
         self.shared.written.store(self.last, Ordering::Relaxed);
     }
 
+    /// What is in a journal that somebody has removed is in no file.
+    fn leave_removed(&mut self) {
+        if self.journal.as_ref().is_some_and(Journal::is_removed) {
+            self.journal = None;
+            self.shared.note_lacking(self.last, std::mem::take(&mut self.in_journal));
+        }
+    }
+
     fn append(&mut self, encoder: Encoder) -> io::Result<()> {
         let path = self.shared.directory.journal(self.number);
+        let count = encoder.len() as u64;
         let write = || -> io::Result<()> {
             let room = std::mem::take(&mut self.room);
             let flush = encoder.finish().and_then(|batch| Sealed::flush(&batch, room));
@@ -135,7 +150,7 @@ impl Writer<'_> {
             journal.append(&flush)?;
             self.room = flush.into_room();
             self.shared.journal_bytes.store(journal.bytes(), Ordering::Relaxed);
-            self.shared.sync_journal(&path, journal.file(), is_new);
+            self.shared.sync_journal(&path, journal.file(), self.last, count, is_new);
             Ok(())
         };
         let written = write();
@@ -165,8 +180,9 @@ impl Writer<'_> {
 }
 
 impl Shared {
-    /// An error where there is no room for so many bytes.
+    /// An error where there is no room for so many bytes, or the directory is not what it was.
     pub(super) fn needs_room(&self, bytes: u64) -> io::Result<()> {
+        self.directory.is_there()?;
         match self.directory.room()? {
             room if room >= bytes => Ok(()),
             room => Err(io::Error::new(

@@ -30,8 +30,9 @@ impl Inner {
     /// Writes what was read a second ago: the records of that time are in a file by now.
     pub(super) fn write(&self, counters: Counters) {
         let (ended, now) = (self.ended(), Timestamp::now());
-        let Some((at, counters)) = lock(&self.read).replace((now, counters)) else { return };
-        self.note(at, counters, ended.filter(|(stop, _)| *stop <= at));
+        let read = (now, counters, self.store.latest());
+        let Some((at, counters, change)) = lock(&self.read).replace(read) else { return };
+        self.note(at, counters, change, ended.filter(|(stop, _)| *stop <= at));
     }
 
     /// Writes the last of them: capture has ended, and everything that it delivered is stored.
@@ -40,13 +41,21 @@ impl Inner {
         let ended = self.ended();
         let counters = self.sample();
         let now = Timestamp::now();
-        self.note(now, counters, ended.or_else(|| Some((now, STOPPED.to_owned()))));
+        let ended = ended.or_else(|| Some((now, STOPPED.to_owned())));
+        self.note(now, counters, self.store.latest(), ended);
     }
 
-    fn note(&self, at: Timestamp, counters: Counters, ended: Option<(Timestamp, String)>) {
-        let start = self.capture.since();
+    fn note(
+        &self,
+        at: Timestamp,
+        counters: Counters,
+        change: u64,
+        ended: Option<(Timestamp, String)>,
+    ) {
+        let (start, after) = (self.capture.since(), self.store.start);
         let at = ended.as_ref().map_or(at, |(stop, _)| *stop);
-        self.store.note_books(&Noted { start, at, counters, ended: ended.map(|(_, why)| why) });
+        let ended = ended.map(|(_, why)| why);
+        self.store.note_books(&Noted { start, at, counters, after, change, ended });
     }
 
     /// When and why capture has stopped by itself, if it has.

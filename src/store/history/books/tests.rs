@@ -49,7 +49,8 @@ fn at(second: i64) -> Timestamp {
 
 fn noted(start: i64, second: i64, attempts: u64) -> Noted {
     let counters = Counters { attempts, delivered: attempts, ..Counters::default() };
-    Noted { start: at(start), at: at(second), counters, ended: None }
+    let (start, at) = (at(start), at(second));
+    Noted { start, at, counters, after: 0, change: 0, ended: None }
 }
 
 fn ended(noted: Noted, why: &str) -> Noted {
@@ -228,11 +229,7 @@ fn a_server_that_begins_again_and_again_does_not_fill_the_disk() {
             &Run {
                 samples: vec![
                     Sample::zero(at(n * 10)),
-                    Sample {
-                        first: at(n * 10 + 5),
-                        last: at(n * 10 + 5),
-                        counters: noted(0, 0, 1).counters,
-                    },
+                    Sample::new(at(n * 10 + 5), noted(0, 0, 1).counters),
                 ],
                 why: Some("stopped".to_owned()),
                 ..Run::new(at(n * 10), false)
@@ -253,7 +250,7 @@ fn what_was_let_go_or_damaged_is_remembered() {
     let mut books = place.open();
     books.note(&noted(0, 1, 10));
     let times = Range { min: nanos(at(0)), max: nanos(at(1)) };
-    books.let_go(times, 7, vec![Stretch { times, records: 7 }]);
+    books.let_go(times, 7, (1, 9), vec![Stretch { times, records: 7 }]);
     let gap = Gap { since: at(2), until: at(3), why: "set aside".to_owned() };
     books.damaged(gap.clone());
     drop(books);

@@ -1,0 +1,134 @@
+//! The books of the last process and the files that it left: what each of them knows and the other
+//! does not.
+//!
+//! Figures are written every few seconds, and records within one. So the files of a process that was
+//! killed have attempts that its books say nothing of, or say that they were pending: these are
+//! added. And the books say which changes are in a file: where they are in none, somebody has removed
+//! a file or cut it, and the records of that time are a gap.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::books::Contents;
+use super::find::find_held;
+use super::part::DiskPart;
+use super::recovery::Found;
+use super::segment::Segment;
+use crate::accounting::Gap;
+use crate::event::{Connection, ConnectionId};
+use crate::query::Filter;
+use crate::store::archive::Part;
+use crate::store::ledger::{Run, Sample, UNNOTICED};
+use crate::store::matcher::Selection;
+use crate::store::row::wide;
+
+/// An attempt is shown within a second, and figures are read a moment apart from the changes.
+const SHOWN_AFTER: SignedDuration = SignedDuration::from_secs(2);
+
+/// Changes that no file has though the books say so: their time, and their numbers.
+pub(super) type Missing = Vec<(Gap, (u64, u64))>;
+
+/// What the books say is in files, and is not.
+pub(super) fn missing(contents: &Contents, found: &Found) -> Missing {
+    let mut known = found.changes.clone();
+    contents.accounted.ranges().for_each(|range| known.add(range));
+    found.segments.iter().for_each(|s| known.add((s.facts.after, s.facts.last)));
+    let of_run = |run: &Run| {
+        let noted = run.samples.iter().map(|sample| sample.change).max();
+        let Some((after, last)) = run.after.zip(noted) else { return Vec::new() };
+        let ranges = known.missing_in((after, last)).into_iter();
+        ranges.map(|range| (gap(run, range), range)).collect()
+    };
+    contents.past.runs.iter().flat_map(of_run).collect()
+}
+
+/// When the changes after the first of these and up to the second came, as far as figures tell.
+fn gap(run: &Run, (after, last): (u64, u64)) -> Gap {
+    let samples = || run.samples.iter().filter(|sample| sample.change > 0);
+    let since = samples().rfind(|sample| sample.change <= after).map_or(run.start, |s| s.last);
+    let until = samples().find(|sample| sample.change >= last).map_or(run.end(), |s| s.last);
+    let why = format!(
+        "{} changes of this time were in files of history that were removed, cut or damaged",
+        last - after
+    );
+    Gap { since: since.checked_sub(SHOWN_AFTER).unwrap_or(since), until: until.max(since), why }
+}
+
+/// Adds to the books of a process that ended without notice what its files have beyond them.
+pub(super) fn add_found(contents: &mut Contents, found: &Found) {
+    let Some(run) = contents.past.runs.last_mut().filter(|run| run.why.is_none()) else { return };
+    let Some(last) = run.samples.last().copied() else { return };
+    if last.change == 0 {
+        // Books of a program that did not say which changes they knew.
+        return;
+    }
+    let beyond = Beyond::of(found, &last);
+    let mut counters = last.counters;
+    let shown = beyond.pending.min(counters.pending());
+    if shown + beyond.later == 0 {
+        return;
+    }
+    counters.delivered += shown + beyond.later;
+    counters.attempts += beyond.later;
+    let at = beyond.until.max(last.last);
+    run.samples.push(Sample { change: last.change, ..Sample::new(at, counters) });
+    run.whole_until = Some(last.last);
+    run.why = Some(UNNOTICED.to_owned());
+}
+
+/// Attempts that were shown after the last figures.
+struct Beyond {
+    /// Those that had begun by then.
+    pending: u64,
+    later: u64,
+    /// When the last of them began.
+    until: Timestamp,
+}
+
+impl Beyond {
+    fn of(found: &Found, last: &Sample) -> Beyond {
+        let mut beyond = Beyond { pending: 0, later: 0, until: last.last };
+        let new = |c: &&Connection| {
+            let first = found.first_shown.get(&c.id);
+            c.is_attempt() && first.is_some_and(|first| *first > last.change)
+        };
+        let left: Vec<_> = found.left.iter().map(|(_, c)| c).filter(new).collect();
+        let earlier = held_in(&found.segments, &left);
+        for c in left.iter().filter(|c| !earlier.contains(&c.id)) {
+            match c.time > last.last {
+                true => beyond.later += 1,
+                false => beyond.pending += 1,
+            }
+            beyond.until = beyond.until.max(c.time);
+        }
+        let later = found.segments.iter().filter(|s| wide(s.facts.last_time) > last.last);
+        for segment in later {
+            beyond.later += count_after(segment, last.last);
+            beyond.until = beyond.until.max(wide(segment.facts.last_time));
+        }
+        beyond
+    }
+}
+
+fn held_in(segments: &[Arc<Segment>], records: &[&Connection]) -> HashSet<ConnectionId> {
+    let ids = || records.iter().map(|c| c.id);
+    let held = segments.iter().flat_map(|segment| find_held(segment, ids()));
+    held.map(|(id, _)| id).collect()
+}
+
+/// Attempts of a segment that began later than this.
+fn count_after(segment: &Arc<Segment>, time: Timestamp) -> u64 {
+    let since = time.checked_add(SignedDuration::from_nanos(1)).ok();
+    let filter = Filter { since, ..Filter::default() };
+    let selection = Selection { filter, attempts_only: true, ..Selection::default() };
+    let (segment, superseded) = (Arc::clone(segment), Arc::default());
+    DiskPart { segment, superseded, memory: None }.count(&selection)
+}
+
+/// Notes in which changes records were first shown.
+pub(super) fn note_first(first: &mut HashMap<ConnectionId, u64>, id: ConnectionId, version: u64) {
+    let known = first.entry(id).or_insert(version);
+    *known = version.min(*known);
+}
