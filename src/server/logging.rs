@@ -20,10 +20,11 @@ impl Level {
     }
 }
 
-/// What is logged at a level. Each request of an assistant makes the MCP library say three lines, which
-/// are of use only to who looks for a fault in it.
+/// What is logged at a level. Each request of an assistant makes the MCP library say three lines, and
+/// each that is refused a warning, which are of use only to who looks for a fault in it: anybody could fill
+/// the log with them.
 fn targets(level: tracing::Level) -> Targets {
-    let of_library = if level == tracing::Level::INFO { tracing::Level::WARN } else { level };
+    let of_library = if level > tracing::Level::INFO { level } else { tracing::Level::ERROR };
     Targets::new().with_default(level).with_target("rmcp", of_library)
 }
 

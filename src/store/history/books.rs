@@ -216,6 +216,15 @@ impl Books {
         self.write(&entries);
     }
 
+    /// Notes that the capture of this process ends, and that its records are in no file since the last
+    /// figures.
+    pub(super) fn break_off(&mut self, why: &str) {
+        let Some(run) = self.current.as_mut().filter(|run| run.why.is_none()) else { return };
+        (run.why, run.whole_until) = (Some(why.to_owned()), Some(run.end()));
+        let entry = Entry::Ended { why: why.to_owned(), since: run.whole_until };
+        self.write(&[entry]);
+    }
+
     fn write(&mut self, entries: &[Entry]) {
         if self.file.is_none() || self.bytes > self.bytes_when_new + GROWTH {
             // With what is to be written, which is in memory.

@@ -213,6 +213,12 @@ impl Directory {
     pub(super) fn room(&self) -> io::Result<u64> {
         room(&self.path)
     }
+
+    /// The same with what is left to others.
+    pub(super) fn whole_room(&self) -> io::Result<u64> {
+        let fs = statvfs(&self.path)?;
+        Ok(fs.f_bavail.saturating_mul(fs.f_frsize))
+    }
 }
 
 /// The files in a directory that are of this program, by number; those of others are left alone.

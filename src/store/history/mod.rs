@@ -80,6 +80,9 @@ const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// Changes are numbered on from a clock that counts microseconds: numbers beyond this are none.
 const MAX_CHANGE: u64 = u64::MAX / 2;
 
+/// Why the books of a capture end before it did.
+const UNWRITTEN: &str = "the disk had refused history until the server was stopped";
+
 /// Where history lies, and how much of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryOptions {
@@ -135,6 +138,8 @@ struct Queue {
     /// When the oldest of the changes came.
     since: Option<Instant>,
     closed: bool,
+    /// It was said what could not be written to the end.
+    told: bool,
 }
 
 /// Groups that are to become segments, with their numbers.
@@ -184,6 +189,8 @@ struct Shared {
     rotated: AtomicU64,
     trouble: Mutex<Trouble>,
     failing: AtomicBool,
+    /// A segment cannot be written: until one can, it does not help that there is room for less.
+    segment_refused: AtomicBool,
     /// The journal lacks changes: its group should become a segment soon.
     wants_group: AtomicBool,
     journal_bytes: AtomicU64,
@@ -286,6 +293,7 @@ impl Shared {
             rotated: AtomicU64::new(last),
             trouble: Mutex::default(),
             failing: AtomicBool::new(false),
+            segment_refused: AtomicBool::new(false),
             wants_group: AtomicBool::new(false),
             journal_bytes: AtomicU64::new(0),
             written: AtomicU64::new(last),
@@ -494,8 +502,10 @@ impl Archive for History {
             let all = lock(&shared.evictions).all();
             books.let_go(times, records, changes, all);
         }
-        if !shared.is_behind() {
-            books.note(noted);
+        match shared.is_behind() {
+            false => books.note(noted),
+            true if noted.ended.is_some() => books.break_off(UNWRITTEN),
+            true => {}
         }
     }
 
@@ -539,6 +549,12 @@ impl Archive for History {
             if thread.join().is_err() {
                 tracing::error!("a thread that writes history had failed");
             }
+        }
+        let lacking = self.shared.lacking();
+        if lacking > 0 && !lock(&self.shared.queue).told {
+            let why = self.shared.stopped().unwrap_or_default();
+            tracing::error!("{lacking} changes could not be written, and end here: {why}");
+            lock(&self.shared.queue).told = true;
         }
     }
 }

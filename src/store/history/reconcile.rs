@@ -56,9 +56,11 @@ fn gap(run: &Run, (after, last): (u64, u64)) -> Gap {
     Gap { since: since.checked_sub(SHOWN_AFTER).unwrap_or(since), until: until.max(since), why }
 }
 
-/// Adds to the books of a process that ended without notice what its files have beyond them.
+/// Adds to the books of a process that ended without notice, or while the disk refused some of what it
+/// had, what its files have beyond them.
 pub(super) fn add_found(contents: &mut Contents, found: &Found) {
-    let Some(run) = contents.past.runs.last_mut().filter(|run| run.why.is_none()) else { return };
+    let ends_before = |run: &&mut Run| run.why.is_none() || run.whole_until == Some(run.end());
+    let Some(run) = contents.past.runs.last_mut().filter(ends_before) else { return };
     let Some(last) = run.samples.last().copied() else { return };
     if last.change == 0 {
         // Books of a program that did not say which changes they knew.
@@ -75,7 +77,7 @@ pub(super) fn add_found(contents: &mut Contents, found: &Found) {
     let at = beyond.until.max(last.last);
     run.samples.push(Sample { change: last.change, ..Sample::new(at, counters) });
     run.whole_until = Some(last.last);
-    run.why = Some(UNNOTICED.to_owned());
+    run.why.get_or_insert_with(|| UNNOTICED.to_owned());
 }
 
 /// Attempts that were shown after the last figures.

@@ -20,12 +20,19 @@ use crate::store::segment::{Range, Segment as MemorySegment};
 /// How often files are looked at for their age.
 const LIMITS_EVERY: Duration = Duration::from_secs(30);
 
+/// Bytes that a row of a segment takes at most, in general.
+const ROW_BYTES: u64 = 40;
+
 /// Makes segments until no more groups come, and keeps them in order.
 pub(super) fn run(shared: &Shared) {
     let mut looked = Instant::now();
     loop {
         let (next, closed) = next(shared);
         let nothing_waits = next.is_none();
+        if nothing_waits {
+            // What could not be written was given up.
+            shared.segment_refused.store(false, Ordering::SeqCst);
+        }
         if let Some((number, group)) = next
             && !rotate(shared, number, &group)
         {
@@ -51,6 +58,7 @@ fn rotate(shared: &Shared, number: u64, group: &Group) -> bool {
         Ok(made) => made,
         Err(error) => {
             let path = shared.directory.unfinished(number);
+            shared.segment_refused.store(true, Ordering::SeqCst);
             shared.fail("cannot write", &path, &error);
             if groups.closed {
                 // The journal has it, for the next start.
@@ -61,6 +69,7 @@ fn rotate(shared: &Shared, number: u64, group: &Group) -> bool {
             return true;
         }
     };
+    shared.segment_refused.store(false, Ordering::SeqCst);
     // Memory may have run out meanwhile, and the group have been counted as lost.
     let wanted = groups.waiting.iter().any(|(waiting, _)| *waiting == number);
     let is_empty = made.is_none();
@@ -178,7 +187,7 @@ impl Shared {
         facts: Facts,
     ) -> Result<Segment, SegmentError> {
         // Until the journal goes there are both.
-        self.needs_room(places.len() as u64 * 64)?;
+        self.needs_room_meanwhile(places.len() as u64 * ROW_BYTES)?;
         let unfinished = self.directory.unfinished(number);
         let _ = fs::remove_file(&unfinished);
         let file = self.directory.create(&unfinished)?;

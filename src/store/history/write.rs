@@ -162,7 +162,8 @@ impl Writer<'_> {
 
     /// Looks whether there is room again.
     fn retry(&mut self) {
-        if !self.shared.is_failing() || self.tried.elapsed() < RETRY_EVERY {
+        let refused = self.shared.segment_refused.load(Ordering::SeqCst);
+        if !self.shared.is_failing() || refused || self.tried.elapsed() < RETRY_EVERY {
             return;
         }
         self.tried = Instant::now();
@@ -183,15 +184,26 @@ impl Shared {
     /// An error where there is no room for so many bytes, or the directory is not what it was.
     pub(super) fn needs_room(&self, bytes: u64) -> io::Result<()> {
         self.directory.is_there()?;
-        match self.directory.room()? {
-            room if room >= bytes => Ok(()),
-            room => Err(io::Error::new(
-                io::ErrorKind::StorageFull,
-                format!(
-                    "the file system is nearly full: {room} bytes may still be used, {bytes} are \
-                     needed; make room, or lower --disk-limit"
-                ),
-            )),
-        }
+        enough(self.directory.room()?, bytes)
     }
+
+    /// The same for a segment. When it is there its journal, which is several times as large, goes: it
+    /// may have what is left to others meanwhile.
+    pub(super) fn needs_room_meanwhile(&self, bytes: u64) -> io::Result<()> {
+        self.directory.is_there()?;
+        enough(self.directory.whole_room()?, bytes)
+    }
+}
+
+fn enough(room: u64, bytes: u64) -> io::Result<()> {
+    if room >= bytes {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::StorageFull,
+        format!(
+            "the file system is nearly full: {room} bytes may still be used, {bytes} are needed; make \
+             room, or lower --disk-limit"
+        ),
+    ))
 }

@@ -156,3 +156,24 @@ fn a_disk_that_takes_nothing_is_told_until_it_does() {
         drop(store);
     });
 }
+
+#[test]
+fn a_segment_that_cannot_be_written_is_told_of_until_it_is() {
+    let place = Place::new("refused-segment");
+    let curl = info(7, "curl");
+    let store = place.open();
+    let in_the_way = place.0.join("000000000001.parquet.tmp");
+    fs::create_dir_all(in_the_way.join("x")).unwrap();
+    store.apply((0..2_000).map(|n| refused(n, &curl)).collect());
+    until(|| store.history_stopped().is_some());
+    // That there is room for less is no reason to say that it goes on.
+    let end = Instant::now() + RETRY_EVERY * 3;
+    while Instant::now() < end {
+        let why = store.history_stopped().expect("it cannot have gone on");
+        assert!(why.contains("000000000001.parquet.tmp"), "{why}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    fs::remove_dir_all(&in_the_way).unwrap();
+    settled(&store, 1);
+    until(|| store.history_stopped().is_none());
+}

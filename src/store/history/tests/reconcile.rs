@@ -67,11 +67,11 @@ fn ended_in_order(place: &Place) -> Vec<u64> {
 #[test]
 fn what_a_file_has_lost_is_a_gap_of_its_time_alone_and_is_told_once() {
     // How much of the journal is left, what is missing, and of which time.
-    let cases: [(Option<usize>, u64, &[(i64, i64)]); 4] = [
-        (Some(2), 0, &[]),
-        (Some(1), 100, &[(43, 65)]),
-        (Some(0), 200, &[(23, 65)]),
-        (None, 300, &[(-2, 65)]),
+    let cases = [
+        (Some(2), 0, None),
+        (Some(1), 100, Some((43, 65))),
+        (Some(0), 200, Some((23, 65))),
+        (None, 300, Some((0, 65))),
     ];
     for (left, lost, expected) in cases {
         let place = Place::new("shortened");
@@ -84,8 +84,7 @@ fn what_a_file_has_lost_is_a_gap_of_its_time_alone_and_is_told_once() {
             }
             None => fs::remove_file(&journal).unwrap(),
         }
-        let expected: Vec<_> =
-            expected.iter().map(|(since, until)| (0.max(*since), *until)).collect();
+        let expected: Vec<(i64, i64)> = expected.into_iter().collect();
         for start in 1..=3 {
             let store = place.open();
             let now = if start == 1 { lost } else { 0 };
