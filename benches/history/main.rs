@@ -277,6 +277,8 @@ fn main() {
     for (name, _) in PARTS {
         println!("\n{name}");
         let mut part = std::process::Command::new(std::env::current_exe().unwrap());
+        // As the server has it (src/capture/allocator.rs).
+        part.env("MALLOC_MMAP_THRESHOLD_", "262144").env("MALLOC_TRIM_THRESHOLD_", "1048576");
         part.env("NETSPY_BENCH_PART", name).env("NETSPY_BENCH_PLACE", &place.0.0);
         assert!(part.status().unwrap().success(), "{name} failed");
     }

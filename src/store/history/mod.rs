@@ -551,6 +551,10 @@ impl Archive for History {
             }
         }
         let lacking = self.shared.lacking();
+        if lacking == 0 && self.shared.is_failing() {
+            // What the disk had refused is in a segment after all.
+            self.shared.works();
+        }
         if lacking > 0 && !lock(&self.shared.queue).told {
             let why = self.shared.stopped().unwrap_or_default();
             tracing::error!("{lacking} changes could not be written, and end here: {why}");
