@@ -41,9 +41,30 @@ pub fn short(text: &str, most: usize) -> Cow<'_, str> {
     }
 }
 
+/// A host name in at most `most` characters and one: what is left out is in its middle, since its end
+/// says whose it is, however long somebody made its beginning.
+pub fn short_host(name: &str, most: usize) -> Cow<'_, str> {
+    let count = name.chars().count();
+    if count <= most {
+        return clean(name);
+    }
+    let end = most.div_ceil(2);
+    let first: String = name.chars().take(most - end).collect();
+    let last: String = name.chars().skip(count - end).collect();
+    Cow::Owned(format!("{}…{}", clean(&first), clean(&last)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_host_name_says_whose_it_is() {
+        assert_eq!(short_host("www.example.com", 15), "www.example.com");
+        let long = format!("bank.example.{}.evil.example", "a".repeat(200));
+        assert_eq!(short_host(&long, 26), "bank.example.….evil.example");
+        assert_eq!(short_host("a\u{202e}b\u{200b}c\x1b", 3), "a…c\u{fffd}");
+    }
 
     #[test]
     fn a_long_name_is_cut_between_characters_and_says_so() {

@@ -286,7 +286,7 @@ async fn a_dry_run_shows_what_would_be_sent_and_sends_nothing() {
     let json: Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!(json["endpoint"], endpoint.base.as_str());
     let question = json["first_request"]["messages"][1]["content"].as_str().unwrap();
-    assert!(question.starts_with("curl -u ann:*** http://x fails"), "{question}");
+    assert!(question.starts_with("curl -u user-1:*** http://x fails"), "{question}");
     assert!(json["first_request"]["tools"].as_array().unwrap().len() > 3);
     let example = &json["answers_of_tools_would_follow_such_as"];
     assert_eq!(
@@ -418,6 +418,37 @@ async fn private_addresses_can_stay_here_and_still_be_asked_for() {
     assert!(asked.iter().all(|asked| !asked.text.contains("10.0.0.9")));
     let found: Value = serde_json::from_str(&asked[1].said_by("tool")[0]).unwrap();
     assert_eq!(found["total"], 10, "{found}");
+}
+
+/// Every record is of the user ann.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_users_stay_here_in_questions_too() {
+    let server = server(records()).await;
+    let endpoint = Endpoint::new(vec![says("user-1 did nothing wrong.")]);
+    let question = "why is Ann's curl refused? ann@web-1 asks, /home/ann/.curlrc is empty";
+    let ran = run(&server, &endpoint, &[&["ask", question], &WHEN[..]].concat()).await;
+    assert!(ran.out.starts_with("ann did nothing wrong.\n"), "{}{}", ran.out, ran.err);
+    let ran = run(&server, &endpoint, &[&["insights", question], &WHEN[..]].concat()).await;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    for asked in endpoint.asked() {
+        let said = asked.said_by("user").join("\n").to_lowercase();
+        assert!(said.contains("user-1@web-1") && !said.contains("ann"), "{said}");
+    }
+    let dry = [&["ask", question, "--dry-run"], &WHEN[..]].concat();
+    let ran = run(&server, &endpoint, &dry).await;
+    assert!(ran.out.contains("user-1@web-1") && !ran.out.contains("ann@"), "{}", ran.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_calls_tools_where_there_are_none_is_told_of_without_counting_rounds() {
+    let server = server(records()).await;
+    let endpoint = Endpoint::new(vec![calls(&[("get_status", "{}")])]);
+    for args in [&["ask", "what fails?", "--max-rounds", "0"][..], &["insights"]] {
+        let ran = run(&server, &endpoint, &[args, &WHEN[..]].concat()).await;
+        assert!(ran.err.contains("asked to answer without tools"), "{}", ran.err);
+        assert!(!ran.err.contains("0 rounds"), "{}", ran.err);
+        assert!(ran.out.contains("By fixed rules"), "{}", ran.out);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

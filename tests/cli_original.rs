@@ -47,6 +47,36 @@ fn the_summary_comes_in_the_originals_words_with_the_outcomes_after_them() {
     assert_eq!(ran.out, format!("{SENTENCE}\n  Outcomes: established 3, refused 2\n"));
 }
 
+/// `process=a\,b`, as every way to ask sends it.
+const ONE_NAME: &str = "process=a%5C%2Cb";
+
+#[test]
+fn a_comma_within_a_name_is_written_with_a_backslash_everywhere() {
+    let server = server();
+    for args in [
+        &["--tool", "get_network_summary", "--process", "a\\,b"][..],
+        &["--tool", "list_connections", "--process", "a\\,b"],
+        &["list", "--all", "--process", "a\\,b"],
+        &["summary", "--all", "--process=a\\,b"],
+    ] {
+        run(&[args, &["--server", &server.url]].concat());
+        let asked = server.asked().pop().unwrap();
+        assert!(asked.contains(ONE_NAME), "{args:?}: {asked}");
+    }
+    for line in [
+        "summary --process 'a\\,b'",
+        "list --process a\\\\,b",
+        "connections --all --process 'a\\,b'",
+    ] {
+        run_with_input(&["--server", &server.url], line);
+        let asked = server.asked().pop().unwrap();
+        assert!(asked.contains(ONE_NAME), "{line}: {asked}");
+    }
+    let two = run(&["--tool=get_network_summary", "--process", "a,b", "--server", &server.url]);
+    assert!(two.out.starts_with("Process 'a, b' made 5"), "{}{}", two.out, two.err);
+    assert!(server.asked().pop().unwrap().contains("process=a%2Cb"));
+}
+
 #[test]
 fn numbers_below_one_stand_for_the_default() {
     let server = server();

@@ -400,29 +400,6 @@ fn a_reader_that_leaves_ends_the_list_quietly() {
 }
 
 #[test]
-fn completions_know_the_commands_and_their_options() {
-    for (shell, sign) in
-        [("bash", "complete -F"), ("zsh", "#compdef netspy"), ("fish", "complete -c")]
-    {
-        let ran = run(&["completions", shell]);
-        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{shell}");
-        for part in [sign, "watch", "findings", "outcome", "completions"] {
-            assert!(ran.out.contains(part), "{part} for {shell}");
-        }
-        if std::process::Command::new(shell).arg("--version").output().is_err() {
-            eprintln!("skipped: no {shell} to read its script");
-            continue;
-        }
-        let dir = TempDir::new();
-        let file = dir.path().join("netspy");
-        std::fs::write(&file, &ran.out).unwrap();
-        let read = std::process::Command::new(shell).arg("-n").arg(&file).output().unwrap();
-        assert!(read.status.success() && read.stderr.is_empty(), "{shell}: {read:?}");
-    }
-    assert_eq!(run(&["completions", "tcsh"]).code, 2);
-}
-
-#[test]
 fn every_command_shows_how_it_is_used() {
     let help = run(&["--help"]).out;
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);

@@ -2,7 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
@@ -166,6 +166,43 @@ fn a_person_reads_first_what_could_not_be_reached() {
             said.lines().filter(|l| l.contains(&address.to_string()) && l.contains(outcome));
         assert_eq!(lines.count(), 2, "as it happened, and in the report: {said}");
     }
+}
+
+/// A datagram that met a closed port and whose socket was told so, one that somebody may have read,
+/// and a socket that only has a peer.
+#[test]
+fn a_datagram_is_reached_by_nobody_as_far_as_is_known() {
+    if !can_capture() {
+        return;
+    }
+    let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let open = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let script = format!(
+        "import socket\n\
+         def connected(port):\n    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n    \
+         s.connect((\"127.0.0.1\", port))\n    return s\n\
+         a = connected({closed})\na.send(b\"x\")\n\
+         try:\n    a.settimeout(30)\n    a.recv(1)\nexcept ConnectionRefusedError:\n    pass\n\
+         b = connected({open})\nb.send(b\"x\")\n\
+         c = connected(9)\n",
+        closed = closed.port(),
+        open = open.local_addr().unwrap().port(),
+    );
+    let output = run(&["--all", "--", "python3", "-c", &script]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let part = |title: &str| {
+        let (_, part) = said.split_once(&format!("\n{title}\n")).unwrap_or_default();
+        part.split("\n\n").next().unwrap_or_default().to_owned()
+    };
+    assert!(part("Could not reach").contains(&closed.to_string()), "{said}");
+    assert!(
+        part("Sent; no answer is known").contains(&open.local_addr().unwrap().to_string()),
+        "{said}"
+    );
+    let silent = part("Datagram sockets that are not known to have sent anything");
+    assert!(silent.contains("127.0.0.1:9 "), "{said}");
+    assert!(!said.contains("\nReached\n"), "{said}");
 }
 
 #[test]

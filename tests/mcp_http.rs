@@ -186,6 +186,15 @@ async fn what_the_transport_refuses_says_why_and_what_is_accepted() {
     let list = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}).to_string();
     let cases = [
         ("MCP-Session-Id: no-such\r\n", "application/json", list.as_str(), 404, "no such session"),
+        ("", "application/json", &list, 400, "\"parameter\":\"Mcp-Session-Id\""),
+        (
+            "MCP-Protocol-Version: 1999-01-01\r\n",
+            "application/json",
+            &list,
+            400,
+            "\"parameter\":\"MCP-Protocol-Version\"",
+        ),
+        ("MCP-Protocol-Version: 1999-01-01\r\n", "application/json", &list, 400, "2025-11-25"),
         ("Origin: http://evil.example\r\n", "application/json", &list, 403, "Origin"),
         ("", "text/plain", &list, 415, "Content-Type"),
         ("", "application/json", "{\"jsonrpc\":", 400, "-32700"),
@@ -384,5 +393,25 @@ async fn who_accepts_no_form_of_an_answer_is_told_which_header_says_so() {
     // And of the other header, if that is the cause.
     let head = "GET /health HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: identity;q=0\r\n";
     assert_eq!(server.ask(head, b"").await.json()["parameter"], "Accept-Encoding");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_all_sessions_are_in_use_a_client_is_told_when_to_come_again() {
+    let server = server(records()).await;
+    let first = Client::start(server.address, Era::Handshake, "").await;
+    let begin = Client { session: None, more: String::new(), ..first };
+    for _ in 1..256 {
+        assert_eq!(begin.post("initialize", Some(0), hello()).await.status, 200);
+    }
+    let refused = begin.post("initialize", Some(0), hello()).await;
+    assert_eq!(refused.status, 503, "{}", text(&refused));
+    assert_eq!(refused.header("retry-after"), Some("60"));
+    assert_eq!(refused.header("content-type"), Some("application/json"));
+    let error = refused.json()["error"].clone();
+    assert!(error["message"].as_str().unwrap().contains("sessions"), "{error}");
+    // Who needs no session is served.
+    let stateless = Client { era: Era::Stateless, ..begin };
+    assert!(stateless.ask("tools/list", json!({})).await.is_ok());
     server.stop().await;
 }

@@ -3,9 +3,11 @@
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
+use super::accounts::Accounts;
 use super::conversation::{Conversation, Listener, Nobody, Usage};
 use super::error::ModelError;
 use super::settings::Settings;
+use crate::query::filter::escape;
 use crate::tools::advisor::Means;
 use crate::tools::{Advice, Advisor, By, RuleBased, Scope, ToolError};
 
@@ -54,7 +56,7 @@ impl Assistant {
             None => None,
             Some(settings) => {
                 let facts = facts(scope, means).await?;
-                let mut conversation = Conversation::new(settings, listener);
+                let mut conversation = begun(settings, listener, scope, means).await?;
                 conversation.interpret(&facts, summary);
                 Some((settings, conversation))
             }
@@ -71,15 +73,14 @@ impl Assistant {
         means: Means<'_>,
         listener: &dyn Listener,
     ) -> Result<Reply, ToolError> {
-        if self.settings.is_some() {
-            // Without records there is nothing to ask a model about.
-            means.source.status().await?;
-        }
-        let asked = self.settings.as_ref().map(|settings| {
-            let mut conversation = Conversation::new(settings, listener);
-            conversation.ask(question, scope.filter.since, means.tools);
-            (settings, conversation)
-        });
+        let asked = match &self.settings {
+            None => None,
+            Some(settings) => {
+                let mut conversation = begun(settings, listener, scope, means).await?;
+                conversation.ask(question, scope.filter.since, means.tools);
+                Some((settings, conversation))
+            }
+        };
         reply(asked, RuleBased.answer(question, scope, means)).await
     }
 
@@ -91,7 +92,7 @@ impl Assistant {
         means: Means<'_>,
     ) -> Result<Option<Value>, ToolError> {
         let Some(settings) = &self.settings else { return Ok(None) };
-        let mut conversation = Conversation::new(settings, &Nobody);
+        let mut conversation = begun(settings, &Nobody, scope, means).await?;
         conversation.interpret(&facts(scope, means).await?, summary);
         Ok(Some(json!({
             "endpoint": settings.endpoint.to_string(),
@@ -107,7 +108,7 @@ impl Assistant {
         means: Means<'_>,
     ) -> Result<Option<Value>, ToolError> {
         let Some(settings) = &self.settings else { return Ok(None) };
-        let mut conversation = Conversation::new(settings, &Nobody);
+        let mut conversation = begun(settings, &Nobody, scope, means).await?;
         conversation.ask(question, scope.filter.since, means.tools);
         let (tool, args) = (FACTS[0], arguments(scope));
         let answer = means.tools.call(tool, args.clone()).await?;
@@ -119,6 +120,20 @@ impl Assistant {
             },
         })))
     }
+}
+
+/// A conversation in which names of users are known, so that none is sent. Without records there is
+/// nothing to ask a model about.
+async fn begun<'a>(
+    settings: &'a Settings,
+    listener: &'a dyn Listener,
+    scope: &Scope,
+    means: Means<'_>,
+) -> Result<Conversation<'a>, ToolError> {
+    let mut conversation = Conversation::new(settings, listener);
+    let accounts = Accounts::of_host().with_records(&scope.filter, means.source).await?;
+    conversation.keeps(accounts);
+    Ok(conversation)
 }
 
 /// Rules read the records in any case: where that fails, a model has nothing to go by either.
@@ -167,7 +182,8 @@ fn arguments(scope: &Scope) -> Value {
     let filter = &scope.filter;
     let mut args = Map::new();
     if !filter.process.is_empty() {
-        args.insert("process_name".to_owned(), filter.process.join(",").into());
+        let names: Vec<String> = filter.process.iter().map(|name| escape(name)).collect();
+        args.insert("process_name".to_owned(), names.join(",").into());
     }
     if let Some(pid) = filter.pid.first() {
         args.insert("pid".to_owned(), (*pid).into());

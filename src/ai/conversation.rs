@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
+use super::accounts::Accounts;
 use super::error::ModelError;
 use super::figures::Sources;
 use super::prompt;
@@ -101,6 +102,11 @@ impl<'a> Conversation<'a> {
         }
     }
 
+    /// Names of users that are not to be sent.
+    pub(super) fn keeps(&mut self, accounts: Accounts) {
+        self.veil.knows(accounts);
+    }
+
     /// A question for whose answer `tools` may be called.
     pub(super) fn ask(&mut self, question: &str, since: Option<Timestamp>, tools: &'a dyn Toolset) {
         self.sources.add_text(question);
@@ -165,7 +171,11 @@ impl<'a> Conversation<'a> {
                 }
             }
         }
-        Err(ModelError::EndlessLoop { model: self.settings.model.clone(), rounds })
+        let model = self.settings.model.clone();
+        Err(match rounds {
+            0 => ModelError::CallsInstead { model },
+            rounds => ModelError::EndlessLoop { model, rounds },
+        })
     }
 
     async fn turn(&mut self, may_call: bool) -> Result<Turn, ModelError> {

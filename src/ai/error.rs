@@ -134,6 +134,14 @@ pub enum ModelError {
         /// How many.
         rounds: u32,
     },
+    /// It calls tools where it was asked to answer without any.
+    #[error(
+        "the model '{model}' was asked to answer without tools, and called some instead of giving an answer"
+    )]
+    CallsInstead {
+        /// Which model.
+        model: String,
+    },
     /// The provider's filter took it away.
     #[error("the filter of {endpoint} took the answer away")]
     Filtered {

@@ -1,11 +1,13 @@
 //! Figures of an answer that no tool returned.
 //!
-//! A figure is a word that begins with a digit. It is supported where a tool returned it as a
+//! A figure is a word that begins with a digit, of whatever script. It is supported where a tool returned it as a
 //! number, in a text or as the length of a list, or where the question has it. It may be rounded,
 //! and said in another unit; what a model computed (sums, shares) no tool returned, and it is told.
 //! Names with digits in them (`eth0`, `IPv4`) are no figures, and neither are numbers in words.
 
 use serde_json::Value;
+
+use super::digits::Plain;
 
 /// What figures may come from.
 #[derive(Debug, Default)]
@@ -42,8 +44,10 @@ impl Sources {
                 }
             }
         }
-        self.texts.push_str(text);
-        self.texts.push('\n');
+        for line in text.lines() {
+            self.texts.push_str(&Plain::of(line).text);
+            self.texts.push('\n');
+        }
     }
 
     /// The figures of `text` that are not among them, each once, in their order.
@@ -60,11 +64,11 @@ impl Sources {
         found
     }
 
-    fn supports(&self, figure: &Figure<'_>) -> bool {
+    fn supports(&self, figure: &Figure) -> bool {
         if let Some(number) = figure.number() {
-            return self.has(&number);
+            return self.has(&number) || self.has_any(figure.other_readings());
         }
-        if self.has_word(figure.word) {
+        if self.has_word(&figure.word) || self.has_any(figure.other_readings()) {
             return true;
         }
         // "3/10", "192.0.2.1:443", "443,8443": each part by itself.
@@ -74,9 +78,13 @@ impl Sources {
         !is_address
             && figure.word.contains(['/', ',', '-', ':'])
             && parts.all(|word| {
-                let part = Figure { word, unit: "" };
+                let part = Figure::bare(word);
                 part.number().map_or_else(|| self.has_word(word), |number| self.has(&number))
             })
+    }
+
+    fn has_any(&self, readings: impl IntoIterator<Item = Number>) -> bool {
+        readings.into_iter().any(|number| self.has(&number))
     }
 
     fn has(&self, figure: &Number) -> bool {
@@ -111,43 +119,59 @@ struct Number {
 }
 
 /// A word that begins with a digit, and the word behind it.
-struct Figure<'a> {
-    word: &'a str,
-    unit: &'a str,
+struct Figure {
+    word: String,
+    unit: String,
+    /// As it stands in the text.
+    said: String,
 }
 
-impl Figure<'_> {
+impl Figure {
+    fn bare(word: &str) -> Self {
+        Figure { word: word.to_owned(), unit: String::new(), said: word.to_owned() }
+    }
+
+    /// As English writes numbers: commas between thousands, a point before decimals.
     fn number(&self) -> Option<Number> {
+        self.read(',', '.')
+    }
+
+    /// As other languages do: points between thousands, a comma before decimals.
+    fn other_readings(&self) -> Option<Number> {
+        self.read('.', ',')
+    }
+
+    fn read(&self, thousands: char, point: char) -> Option<Number> {
         let end = self.word.find(|c: char| !c.is_ascii_digit() && c != ',' && c != '.');
         let (digits, suffix) = self.word.split_at(end.unwrap_or(self.word.len()));
-        let (whole, decimals) = digits.split_once('.').unwrap_or((digits, ""));
-        if decimals.contains(['.', ',']) || !is_grouped(whole) {
+        let (whole, decimals) = digits.split_once(point).unwrap_or((digits, ""));
+        if decimals.contains(['.', ',']) || !is_grouped(whole, thousands) {
             return None;
         }
-        let value = format!("{}.{decimals}0", whole.replace(',', "")).parse().ok()?;
-        let unit = if suffix.is_empty() { self.unit } else { suffix };
+        let value = format!("{}.{decimals}0", whole.replace(thousands, "")).parse().ok()?;
+        let unit = if suffix.is_empty() { &self.unit } else { suffix };
         let scales = scales(unit).or_else(|| suffix.is_empty().then_some(&[1.0][..]))?;
         let decimals = i32::try_from(decimals.len()).ok()?;
         Some(Number { value, decimals, scales })
     }
 
     fn shown(&self) -> String {
-        match self.unit {
-            "%" | "percent" => format!("{} {}", self.word, self.unit),
-            _ => self.word.to_owned(),
+        match self.unit.as_str() {
+            "%" | "percent" => format!("{} {}", self.said, self.unit),
+            _ => self.said.clone(),
         }
     }
 }
 
-/// Digits, in groups of three where they are in groups.
-fn is_grouped(whole: &str) -> bool {
-    let mut groups = whole.split(',');
-    let first = groups.next().unwrap_or_default();
+/// Digits, in groups of three where they are in groups; or, as in India, of two but for the last.
+fn is_grouped(whole: &str, separator: char) -> bool {
+    let groups: Vec<&str> = whole.split(separator).collect();
     let all_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let rest: Vec<&str> = groups.collect();
-    all_digits(first)
-        && (rest.is_empty() || first.len() <= 3)
-        && rest.iter().all(|group| group.len() == 3 && all_digits(group))
+    let [first, middle @ .., last] = groups.as_slice() else { return all_digits(whole) };
+    groups.iter().all(|group| all_digits(group))
+        && last.len() == 3
+        && ((first.len() <= 3 && middle.iter().all(|group| group.len() == 3))
+            || (first.len() <= 2 && middle.iter().all(|group| group.len() == 2)))
 }
 
 fn scales(unit: &str) -> Option<&'static [f64]> {
@@ -162,6 +186,9 @@ fn scales(unit: &str) -> Option<&'static [f64]> {
         }
         "h" | "hour" | "hours" => &[1.0, 1.0 / 60.0, 1.0 / 3.6e3, 1.0 / 3.6e6],
         "d" | "day" | "days" => &[1.0, 1.0 / 24.0, 1.0 / 86.4e3, 1.0 / 86.4e6],
+        "thousand" => &[1.0, 1e-3],
+        "million" | "millions" => &[1.0, 1e-6],
+        "billion" | "billions" => &[1.0, 1e-9],
         "B" | "byte" | "bytes" => &[1.0],
         "k" | "K" | "kB" | "KB" | "KiB" => &[1.0, 1e-3, 1.0 / 1024.0],
         "M" | "MB" | "MiB" => &[1.0, 1e-6, 1.0 / 1_048_576.0],
@@ -170,12 +197,16 @@ fn scales(unit: &str) -> Option<&'static [f64]> {
     })
 }
 
-fn figures(text: &str) -> Vec<Figure<'_>> {
+fn figures(text: &str) -> Vec<Figure> {
     text.lines().flat_map(of_line).collect()
 }
 
-fn of_line(line: &str) -> Vec<Figure<'_>> {
-    let is_part = |c: char| c.is_alphanumeric() || "._,:/-%".contains(c);
+fn of_line(line: &str) -> Vec<Figure> {
+    const EDGES: [char; 6] = ['.', ',', ':', '/', '-', '_'];
+    let plain = Plain::of(line);
+    let line = plain.text.as_str();
+    // Scripts without spaces have figures between their letters.
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "µμ._,:/-%".contains(c);
     let mut words = Vec::new();
     let mut start = None;
     for (at, c) in line.char_indices().chain([(line.len(), ' ')]) {
@@ -189,13 +220,17 @@ fn of_line(line: &str) -> Vec<Figure<'_>> {
         }
     }
     let mut found = Vec::new();
-    for (n, (at, word)) in words.iter().enumerate() {
-        let word = word.trim_matches(['.', ',', ':', '/', '-', '_']);
+    for (n, (from, word)) in words.iter().enumerate() {
+        let whole = word.trim_start_matches(EDGES);
+        let mut at = from + word.len() - whole.len();
+        let mut word = whole.trim_end_matches(EDGES);
         // "x3" counts; "×3" is two words already.
-        let counted =
-            word.strip_prefix('x').filter(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
-        let word = counted.unwrap_or(word);
-        if !word.starts_with(|c: char| c.is_ascii_digit()) || is_marker(line, *at, word) {
+        if let Some(rest) = word.strip_prefix('x')
+            && rest.bytes().all(|b| b.is_ascii_digit())
+        {
+            (at, word) = (at + 1, rest);
+        }
+        if !word.starts_with(|c: char| c.is_ascii_digit()) || is_marker(line, *from, word) {
             continue;
         }
         let (word, unit) = match word.strip_suffix('%') {
@@ -204,7 +239,8 @@ fn of_line(line: &str) -> Vec<Figure<'_>> {
                 (word, words.get(n + 1).map_or("", |(_, unit)| unit.trim_matches(['.', ',', ':'])))
             }
         };
-        found.push(Figure { word, unit });
+        let said = plain.said(at, at + word.len()).to_owned();
+        found.push(Figure { word: word.to_owned(), unit: unit.to_owned(), said });
     }
     found
 }
@@ -249,6 +285,10 @@ mod tests {
             "1.5 MiB, 1.57 MB, 1,572,864 bytes, 90 s, 1.5 minutes",
             "since 09:00 on 2026-11-28, until 2026-11-28T10:00:00Z (10:00:00)",
             "the last 15 minutes on 8443",
+            "١٢٣٤ attempts, ۶ refused, １，２３４ of them, ٠٫٤١٢ ms",
+            "1\u{202f}234, 1'234, 1_234, 1.234 Versuche, 1,2 thousand; 15,72,864 bytes",
+            "p50 0,412 ms, p99 18,4 ms; 1.2 thousand attempts, 1.57 million bytes",
+            "共１２３４次，其中6次被拒绝",
             "1. first\n2) second\n  - 3. third\n**4.** x",
             "IPv4, eth0, HTTP, p99, x86_64",
             "2 rows, 3 columns",
@@ -265,6 +305,11 @@ mod tests {
             ("75% failed, that is 75 percent", vec!["75 %", "75 percent"]),
             ("1235 attempts", vec!["1235"]),
             ("1.3k attempts", vec!["1.3k"]),
+            ("٤٢ محاولة, ４２", vec!["٤٢", "４２"]),
+            ("７５％ failed", vec!["７５ %"]),
+            ("1\u{202f}235 and 1.235, 1'235", vec!["1\u{202f}235", "1.235", "1'235"]),
+            ("1.3 thousand", vec!["1.3"]),
+            ("共42次，其中４３次", vec!["42", "４３"]),
             (
                 "192.0.2.12 and 192.0.2.1:444, 92.0.2.1",
                 vec!["192.0.2.12", "192.0.2.1:444", "92.0.2.1"],

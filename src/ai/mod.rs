@@ -10,8 +10,10 @@
 //! consent: without the name of a model ([`Settings`]) nothing leaves this host. Figures of an
 //! answer that no tool returned are told with it ([`figures`]).
 
+mod accounts;
 mod assistant;
 mod conversation;
+mod digits;
 mod endpoint;
 mod error;
 pub mod figures;

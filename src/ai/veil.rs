@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
+use super::accounts::Accounts;
 use crate::redact;
 use crate::text::{is_unsafe, short};
 
@@ -34,6 +35,7 @@ impl Default for Privacy {
 #[derive(Debug, Default)]
 pub struct Veil {
     privacy: Privacy,
+    accounts: Accounts,
     users: Vec<String>,
     addresses: Vec<String>,
 }
@@ -44,12 +46,23 @@ impl Veil {
         Veil { privacy, ..Veil::default() }
     }
 
+    /// The same, where the names of these users are known beforehand: a question may have them.
+    pub(super) fn knows(&mut self, accounts: Accounts) {
+        self.accounts = accounts;
+    }
+
     /// A text of the user, or of a tool.
     pub fn text(&mut self, text: &str) -> String {
         let harmless = |c: char| if is_unsafe(c) && c != '\n' { '\u{fffd}' } else { c };
         let text: String = text.chars().map(harmless).collect();
         let text = redact::secrets(&text);
-        let text = if self.privacy.users { self.homes(&text) } else { text.into_owned() };
+        let text = match self.privacy.users {
+            true => {
+                let text = self.homes(&text);
+                self.people(text)
+            }
+            false => text.into_owned(),
+        };
         if self.privacy.addresses { self.private(&text) } else { text }
     }
 
@@ -94,7 +107,9 @@ impl Veil {
         match name.as_str() {
             // The one name that is the same everywhere.
             Some(name) if self.privacy.users && name != "root" => {
-                stand_in(&mut self.users, "user", &short(name, 64)).into()
+                let name = short(name, 64);
+                self.accounts.add(&name);
+                stand_in(&mut self.users, "user", &name).into()
             }
             _ => self.value(name),
         }
@@ -115,6 +130,29 @@ impl Veil {
             rest = &rest[end..];
         }
         out + rest
+    }
+
+    /// Names of people, as words by themselves and in any letter case.
+    fn people(&mut self, text: String) -> String {
+        let is_known = |word: &str| {
+            self.accounts.people.iter().find(|name| name.to_lowercase() == word.to_lowercase())
+        };
+        let mut words = Vec::new();
+        for (at, word) in text.split(|c| !is_word(c)).scan(0, |at, word| {
+            let from = *at;
+            *at += word.len() + text[from + word.len()..].chars().next().map_or(0, char::len_utf8);
+            Some((from, word))
+        }) {
+            let name = word.trim_end_matches(['.', '-']);
+            if let Some(known) = is_known(name) {
+                words.push((at, at + name.len(), known.clone()));
+            }
+        }
+        let mut text = text;
+        for (from, to, name) in words.into_iter().rev() {
+            text.replace_range(from..to, &stand_in(&mut self.users, "user", &name));
+        }
+        text
     }
 
     fn private(&mut self, text: &str) -> String {
@@ -248,6 +286,28 @@ mod tests {
             })
         );
         assert_eq!(veil.lift("user-1, user-2. user-3 (user-1)"), "ann, bob. user-3 (ann)");
+    }
+
+    #[test]
+    fn names_of_people_stay_here_wherever_a_text_has_them() {
+        let mut accounts = Accounts::default();
+        accounts.add("ann");
+        accounts.add("j.doe");
+        let mut veil = Veil::new(Privacy::default());
+        veil.knows(accounts);
+        let asked =
+            "why can Ann's curl not reach x? ask ann@web-1, ~ann or j.doe. Not annie, root.";
+        let sent = veil.text(asked);
+        let expected = "why can user-2's curl not reach x? ask user-2@web-1, ~user-2 or user-1. Not \
+                        annie, root.";
+        assert_eq!(sent, expected);
+        assert_eq!(veil.lift("user-2 and user-1."), "ann and j.doe.");
+        // Who turns up in an answer of a tool is known from then on.
+        veil.value(&json!({"user": "bob"}));
+        assert!(!veil.text("bob").contains("bob"));
+        let mut open = Veil::new(Privacy { users: false, ..Privacy::default() });
+        open.value(&json!({"user": "bob"}));
+        assert_eq!(open.text("bob"), "bob");
     }
 
     #[test]

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderMap};
-use axum::http::{Method, StatusCode};
+use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use rmcp::ServerHandler;
+use rmcp::model::ProtocolVersion;
 use tokio::sync::{Semaphore, watch};
 
 use super::guard::{Held, refusal};
@@ -21,6 +22,9 @@ use crate::{mcp, text};
 
 /// Of an error in plain words.
 const WORDS: usize = 4 * 1024;
+/// The headers that requests belong by.
+const SESSION: &str = "Mcp-Session-Id";
+const VERSION: &str = "MCP-Protocol-Version";
 /// Requests that are under way at a time, streams among them.
 const MAX_REQUESTS: usize = 128;
 
@@ -67,6 +71,7 @@ pub fn alone<H: ServerHandler>(
 /// what was wrong and what is accepted.
 async fn words(request: Request, next: Next) -> Response {
     let is_json = is_application(request.headers());
+    let asked = Asked::of(request.headers());
     let response = next.run(request).await;
     let status = response.status();
     let failed = status.is_client_error() || status.is_server_error();
@@ -78,9 +83,24 @@ async fn words(request: Request, next: Next) -> Response {
     let said = to_bytes(body, WORDS).await.unwrap_or_default();
     let said = text::short(&text::clean(&String::from_utf8_lossy(&said)), 300).into_owned();
     let problem = match status {
-        StatusCode::NOT_FOUND => Problem::parameter(
+        StatusCode::BAD_REQUEST if !asked.knows_version => Problem::parameter(
             status,
-            "Mcp-Session-Id",
+            VERSION,
+            "there is no such version of the protocol",
+            &versions(),
+        ),
+        StatusCode::BAD_REQUEST if !asked.has_session => Problem::parameter(
+            status,
+            SESSION,
+            "is missing: this request belongs to a session",
+            "what the answer to initialize gave; a request of 2026-07-28 takes none, and says so with \
+             MCP-Protocol-Version",
+        ),
+        // No session could be begun, or this one ended just now.
+        StatusCode::INTERNAL_SERVER_ERROR if !asked.has_session => return no_session(),
+        StatusCode::NOT_FOUND | StatusCode::INTERNAL_SERVER_ERROR => Problem::parameter(
+            StatusCode::NOT_FOUND,
+            SESSION,
             "there is no such session: it has ended, or was never begun here",
             "what the answer to initialize gave; without the header, initialize begins another",
         ),
@@ -105,12 +125,48 @@ async fn words(request: Request, next: Next) -> Response {
     explain(explained, mcp::PATH)
 }
 
+/// What the headers of a request say, which an error of the transport leaves out.
+struct Asked {
+    has_session: bool,
+    knows_version: bool,
+}
+
+impl Asked {
+    fn of(headers: &HeaderMap) -> Self {
+        let known = |value: &HeaderValue| {
+            ProtocolVersion::KNOWN_VERSIONS.iter().any(|known| known.as_str() == value)
+        };
+        Asked {
+            has_session: headers.contains_key(SESSION),
+            knows_version: headers.get(VERSION).is_none_or(known),
+        }
+    }
+}
+
+fn versions() -> String {
+    let known = ProtocolVersion::KNOWN_VERSIONS.iter().map(ProtocolVersion::as_str);
+    known.collect::<Vec<_>>().join(", ")
+}
+
 /// The answer of JSON-RPC to a body that is no message.
 fn no_message(why: &str) -> Response {
     let message = format!("the body is no message of JSON-RPC 2.0: {why}");
-    let error = serde_json::json!({"code": -32700, "message": message});
+    rpc_error(StatusCode::BAD_REQUEST, -32700, &message)
+}
+
+/// The same where all sessions are in use.
+fn no_session() -> Response {
+    let message = "all sessions are open and in use: try again after a minute, end sessions that \
+                   nobody needs (DELETE with Mcp-Session-Id), or speak 2026-07-28, which has none";
+    let mut response = rpc_error(StatusCode::SERVICE_UNAVAILABLE, -32000, message);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("60"));
+    response
+}
+
+fn rpc_error(status: StatusCode, code: i32, message: &str) -> Response {
+    let error = serde_json::json!({"code": code, "message": message});
     let body = axum::Json(serde_json::json!({"jsonrpc": "2.0", "error": error}));
-    (StatusCode::BAD_REQUEST, body).into_response()
+    (status, body).into_response()
 }
 
 fn is_application(headers: &HeaderMap) -> bool {

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::args::Question;
 use super::commands::gather_into;
 use super::failure::Failure;
-use super::filters::{Narrow, Page, What, When, last};
+use super::filters::{Page, What, When, Which, last};
 use super::legacy::LIST_DURATION;
 use super::locate::Origin;
 use super::render::Output;
@@ -48,24 +48,13 @@ pub struct Analyze {
     /// The form of the answer
     #[arg(long, value_enum, default_value_t, value_name = "FORM")]
     pub output: Output,
-    #[command(flatten)]
+    #[command(
+        flatten,
+        next_help_heading = "Which attempts (several values: separated by commas, one within a value: \\,)"
+    )]
     pub which: Which,
     #[command(flatten)]
     pub when: When,
-}
-
-/// Which attempts.
-#[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Which attempts (several values: separated by commas)")]
-pub struct Which {
-    /// Name of the process or thread, or base name of its executable
-    #[arg(long, value_name = "NAME")]
-    pub process: Vec<String>,
-    /// Process id
-    #[arg(long, value_name = "PID")]
-    pub pid: Vec<String>,
-    #[command(flatten)]
-    pub narrow: Narrow,
 }
 
 /// The answers that make one analysis, each as the REST API gives it, of one and the same time.
@@ -99,7 +88,7 @@ impl Analyze {
         Analyze {
             limit: limit.map(|n| n.to_string()),
             which: Which {
-                process: process.map(crate::query::filter::escape).into_iter().collect(),
+                process: process.map(str::to_owned).into_iter().collect(),
                 pid: pid.into_iter().collect(),
                 ..Which::default()
             },
@@ -109,10 +98,8 @@ impl Analyze {
     }
 
     fn read(&self) -> Result<(Filter, usize), Failure> {
-        let Which { process, pid, narrow } = &self.which;
-        let (process, pid, narrow) = (process.clone(), pid.clone(), narrow.clone());
         // Nothing is hidden: all of it was counted in the original.
-        let what = What { process, pid, narrow, all: true, ..What::default() };
+        let what = What { which: self.which.clone(), all: true, ..What::default() };
         let (filter, _) = what.read(&self.when, &Page::default())?;
         let limit = self.limit.as_deref().map(|limit| ("limit", limit));
         let (_, limit) = findings::parse(limit)?;

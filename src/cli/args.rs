@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::completions::Completions;
+use super::completions::{Complete, Completions};
 use super::filters::{DropPage, Page, What, WhatDrops, When};
 use super::mcp;
 use super::questions;
@@ -182,6 +182,9 @@ pub enum Command {
     Run(super::run::Run),
     /// A script by which bash, zsh or fish completes netspy's commands and options
     Completions(Completions),
+    /// What can follow on a command line, for those scripts
+    #[command(hide = true)]
+    Complete(Complete),
 }
 
 /// Arguments of `watch`.

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::commands::gather_into;
 use super::failure::{Failure, note};
-use super::filters::{Page, What, When, last};
+use super::filters::{Page, What, When, Which, last};
 use super::locate::Origin;
 use super::render::answers::Printer;
 use super::render::screen::{DIM, ODD};
@@ -127,7 +127,8 @@ impl Words<'_> {
     fn what(&self) -> What {
         match self {
             Words::Insights(args) => {
-                What { process: args.process.clone(), pid: args.pid.clone(), ..What::default() }
+                let (process, pid) = (args.process.clone(), args.pid.clone());
+                What { which: Which { process, pid, ..Which::default() }, ..What::default() }
             }
             Words::Ask(_) => What::default(),
         }
@@ -168,7 +169,7 @@ impl Words<'_> {
         origin: &Origin,
         printer: &mut Printer<'_>,
     ) -> Result<(), Failure> {
-        filter.hide_associated(&*origin.source).await;
+        filter.hide_associated(&*origin.source).await?;
         let (text, _, model) = self.parts();
         let assistant = model.assistant();
         let tools = QueryTools::new(origin.source.clone());

@@ -64,7 +64,7 @@ pub async fn list(
 ) -> Result<(), Failure> {
     let (mut filter, page) = args.what.read(&args.when, &args.page)?;
     gather_into(&mut filter, &args.when, origin).await?;
-    args.what.hide_associated(&mut filter, &*origin.source).await;
+    args.what.hide_associated(&mut filter, &*origin.source).await?;
     print_list(&filter, &page, args.output, &*origin.source, printer).await
 }
 
@@ -75,7 +75,7 @@ pub async fn list_now(
     printer: &mut Printer<'_>,
 ) -> Result<(), Failure> {
     let (mut filter, page) = args.what.read(&args.when, &args.page)?;
-    args.what.hide_associated(&mut filter, &*origin.source).await;
+    args.what.hide_associated(&mut filter, &*origin.source).await?;
     print_list(&filter, &page, args.output, &*origin.source, printer).await
 }
 
@@ -100,7 +100,7 @@ pub async fn summary(
 ) -> Result<(), Failure> {
     let (mut filter, _) = args.what.read(&args.when, &Page::default())?;
     gather_into(&mut filter, &args.when, origin).await?;
-    args.what.hide_associated(&mut filter, &*origin.source).await;
+    args.what.hide_associated(&mut filter, &*origin.source).await?;
     let summary = origin.source.summary(&filter).await?;
     Ok(printer.summary(&summary, args.output)?)
 }

@@ -12,8 +12,24 @@ use crate::query::{self, Filter, QueryError, Source, filter};
 
 /// Which connections.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Which connections (several values: separated by commas)")]
+#[command(
+    next_help_heading = "Which connections (several values: separated by commas, one within a value: \\,)"
+)]
 pub struct What {
+    #[command(flatten)]
+    pub which: Which,
+    /// outbound or inbound
+    #[arg(long, value_name = "DIRECTION")]
+    pub direction: Vec<String>,
+    /// UNIX sockets, datagram sockets that sent nothing and what existed before capture began too;
+    /// hidden unless asked for with this, --protocol, --outcome or --state
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Whose connections, and which of theirs.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Which {
     /// Name of the process or thread, or base name of its executable
     #[arg(long, value_name = "NAME")]
     pub process: Vec<String>,
@@ -22,13 +38,6 @@ pub struct What {
     pub pid: Vec<String>,
     #[command(flatten)]
     pub narrow: Narrow,
-    /// outbound or inbound
-    #[arg(long, value_name = "DIRECTION")]
-    pub direction: Vec<String>,
-    /// UNIX sockets, datagram sockets that sent nothing and what existed before capture began too;
-    /// hidden unless asked for with this, --protocol, --outcome or --state
-    #[arg(long)]
-    pub all: bool,
 }
 
 /// What every question can be narrowed by.
@@ -128,9 +137,9 @@ pub struct Page {
 impl What {
     /// The parameters of the REST API that say the same.
     fn pairs(&self) -> Vec<(&'static str, String)> {
-        let mut pairs = self.narrow.pairs();
-        let lists =
-            [("process", &self.process), ("pid", &self.pid), ("direction", &self.direction)];
+        let Which { process, pid, narrow } = &self.which;
+        let mut pairs = narrow.pairs();
+        let lists = [("process", process), ("pid", pid), ("direction", &self.direction)];
         pairs.extend(lists.into_iter().filter_map(|(name, v)| Some((name, joined(v)?))));
         pairs
     }
@@ -179,14 +188,19 @@ impl What {
 
     /// Whether UNIX sockets are left out because nobody asked for them.
     pub fn hides_unix(&self) -> bool {
-        !self.all && self.narrow.protocol.is_empty()
+        !self.all && self.which.narrow.protocol.is_empty()
     }
 
     /// Leaves datagram sockets out that sent nothing, unless somebody asks for them.
-    pub async fn hide_associated(&self, filter: &mut Filter, source: &dyn Source) {
+    pub async fn hide_associated(
+        &self,
+        filter: &mut Filter,
+        source: &dyn Source,
+    ) -> Result<(), QueryError> {
         if !self.all {
-            filter.hide_associated(source).await;
+            filter.hide_associated(source).await?;
         }
+        Ok(())
     }
 }
 
@@ -201,7 +215,9 @@ impl fmt::Display for What {
 
 /// Which drops.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Which drops (several values: separated by commas)")]
+#[command(
+    next_help_heading = "Which drops (several values: separated by commas, one within a value: \\,)"
+)]
 pub struct WhatDrops {
     /// Name of the process or thread whose attempt was hit, or base name of its executable
     #[arg(long, value_name = "NAME")]
@@ -272,6 +288,10 @@ mod tests {
     use super::*;
     use crate::event::Protocol;
 
+    fn narrowed(narrow: Narrow) -> What {
+        What { which: Which { narrow, ..Which::default() }, ..What::default() }
+    }
+
     #[test]
     fn unix_sockets_are_hidden_unless_asked_for() {
         let protocols =
@@ -280,7 +300,7 @@ mod tests {
         assert!(protocols(What::default()).contains(&Protocol::Udp));
         assert_eq!(protocols(What { all: true, ..What::default() }), []);
         let narrow = Narrow { protocol: vec!["unix".to_owned()], ..Narrow::default() };
-        let unix = What { narrow, ..What::default() };
+        let unix = narrowed(narrow);
         assert_eq!(protocols(unix), [Protocol::Unix]);
     }
 
@@ -291,12 +311,13 @@ mod tests {
         assert_eq!(preexisting(What::default()), Some(false));
         assert_eq!(preexisting(What { all: true, ..What::default() }), None);
         let narrow = Narrow { state: vec!["open".to_owned()], ..Narrow::default() };
-        assert_eq!(preexisting(What { narrow, ..What::default() }), None);
+        assert_eq!(preexisting(narrowed(narrow)), None);
     }
 
     #[test]
     fn flags_that_are_repeated_add_up() {
-        let what = What { pid: vec!["1,2".to_owned(), "3".to_owned()], ..What::default() };
+        let which = Which { pid: vec!["1,2".to_owned(), "3".to_owned()], ..Which::default() };
+        let what = What { which, ..What::default() };
         let (filter, _) = what.read(&When::default(), &Page::default()).unwrap();
         assert_eq!(filter.pid, [1, 2, 3]);
     }

@@ -112,7 +112,7 @@ impl Question {
     ) -> Result<Filter, Failure> {
         let (filter, _) = filter::parse(narrow.pairs())?;
         Ok(Filter {
-            process: self.process.clone().filter(|name| !name.is_empty()).into_iter().collect(),
+            process: self.names()?,
             pid: self.pid.filter(|pid| *pid > 0).into_iter().collect(),
             direction: vec![Direction::Outbound],
             preexisting: Some(false),
@@ -122,18 +122,26 @@ impl Question {
         })
     }
 
-    fn whom(&self) -> Whom<'_> {
-        match (self.pid, self.process.as_deref()) {
-            (Some(pid), _) if pid > 0 => Whom::Pid(pid),
-            (_, Some(name)) if !name.is_empty() => Whom::Process(name),
-            _ => Whom::All,
-        }
+    /// The names of processes, of which the original took one.
+    fn names(&self) -> Result<Vec<String>, Failure> {
+        let given = self.process.as_deref().filter(|names| !names.is_empty());
+        let (filter, _) = filter::parse(given.map(|names| ("process", names)))?;
+        Ok(filter.process)
+    }
+
+    fn whom(&self) -> Result<Whom, Failure> {
+        let names = self.names()?;
+        Ok(match self.pid {
+            Some(pid) if pid > 0 => Whom::Pid(pid),
+            _ if names.is_empty() => Whom::All,
+            _ => Whom::Process(names.join(", ")),
+        })
     }
 }
 
-enum Whom<'a> {
+enum Whom {
     Pid(u32),
-    Process(&'a str),
+    Process(String),
     All,
 }
 
@@ -147,7 +155,7 @@ pub async fn summary(
 ) -> Result<(), Failure> {
     let filter = question.filter(narrow, question.seconds(), until)?;
     let summary = source.summary(&filter).await?;
-    let text = summary_text(&question.whom(), question.seconds(), &summary, &printer.clock);
+    let text = summary_text(&question.whom()?, question.seconds(), &summary, &printer.clock);
     print(printer, &text)
 }
 
@@ -169,7 +177,7 @@ fn print(printer: &mut Printer<'_>, text: &str) -> Result<(), Failure> {
     printer.out.write_all(text.as_bytes()).map_err(|e: io::Error| e.into())
 }
 
-fn summary_text(whom: &Whom<'_>, seconds: u32, summary: &Summary, clock: &Clock) -> String {
+fn summary_text(whom: &Whom, seconds: u32, summary: &Summary, clock: &Clock) -> String {
     let mut text = String::new();
     let n = summary.total;
     if n == 0 {

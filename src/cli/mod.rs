@@ -26,6 +26,7 @@ pub mod render;
 mod run;
 mod shell;
 mod signals;
+mod suggest;
 mod top;
 mod typed;
 mod watch;
@@ -149,6 +150,9 @@ fn dispatch(cli: Cli) -> Result<(), Stop> {
     let mut out = BufWriter::new(io::stdout().lock());
     let mut printer = Printer { out: &mut out, screen: Screen::of_stdout(), clock: Clock::local() };
     let result = match (cli.tool.tool.as_deref(), cli.command) {
+        (None, Some(Command::Complete(args))) => {
+            completions::complete(&args, &runtime, server, printer.out).map_err(Failure::Output)
+        }
         (Some(name), _) => {
             let tool = Tool::named(name)?;
             runtime.block_on(ask_tool(tool, &cli.tool, server, &mut printer))
@@ -247,7 +251,8 @@ async fn run_command(
         | Command::Doctor(_)
         | Command::Run(_)
         | Command::Mcp(_)
-        | Command::Completions(_) => Ok(()),
+        | Command::Completions(_)
+        | Command::Complete(_) => Ok(()),
     }
 }
 
@@ -301,9 +306,11 @@ fn check(command: &Command) -> Result<Capture, Failure> {
             Ok(Capture::Allowed { no_unix: true })
         }
         Command::Status(_) => Ok(Capture::Allowed { no_unix: false }),
-        Command::Doctor(_) | Command::Run(_) | Command::Mcp(_) | Command::Completions(_) => {
-            Ok(Capture::Never)
-        }
+        Command::Doctor(_)
+        | Command::Run(_)
+        | Command::Mcp(_)
+        | Command::Completions(_)
+        | Command::Complete(_) => Ok(Capture::Never),
         Command::Show(args) => {
             commands::read_id(&args.id)?;
             Ok(Capture::Never)

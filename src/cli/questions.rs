@@ -239,7 +239,7 @@ impl Question<'_> {
     ) -> Result<(), Failure> {
         let (what, _, output) = self.parts();
         let source = &*origin.source;
-        what.hide_associated(&mut filter, source).await;
+        what.hide_associated(&mut filter, source).await?;
         let is_found = match asked {
             Asked::Count => {
                 let count = source.count(&filter).await?;

@@ -14,7 +14,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -24,7 +24,12 @@ use super::address::Address;
 use crate::query::QueryError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// A server says no more than that it is at work on a question for as long as this: its own limit.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// After so long without an answer it is asked whether it is there at all, which it has to say within
+/// the time after that: whoever waits is told after ten seconds that nobody is there.
+const DOUBT: Duration = Duration::from_secs(7);
+const SIGN_OF_LIFE: Duration = Duration::from_secs(3);
 /// Above the largest page that a server sends (10,000 records of a few kilobytes).
 const BODY_LIMIT: usize = 64 << 20;
 /// The longest text of a server that goes into a message.
@@ -48,7 +53,7 @@ pub(super) async fn get(
         let response = open(address, access, path, headers).await?;
         read(address, response).await
     };
-    timeout(REQUEST_TIMEOUT, exchange).await.map_err(|_| slow(address))?
+    in_time(address, access, exchange).await
 }
 
 /// Asks `path` and returns as soon as the header of the answer is there.
@@ -58,9 +63,29 @@ pub(super) async fn open_in_time(
     path: &str,
     headers: &[(&'static str, String)],
 ) -> Result<Response<Incoming>, QueryError> {
-    timeout(REQUEST_TIMEOUT, open(address, access, path, headers))
-        .await
-        .map_err(|_| slow(address))?
+    in_time(address, access, open(address, access, path, headers)).await
+}
+
+/// Waits for what a server that is there may need for an answer, and no longer than it takes to see
+/// that none is there: something may accept connections, and never say a word.
+async fn in_time<T>(
+    address: &Address,
+    access: &Access,
+    exchange: impl Future<Output = Result<T, QueryError>>,
+) -> Result<T, QueryError> {
+    let patience = async {
+        sleep(DOUBT).await;
+        let sign = timeout(SIGN_OF_LIFE, open(address, access, "/health", &[])).await;
+        if !matches!(sign, Ok(Ok(_))) {
+            return slow(address, DOUBT + SIGN_OF_LIFE);
+        }
+        sleep(REQUEST_TIMEOUT - DOUBT).await;
+        slow(address, REQUEST_TIMEOUT)
+    };
+    tokio::select! {
+        answer = exchange => answer,
+        error = patience => Err(error),
+    }
 }
 
 /// Reads the rest of an answer.
@@ -196,8 +221,8 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     sender.send_request(request).await.map_err(broken)
 }
 
-fn slow(address: &Address) -> QueryError {
-    unreachable(address, format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()))
+fn slow(address: &Address, limit: Duration) -> QueryError {
+    unreachable(address, format!("nothing came within {} s", limit.as_secs()))
 }
 
 pub(super) fn unreachable(address: &Address, why: String) -> QueryError {
@@ -209,3 +234,6 @@ pub(super) fn server(address: &Address, why: &str) -> QueryError {
     let why = why.trim().chars().take(WORDS_LIMIT).collect();
     QueryError::Server { server: address.to_string(), why }
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,6 +33,12 @@ impl Users {
     }
 }
 
+/// All that the file has.
+#[cfg(feature = "ai")]
+pub(crate) fn all() -> HashMap<u32, Arc<str>> {
+    parse(&std::fs::read(PASSWD).unwrap_or_default())
+}
+
 /// `name:password:uid:...` per line; the first line of a uid counts, as in getpwuid(3).
 fn parse(file: &[u8]) -> HashMap<u32, Arc<str>> {
     let mut names = HashMap::new();

@@ -4,22 +4,18 @@ use std::io;
 use std::sync::Arc;
 
 use rmcp::ServerHandler;
-use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Mcp;
+use super::sessions::Sessions;
 use crate::tools::AllTools;
 
 /// Where the service is.
 pub const PATH: &str = "/mcp";
 /// The largest request.
 pub const MAX_BODY: usize = 256 * 1024;
-
-/// Sessions of the older era, and requests of the newer one, that are open at a time. A session
-/// without a request ends after five minutes.
-const MAX_SESSIONS: usize = 256;
 
 /// Pages that this host itself serves. A page of another origin is refused, whatever name it made
 /// resolve to this address; programs send no origin.
@@ -38,7 +34,7 @@ const ORIGINS: [&str; 6] = [
 pub fn service<H: ServerHandler>(
     make: impl Fn() -> io::Result<H> + Send + Sync + 'static,
     mut stopping: watch::Receiver<bool>,
-) -> StreamableHttpService<H, LocalSessionManager> {
+) -> StreamableHttpService<H, Sessions> {
     let ended = CancellationToken::new();
     let token = ended.clone();
     tokio::spawn(async move {
@@ -54,11 +50,7 @@ pub fn service<H: ServerHandler>(
     StreamableHttpService::new(make, Arc::default(), config)
 }
 
-/// Makes what answers with these tools, as long as there is room for more.
+/// Makes what answers with these tools.
 pub fn maker(tools: Arc<AllTools>) -> impl Fn() -> io::Result<Mcp> + Send + Sync + 'static {
-    let room = Arc::new(Semaphore::new(MAX_SESSIONS));
-    move || match Arc::clone(&room).try_acquire_owned() {
-        Ok(place) => Ok(Mcp::new(Arc::clone(&tools)).in_place(place)),
-        Err(_) => Err(io::Error::other("too many MCP sessions are open")),
-    }
+    move || Ok(Mcp::new(Arc::clone(&tools)))
 }

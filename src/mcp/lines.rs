@@ -16,6 +16,7 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite, Empty};
 use tokio_util::bytes::BytesMut;
 use tokio_util::codec::{Decoder, FramedRead, LinesCodec, LinesCodecError};
+use tokio_util::sync::CancellationToken;
 
 /// The longest line that is read; what is longer is skipped as it comes.
 const LONGEST: usize = super::MAX_BODY;
@@ -29,6 +30,8 @@ pub(super) struct Lines<R, W: AsyncWrite> {
     /// An answer that is being written: nothing more is read until it is, and dropping `receive`
     /// does not lose it.
     answer: Option<BoxFuture<'static, io::Result<()>>>,
+    /// Told when nothing more will come.
+    closed: CancellationToken,
 }
 
 impl<R, W> Lines<R, W>
@@ -36,12 +39,13 @@ where
     R: AsyncRead + Send + Unpin,
     W: AsyncWrite + Send + Unpin + 'static,
 {
-    pub(super) fn new(read: R, write: W) -> Self {
+    pub(super) fn new(read: R, write: W, closed: CancellationToken) -> Self {
         Lines {
             read: FramedRead::new(read, LinesCodec::new_with_max_length(LONGEST)),
             failed: false,
             write: AsyncRwTransport::new(tokio::io::empty(), write),
             answer: None,
+            closed,
         }
     }
 
@@ -49,23 +53,8 @@ where
         let message = TxJsonRpcMessage::<RoleServer>::error(refused.error, refused.id);
         self.answer = Some(self.write.send(message).boxed());
     }
-}
 
-impl<R, W> Transport<RoleServer> for Lines<R, W>
-where
-    R: AsyncRead + Send + Unpin + 'static,
-    W: AsyncWrite + Send + Unpin + 'static,
-{
-    type Error = io::Error;
-
-    fn send(
-        &mut self,
-        item: TxJsonRpcMessage<RoleServer>,
-    ) -> impl Future<Output = io::Result<()>> + Send + 'static {
-        self.write.send(item)
-    }
-
-    async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
+    async fn next(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
         loop {
             if let Some(answer) = &mut self.answer {
                 let written = answer.await;
@@ -102,6 +91,29 @@ where
                 }
             }
         }
+    }
+}
+
+impl<R, W> Transport<RoleServer> for Lines<R, W>
+where
+    R: AsyncRead + Send + Unpin + 'static,
+    W: AsyncWrite + Send + Unpin + 'static,
+{
+    type Error = io::Error;
+
+    fn send(
+        &mut self,
+        item: TxJsonRpcMessage<RoleServer>,
+    ) -> impl Future<Output = io::Result<()>> + Send + 'static {
+        self.write.send(item)
+    }
+
+    async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
+        let message = self.next().await;
+        if message.is_none() {
+            self.closed.cancel();
+        }
+        message
     }
 
     async fn close(&mut self) -> io::Result<()> {

@@ -11,11 +11,15 @@ mod live;
 mod prompts;
 mod resources;
 mod server;
+mod sessions;
 
 use std::io;
+use std::time::Duration;
 
 use rmcp::ServiceExt;
 use rmcp::transport::io::stdio_pipes;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 pub use http::{MAX_BODY, PATH, maker, service};
 pub use server::Mcp;
@@ -32,11 +36,29 @@ pub enum McpError {
     Serving(#[from] io::Error),
 }
 
-/// Serves one client on standard input and output until it closes them.
-pub async fn serve_stdio(mcp: Mcp) -> Result<(), McpError> {
+/// What is still under way when the client has closed its end gets so long to be answered: a client
+/// that is a pipe may still read, one that is gone is not to keep the program.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
+
+/// Serves one client on standard input and output until it closes them, or `stopped`.
+pub async fn serve_stdio(mcp: Mcp, stopped: impl Future<Output = ()>) -> Result<(), McpError> {
+    let closed = CancellationToken::new();
+    let left = async {
+        closed.cancelled().await;
+        sleep(LAST_ANSWERS).await;
+    };
+    // By itself, rmcp (3.11) waits five seconds for calls that nobody waits for any more.
+    tokio::select! {
+        served = converse(mcp, closed.clone()) => served,
+        () = left => Ok(()),
+        () = stopped => Ok(()),
+    }
+}
+
+async fn converse(mcp: Mcp, closed: CancellationToken) -> Result<(), McpError> {
     use rmcp::service::ServerInitializeError::ConnectionClosed;
     let (read, write) = stdio_pipes();
-    let running = match mcp.serve(lines::Lines::new(read, write)).await {
+    let running = match mcp.serve(lines::Lines::new(read, write, closed)).await {
         Ok(running) => running,
         // A client that only looked whether the program starts.
         Err(ConnectionClosed(_)) => return Ok(()),

@@ -4,6 +4,7 @@ use rmcp::ErrorData;
 use rmcp::model::{GetPromptResult, JsonObject, Prompt, PromptArgument, PromptMessage, Role};
 use serde_json::Value;
 
+use crate::query::filter;
 use crate::text;
 
 /// The longest argument, in characters.
@@ -127,10 +128,12 @@ pub(super) fn get(name: &str, arguments: &JsonObject) -> Result<GetPromptResult,
     let runbook = known(name)?;
     let value = |name: &str| {
         let text = arguments.get(name).and_then(Value::as_str).unwrap_or_default();
-        // Quoted, so that a name is seen to be one.
+        // Quoted, so that a name is seen to be one; and as the tools take it, to which a comma parts
+        // two names.
         match text.trim() {
             "" => String::new(),
-            text => format!("`{}`", text::short(text, LONGEST).replace('`', "'")),
+            text if name == "process" => quoted(&filter::escape(text)),
+            text => quoted(text),
         }
     };
     if let Some((missing, ..)) =
@@ -141,4 +144,8 @@ pub(super) fn get(name: &str, arguments: &JsonObject) -> Result<GetPromptResult,
     }
     let message = PromptMessage::new_text(Role::User, (runbook.steps)(&value));
     Ok(GetPromptResult::new(vec![message]).with_description(runbook.description))
+}
+
+fn quoted(text: &str) -> String {
+    format!("`{}`", text::short(text, LONGEST).replace('`', "'"))
 }

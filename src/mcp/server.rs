@@ -16,7 +16,6 @@ use rmcp::model::{
 use rmcp::service::{Peer, RequestContext, SubscriptionContext};
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde_json::Value;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::live::Subscriptions;
 use super::{completion, live, prompts, resources};
@@ -33,7 +32,7 @@ or an age such as 15m, 2h, 1d). Times in rows are UTC. window.age_s is how old t
 - complete=false: records of the window may be missing; accounting says how many and why.\n\
 - outcome: established, refused, timed_out, unreachable, denied, reset, aborted, failed, sent and \
 associated (datagrams), in_progress. unsuccessful stands for all failures. Several values are \
-separated by commas.\n\
+separated by commas; a comma within a name is \\,\n\
 - UNIX sockets and what existed before capture began are left out unless protocol or state asks \
 for them.";
 
@@ -42,19 +41,12 @@ for them.";
 pub struct Mcp {
     tools: Arc<AllTools>,
     subscriptions: Subscriptions,
-    /// Taken while this lives.
-    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Mcp {
     /// Answers with these tools.
     pub fn new(tools: Arc<AllTools>) -> Self {
-        Mcp { tools, subscriptions: Subscriptions::default(), _place: None }
-    }
-
-    /// The same, keeping a place among those that are bounded in number.
-    pub(super) fn in_place(self, place: OwnedSemaphorePermit) -> Self {
-        Mcp { _place: Some(place), ..self }
+        Mcp { tools, subscriptions: Subscriptions::default() }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use strum::VariantArray;
 
-use super::{Filter, Source};
+use super::{Filter, QueryError, Source};
 use crate::event::{Outcome, Protocol};
 
 /// Capture's feature that sees whether a datagram was sent.
@@ -28,10 +28,15 @@ impl Filter {
 
     /// Leaves datagram sockets out that sent nothing, unless outcomes are named: look-ups of names
     /// make one of every address that they weigh. Only where it is seen what is sent.
-    pub async fn hide_associated(&mut self, source: &dyn Source) {
+    ///
+    /// # Errors
+    ///
+    /// As [`sees_sent`].
+    pub async fn hide_associated(&mut self, source: &dyn Source) -> Result<(), QueryError> {
         if self.outcome.is_empty() {
-            self.hide_associated_where(sees_sent(source).await);
+            self.hide_associated_where(sees_sent(source).await?);
         }
+        Ok(())
     }
 
     /// The same, where [`sees_sent`] has been asked.
@@ -44,7 +49,14 @@ impl Filter {
 }
 
 /// Whether a source sees what datagram sockets send.
-pub async fn sees_sent(source: &dyn Source) -> bool {
-    let status = source.status().await;
-    status.is_ok_and(|s| s.features.get(DATAGRAM_SENT).is_some_and(|f| f.ok))
+///
+/// # Errors
+///
+/// Where nobody answers: who asks on would only wait for as long again.
+pub async fn sees_sent(source: &dyn Source) -> Result<bool, QueryError> {
+    match source.status().await {
+        Ok(status) => Ok(status.features.get(DATAGRAM_SENT).is_some_and(|feature| feature.ok)),
+        Err(error @ QueryError::Unreachable { .. }) => Err(error),
+        Err(_) => Ok(false),
+    }
 }

@@ -64,7 +64,7 @@ fn bounded<'a>(name: &str, text: &'a str) -> Result<&'a str, ToolError> {
 
 async fn scope(means: Means<'_>, args: &Args) -> Result<Scope, ToolError> {
     let mut filter = args.filter()?;
-    shared::hide(&mut filter, means.source).await;
+    shared::hide(&mut filter, means.source).await?;
     Ok(Scope { filter })
 }
 

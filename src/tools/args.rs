@@ -204,7 +204,13 @@ fn normal(param: &Param, value: Value) -> Result<Option<Value>, ToolError> {
         (Kind::Text, Value::String(_)) => Some(value),
         // Ports and words are lists elsewhere, and models like to write them so.
         (Kind::Text, Value::Array(parts)) => {
-            let parts: Option<Vec<String>> = parts.iter().map(plain).collect();
+            // Each of them is one name, whatever is in it.
+            let is_name = ["process_name", "unit"].contains(&param.name);
+            let part = |part: &Value| match (plain(part)?, is_name) {
+                (name, true) => Some(filter::escape(&name)),
+                (text, false) => Some(text),
+            };
+            let parts: Option<Vec<String>> = parts.iter().map(part).collect();
             Some(parts.ok_or_else(wrong)?.join(",")).filter(|all| !all.is_empty()).map(Value::from)
         }
         (Kind::Text, Value::Number(n)) => Some(n.to_string().into()),

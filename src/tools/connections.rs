@@ -55,7 +55,7 @@ pub(super) const LIST: Tool = Tool {
 
 pub(super) async fn list(source: &dyn Source, args: &Args) -> Result<Answer, ToolError> {
     let mut filter = args.filter()?;
-    shared::hide(&mut filter, source).await;
+    shared::hide(&mut filter, source).await?;
     let budget = if args.detailed() { DETAILED } else { CONCISE };
     let mut page = args.page(args.limit(USUAL, MOST))?;
     loop {
@@ -224,7 +224,7 @@ pub(super) async fn watch(
     let most = args.limit(USUAL, MOST);
     let mut filter = args.filter()?;
     (filter.since, filter.until) = (None, None);
-    shared::hide(&mut filter, source).await;
+    shared::hide(&mut filter, source).await?;
     // The outcome of what is still under way is not known, so that one cannot be asked for here.
     let outcomes = std::mem::take(&mut filter.outcome);
     let mut stream = source.follow(&filter, None).await.map_err(named)?;

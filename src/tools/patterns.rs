@@ -54,7 +54,7 @@ pub(super) const PATTERNS: Tool = Tool {
 pub(super) async fn patterns(source: &dyn Source, args: &Args) -> Result<Answer, ToolError> {
     let kinds = kinds(args.text("kinds"))?;
     let mut filter = args.filter()?;
-    shared::hide(&mut filter, source).await;
+    shared::hide(&mut filter, source).await?;
     let limit = if kinds.is_empty() { args.limit(USUAL, MOST) } else { Findings::MAX_LIMIT };
     let found = source.findings(&filter, Some(limit)).await.map_err(named)?;
     let (mut findings, mut total) = (found.findings, found.total);

@@ -1,5 +1,6 @@
 //! Parameters that several tools take, and what they mean everywhere.
 
+use super::ToolError;
 use super::spec::{Param, number, text, words};
 use crate::query::{Filter, Source};
 use crate::text;
@@ -18,10 +19,10 @@ pub(super) const UNTIL: Param = text("until");
 pub(super) const FORMAT: Param = words("response_format", &["concise", "detailed"]);
 
 /// Leaves out what nobody means who asks for connections, unless it is asked for.
-pub(super) async fn hide(filter: &mut Filter, source: &dyn Source) {
+pub(super) async fn hide(filter: &mut Filter, source: &dyn Source) -> Result<(), ToolError> {
     filter.hide_unix();
     filter.hide_preexisting();
-    filter.hide_associated(source).await;
+    Ok(filter.hide_associated(source).await?)
 }
 
 /// Names are known only where something told them: that none matches says little.

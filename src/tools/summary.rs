@@ -64,7 +64,7 @@ pub(super) const SUMMARY: Tool = Tool {
 
 pub(super) async fn summary(source: &dyn Source, args: &Args) -> Result<Answer, ToolError> {
     let mut filter = args.filter()?;
-    shared::hide(&mut filter, source).await;
+    shared::hide(&mut filter, source).await?;
     if let Some(with) = args.text("compare") {
         if args.text("group_by").is_some() {
             let accepted = "one of both";
@@ -149,7 +149,7 @@ async fn groups(
         };
         table.push(vec![
             key,
-            group.label.as_deref().map_or(Value::Null, parts::name),
+            group.label.as_deref().map_or(Value::Null, parts::host),
             group.count.into(),
             group.unsuccessful.into(),
             parts::outcomes(&group.by_outcome),
@@ -301,7 +301,7 @@ fn row(change: &'static str, d: &Difference) -> Vec<Value> {
         0 => Value::Null,
         _ => parts::outcomes(&seen.by_outcome),
     };
-    let process = d.process.as_deref().map_or(Value::Null, parts::name);
+    let process = d.process.as_deref().map_or(Value::Null, parts::host);
     let (before, after) = (d.before.count, d.after.count);
     let words = (outcomes(&d.before), outcomes(&d.after));
     vec![change.into(), process, remote, before.into(), after.into(), words.0, words.1]

@@ -29,8 +29,17 @@ const CHECKS: [&str; 9] = [
 /// How often something new happens.
 const BEAT: Duration = Duration::from_millis(50);
 
+/// Who serves HTTP.
+#[derive(PartialEq, Eq)]
+enum Http {
+    /// `netspy mcp --http`.
+    Netspy,
+    /// `ebpf-server` itself.
+    Server,
+}
+
 /// curl has failed six times; wget goes on connecting.
-async fn passes_every_check(list: &str, script: &str, eras: &[&str]) {
+async fn passes_every_check(list: &str, script: &str, eras: &[&str], http: Http) {
     let Some(programs) = python::environment(list) else { return };
     let curl = info(7, "curl");
     let server = server((0..6).map(|n| ago(60, refused(n * 250, &curl))).collect()).await;
@@ -45,6 +54,7 @@ async fn passes_every_check(list: &str, script: &str, eras: &[&str]) {
     // Nobody else gets the port as long as it is bound, and nobody answers there.
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let serving = Serving::start(server.address, &[]);
+    let at = if http == Http::Server { server.address } else { serving.1 };
     let lost = Serving::start(nobody, &[]);
     let mut client = Command::new("timeout");
     client
@@ -53,7 +63,7 @@ async fn passes_every_check(list: &str, script: &str, eras: &[&str]) {
         .arg(format!("{}/tests/fixtures/mcp-sdks/{script}.py", env!("CARGO_MANIFEST_DIR")))
         .arg(env!("CARGO_BIN_EXE_netspy"))
         .arg(format!("http://{}", server.address))
-        .arg(format!("http://{}/mcp", serving.1))
+        .arg(format!("http://{at}/mcp"))
         .arg(format!("http://{nobody}"))
         .arg(format!("http://{}/mcp", lost.1))
         .env("PYTHONDONTWRITEBYTECODE", "1");
@@ -85,15 +95,20 @@ async fn passes_every_check(list: &str, script: &str, eras: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_official_sdk_2_does_everything_in_both_eras() {
-    passes_every_check("mcp-sdk-2", "sdk_mcp_2", &[OLD, NEW]).await;
+    passes_every_check("mcp-sdk-2", "sdk_mcp_2", &[OLD, NEW], Http::Netspy).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_finds_the_same_at_mcp_of_the_server() {
+    passes_every_check("mcp-sdk-2", "sdk_mcp_2", &[OLD, NEW], Http::Server).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_official_sdk_1_does_everything_in_the_era_that_it_speaks() {
-    passes_every_check("mcp-sdk-1", "sdk_mcp_1", &[OLD]).await;
+    passes_every_check("mcp-sdk-1", "sdk_mcp_1", &[OLD], Http::Netspy).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fastmcp_does_everything_in_both_eras() {
-    passes_every_check("mcp-sdk-fastmcp", "sdk_fastmcp", &[OLD, NEW]).await;
+    passes_every_check("mcp-sdk-fastmcp", "sdk_fastmcp", &[OLD, NEW], Http::Netspy).await;
 }

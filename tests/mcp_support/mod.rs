@@ -175,9 +175,21 @@ impl Assistant {
         result["content"][0]["text"].as_str().unwrap().to_owned()
     }
 
+    /// Closes standard input.
+    pub fn close(&mut self) {
+        self.input = None;
+    }
+
     /// Closes standard input; its exit code.
     pub fn end(mut self) -> Option<i32> {
-        self.input = None;
+        self.close();
+        self.child.wait().unwrap().code()
+    }
+
+    /// Sends SIGTERM; its exit code.
+    pub fn terminate(mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         self.child.wait().unwrap().code()
     }
 }

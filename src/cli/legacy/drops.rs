@@ -16,14 +16,18 @@ use crate::event::DropRecord;
 use crate::query::drops::{DropFilter, DropList};
 use crate::query::{Page, Source};
 
-fn filter(question: &Question, seconds: u32, until: Option<Timestamp>) -> DropFilter {
-    DropFilter {
-        process: question.process.clone().filter(|name| !name.is_empty()).into_iter().collect(),
+fn filter(
+    question: &Question,
+    seconds: u32,
+    until: Option<Timestamp>,
+) -> Result<DropFilter, Failure> {
+    Ok(DropFilter {
+        process: question.names()?,
         pid: question.pid.filter(|pid| *pid > 0).into_iter().collect(),
         since: if until.is_some() { None } else { last(seconds) },
         until,
         ..DropFilter::default()
-    }
+    })
 }
 
 /// Answers `get_packet_drop_summary`.
@@ -33,10 +37,10 @@ pub async fn summary(
     source: &dyn Source,
     printer: &mut Printer<'_>,
 ) -> Result<(), Failure> {
-    let filter = filter(question, question.seconds(), until);
+    let filter = filter(question, question.seconds(), until)?;
     let page = Page { limit: Some(1), ..Page::default() };
     let list = source.drops(&filter, &page).await?;
-    let text = summary_text(&question.whom(), question.seconds(), &list, &printer.clock);
+    let text = summary_text(&question.whom()?, question.seconds(), &list, &printer.clock);
     print(printer, &text)
 }
 
@@ -47,13 +51,13 @@ pub async fn list(
     source: &dyn Source,
     printer: &mut Printer<'_>,
 ) -> Result<(), Failure> {
-    let filter = filter(question, LIST_DURATION, until);
+    let filter = filter(question, LIST_DURATION, until)?;
     let list = source.drops(&filter, &question.page()).await?;
-    let text = list_text(&question.whom(), &list, &printer.clock);
+    let text = list_text(&question.whom()?, &list, &printer.clock);
     print(printer, &text)
 }
 
-fn summary_text(whom: &Whom<'_>, seconds: u32, list: &DropList, clock: &Clock) -> String {
+fn summary_text(whom: &Whom, seconds: u32, list: &DropList, clock: &Clock) -> String {
     let whom = match whom {
         Whom::Pid(pid) => format!("PID {pid}"),
         Whom::Process(name) => format!("process '{}'", clean(name)),
@@ -75,7 +79,7 @@ fn summary_text(whom: &Whom<'_>, seconds: u32, list: &DropList, clock: &Clock) -
     text
 }
 
-fn list_text(whom: &Whom<'_>, list: &DropList, clock: &Clock) -> String {
+fn list_text(whom: &Whom, list: &DropList, clock: &Clock) -> String {
     let mut text = String::new();
     if list.drops.is_empty() {
         text.push_str("No packet drop events found");

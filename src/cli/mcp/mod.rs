@@ -16,6 +16,7 @@ use super::failure::Failure;
 use super::failure::note;
 use super::locate::Named;
 use super::render::answers::Printer;
+use super::signals::Signals;
 use crate::mcp::{self, McpError};
 use crate::tools::{Advisor, AllTools, RuleBased};
 use source::Lazy;
@@ -73,7 +74,10 @@ pub async fn serve(args: &Mcp, named: Named<'_>) -> Result<(), Failure> {
     tokio::spawn(async move { looked_for.look().await });
     let tools = Arc::new(AllTools::new(source, advisor()));
     match args.http {
-        None => mcp::serve_stdio(mcp::Mcp::new(tools)).await.map_err(failure),
+        None => {
+            let mut signals = Signals::new()?;
+            mcp::serve_stdio(mcp::Mcp::new(tools), signals.wait()).await.map_err(failure)
+        }
         Some(address) => http(tools, address, args.http_token_file.as_deref()).await,
     }
 }
@@ -98,7 +102,6 @@ async fn http(
     address: SocketAddr,
     token_file: Option<&std::path::Path>,
 ) -> Result<(), Failure> {
-    use super::signals::Signals;
     use crate::api::Tokens;
     use crate::server::{listen, serve_mcp};
 

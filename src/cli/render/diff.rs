@@ -7,7 +7,7 @@ use super::csv;
 use super::groups::outcomes;
 use super::record::flow;
 use super::screen::{BAD, DIM, GOOD, ODD, TITLE};
-use super::table::{self, Cell, Steps};
+use super::table::{self, Cell, Cut, Steps};
 use super::units;
 use super::{Output, write_json};
 use crate::query::diff::{Diff, Difference, Differences, Seen};
@@ -149,7 +149,7 @@ fn cells(change: &'static str, d: &Difference) -> Vec<Cell> {
         Cell::plain(flow(d.process.as_deref(), d.remote, d.port)),
         figure(&d.before),
         figure(&d.after),
-        Cell::plain(outcomes(&seen.by_outcome)),
+        Cell::plain(outcomes(&seen.by_outcome)).cut(Cut::Parts),
     ]
 }
 

@@ -6,7 +6,7 @@ use super::answers::{Printer, beside, gaps};
 use super::csv::{self, known as show};
 use super::record::address;
 use super::screen::{BAD, DIM, ODD};
-use super::table::{self, Cell, Steps};
+use super::table::{self, Cell, Cut, Steps};
 use super::text::clean;
 use super::units::{self, Clock};
 use super::{Output, write_json};
@@ -89,8 +89,8 @@ fn cells(d: &DropRecord, clock: &Clock, fine: bool) -> Vec<Cell> {
     let time = if fine { clock.fine(d.time) } else { clock.short(d.time) };
     let mut process = Cell::plain("-");
     if let Some(p) = &d.process {
-        process = Cell::plain(format!("{}[{}]", clean(&p.comm), p.pid));
-        process.tail = format!("[{}]", p.pid).len();
+        let pid = format!("[{}]", p.pid);
+        process = Cell::plain(format!("{}{pid}", clean(&p.comm))).cut(Cut::Before(pid.len()));
     }
     vec![
         Cell::new(time, DIM),

@@ -8,8 +8,8 @@ use strum::VariantArray;
 use super::answers::{Printer, beside, incomplete};
 use super::csv;
 use super::screen::{BAD, DIM, PLAIN};
-use super::table::{self, Cell, Steps};
-use super::text::clean;
+use super::table::{self, Cell, Cut, Steps};
+use super::text::{clean, width};
 use super::units;
 use super::{Output, write_json};
 use crate::event::Outcome;
@@ -77,10 +77,10 @@ impl Printer<'_> {
             None => clean(&key).into_owned(),
         };
         vec![
-            Cell::plain(name),
+            Cell::plain(name).cut(Cut::After(width(&clean(&key)))),
             Cell::plain(units::count(group.count)),
             unsuccessful(group.unsuccessful),
-            Cell::plain(outcomes(&group.by_outcome)),
+            Cell::plain(outcomes(&group.by_outcome)).cut(Cut::Parts),
             Cell::new(self.clock.short(group.last), DIM),
         ]
     }
@@ -126,7 +126,7 @@ impl Printer<'_> {
             Cell::new(self.clock.short(point.time), DIM),
             Cell::plain(units::count(point.count)),
             unsuccessful(point.unsuccessful),
-            Cell::plain(outcomes(&point.by_outcome)),
+            Cell::plain(outcomes(&point.by_outcome)).cut(Cut::Parts),
             // A bar tells nothing to a program.
             Cell::plain(
                 self.screen

@@ -8,8 +8,8 @@ use anstyle::Style;
 
 use super::csv::{self, known as show};
 use super::screen::{BAD, DIM, GOOD, ODD, PENDING, PLAIN, Screen, TITLE};
-use super::table::{Cell, Steps};
-use super::text::clean;
+use super::table::{Cell, Cut, Steps};
+use super::text::{clean, width};
 use super::units::{self, Clock};
 use crate::event::{Connection, Direction, Endpoint, Outcome, Protocol};
 
@@ -50,7 +50,7 @@ pub fn cells(connection: &Connection, clock: &Clock, screen: &Screen) -> Vec<Cel
         Cell::new(time, DIM),
         process_cell(connection),
         Cell::plain(connection.protocol.as_str()),
-        Cell::plain(remote(connection)),
+        remote_cell(connection),
         Cell::new(connection.outcome.as_str(), style(connection.outcome)),
         Cell::plain(cause(connection)),
         Cell::plain(connection.latency_us.map(units::duration).unwrap_or_default()),
@@ -60,9 +60,20 @@ pub fn cells(connection: &Connection, clock: &Clock, screen: &Screen) -> Vec<Cel
 
 /// The process; where it is cut, its pid stays whole.
 fn process_cell(connection: &Connection) -> Cell {
-    let mut cell = Cell::plain(process(connection));
-    cell.tail = connection.process.as_ref().map_or(0, |p| format!("[{}]", p.pid).len());
-    cell
+    let pid = connection.process.as_ref().map_or(0, |p| format!("[{}]", p.pid).len());
+    Cell::plain(process(connection)).cut(Cut::Before(pid))
+}
+
+/// The other side; where it is cut, its address stays whole.
+fn remote_cell(connection: &Connection) -> Cell {
+    let text = remote(connection);
+    let cut = match &connection.remote {
+        Some(remote) if remote.name.is_some() => {
+            Cut::After(text.split_once(" (").map_or(0, |(address, _)| width(address)))
+        }
+        _ => Cut::Middle,
+    };
+    Cell::plain(text).cut(cut)
 }
 
 /// The colour of an outcome.
@@ -322,4 +333,33 @@ fn outcome_in_words(c: &Connection) -> String {
         words.push_str(&format!(", after {}", units::duration(us)));
     }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::Layout;
+    use super::*;
+    use crate::test_records::{established, info};
+    use crate::text::is_unsafe;
+
+    /// A name server may answer with any 253 bytes.
+    #[test]
+    fn the_longest_host_name_takes_no_more_than_its_column_and_leaves_the_address() {
+        let hostile = format!("\u{1b}[2J\u{202e}{}", "日".repeat(80));
+        for name in ["a".repeat(253), "x.".repeat(126), hostile] {
+            let mut c = established(0, &info(1, "curl"));
+            if let Some(remote) = &mut c.remote {
+                remote.name = Some(name.as_str().into());
+            }
+            for columns in [80, 200] {
+                let screen = Screen { width: Some(columns), color: false };
+                let cells = cells(&c, &Clock::local(), &screen);
+                let natural = cells.iter().map(|cell| width(&cell.text)).collect();
+                let line = Layout::new(natural, STEPS, &screen).line(&cells, &screen);
+                assert!(width(&line) <= columns, "{line}");
+                assert!(line.contains(" 192.0.2.0:443"), "{line}");
+                assert!(!line.chars().any(is_unsafe), "{line:?}");
+            }
+        }
+    }
 }

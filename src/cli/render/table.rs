@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use anstyle::Style;
 
 use super::screen::{PLAIN, Screen, TITLE};
-use super::text::{truncate_middle, width};
+use super::text::{truncate_after, truncate_middle, whole_parts, width};
 
 /// One field of a table. Its text has been through [`clean`](super::text::clean).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,8 +15,33 @@ pub struct Cell {
     pub text: String,
     /// How.
     pub style: Style,
-    /// Columns at its end that are kept where it is cut; 0 for as many as at its start.
-    pub tail: usize,
+    /// What of it gives way.
+    pub cut: Cut,
+}
+
+/// What of a field is left out where its column is narrow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Cut {
+    /// Its middle.
+    #[default]
+    Middle,
+    /// What comes before so many columns at its end, such as a pid.
+    Before(usize),
+    /// What comes after so many columns at its start: the name after an address.
+    After(usize),
+    /// Whole parts of `a 3, b 2, c 1`: a number that lacks digits would be another number.
+    Parts,
+}
+
+impl Cut {
+    fn fit(self, text: &str, limit: usize) -> Cow<'_, str> {
+        match self {
+            Cut::Middle => truncate_middle(text, limit, 0),
+            Cut::Before(tail) => truncate_middle(text, limit, tail),
+            Cut::After(head) => truncate_after(text, limit, head),
+            Cut::Parts => whole_parts(text, limit),
+        }
+    }
 }
 
 impl Cell {
@@ -27,7 +52,12 @@ impl Cell {
 
     /// A field.
     pub fn new(text: impl Into<String>, style: Style) -> Self {
-        Cell { text: text.into(), style, tail: 0 }
+        Cell { text: text.into(), style, cut: Cut::Middle }
+    }
+
+    /// The same, cut so.
+    pub fn cut(self, cut: Cut) -> Self {
+        Cell { cut, ..self }
     }
 }
 
@@ -89,7 +119,7 @@ impl Layout {
         let mut owed = 0;
         for (cell, &column) in cells.iter().zip(&self.widths).filter(|(_, width)| **width > 0) {
             let text = match self.cut {
-                true => truncate_middle(&cell.text, column, cell.tail),
+                true => cell.cut.fit(&cell.text, column),
                 false => cell.text.as_str().into(),
             };
             let shown = width(&text);

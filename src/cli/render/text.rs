@@ -51,6 +51,44 @@ pub fn truncate_middle(text: &str, limit: usize, tail: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{start}…{}", end.into_iter().collect::<String>()))
 }
 
+/// `text` in at most `limit` columns, of which the first `head` stay whole as long as there is room:
+/// what follows them loses its middle, or is left out where hardly anything of it would be seen.
+pub fn truncate_after(text: &str, limit: usize, head: usize) -> Cow<'_, str> {
+    /// Of what follows, with the space before it and the mark after it.
+    const WORTH: usize = 8;
+    if width(text) <= limit {
+        return Cow::Borrowed(text);
+    }
+    let start: String = take_columns(text.chars(), head).into_iter().collect();
+    if head > limit {
+        return Cow::Owned(truncate_middle(&start, limit, 0).into_owned());
+    }
+    if head + WORTH > limit {
+        return Cow::Owned(start);
+    }
+    let rest = text.get(start.len()..).unwrap_or_default();
+    Cow::Owned(format!("{start}{}", truncate_middle(rest, limit - width(&start), 0)))
+}
+
+/// As many of the parts of `a 3, b 2, c 1` as there is room for.
+pub fn whole_parts(text: &str, limit: usize) -> Cow<'_, str> {
+    if width(text) <= limit {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::new();
+    for part in text.split(", ") {
+        if width(&shown) + width(part) + 3 > limit {
+            break;
+        }
+        shown.push_str(part);
+        shown.push_str(", ");
+    }
+    if limit > 0 {
+        shown.push('…');
+    }
+    Cow::Owned(shown)
+}
+
 /// `text` in lines of at most `limit` columns, cut at spaces; a longer word stays whole.
 pub fn wrap(text: &str, limit: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
@@ -138,6 +176,30 @@ mod tests {
     fn long_text_is_wrapped_at_spaces() {
         assert_eq!(wrap("a bb ccc  dddddd e", 5), ["a bb", "ccc", "dddddd", "e"]);
         assert_eq!(wrap("", 5), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_address_stands_whole_before_a_name_is_shown() {
+        let text = "192.0.2.1:443 (www.example.com)";
+        assert_eq!(truncate_after(text, 31, 13), text);
+        assert_eq!(truncate_after(text, 24, 13), "192.0.2.1:443 (www….com)");
+        assert_eq!(truncate_after(text, 21, 13), "192.0.2.1:443 (w…com)");
+        assert_eq!(truncate_after(text, 20, 13), "192.0.2.1:443");
+        assert_eq!(truncate_after(text, 9, 13), "192.…:443");
+        let wide = "[2001:db8::1]:443 (日本語.例え.テスト)";
+        for limit in 0..40 {
+            assert!(width(&truncate_after(wide, limit, 17)) <= limit, "{limit}");
+        }
+    }
+
+    #[test]
+    fn no_figure_is_cut_in_two() {
+        let text = "established 1,204, refused 17, reset 3";
+        assert_eq!(whole_parts(text, 38), text);
+        assert_eq!(whole_parts(text, 37), "established 1,204, refused 17, …");
+        assert_eq!(whole_parts(text, 20), "established 1,204, …");
+        assert_eq!(whole_parts(text, 19), "…");
+        assert_eq!(whole_parts(text, 0), "");
     }
 
     #[test]

@@ -6,9 +6,9 @@ mod table;
 mod user;
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -59,8 +59,8 @@ pub struct Run {
     /// Show each connection on standard error as it ends, too
     #[arg(long)]
     pub live: bool,
-    /// Write the report to this file, which others may not read if it is new, rather than to
-    /// standard error
+    /// Write the report to this file, which only its owner may then read, rather than to standard
+    /// error
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
     /// The form of the report
@@ -124,7 +124,7 @@ async fn watched(args: &Run) -> Result<Exit, Stopped> {
     let what = What { all: args.all, ..What::default() };
     let read = what.read(&When::default(), &Page::default());
     let (mut filter, _) = read.map_err(not_run)?;
-    what.hide_associated(&mut filter, &*origin.source).await;
+    what.hide_associated(&mut filter, &*origin.source).await.map_err(not_run)?;
     let local = LocalSet::new();
     let lines = match args.live {
         true => Some(local.spawn_local(live(origin.clone(), filter.clone(), args.output))),
@@ -227,9 +227,16 @@ fn printer(out: &mut dyn Write, screen: Screen) -> Printer<'_> {
     Printer { out, screen, clock: Clock::local() }
 }
 
-/// A new file is for its owner alone: reports hold command lines, in which there may be secrets.
+/// The file is for its owner alone, be it new or not: reports hold command lines, in which there may
+/// be secrets. Pipes and devices (`/dev/stdout`, `>(...)`) are left as they are.
 fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+    let file =
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    if file.metadata()?.is_file() {
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        file.set_len(0)?;
+    }
+    Ok(file)
 }
 
 /// Where the report goes.
@@ -310,5 +317,28 @@ impl Out {
             Output::Jsonl | Output::Csv => table::remarks(&report, &printer.clock, note),
         }
         Ok(out.flush()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_for_its_owner_alone_even_where_others_could_read_what_was_there() {
+        let dir = std::env::temp_dir().join(format!("netspy-report-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let (old, new) = (dir.join("old"), dir.join("new"));
+        std::fs::write(&old, "a longer report than the next one").unwrap();
+        std::fs::set_permissions(&old, Permissions::from_mode(0o644)).unwrap();
+        for path in [&old, &new] {
+            create(path).unwrap().write_all(b"x").unwrap();
+            let mode = std::fs::metadata(path).unwrap().permissions().mode();
+            assert_eq!((mode & 0o777, std::fs::read(path).unwrap()), (0o600, b"x".to_vec()));
+        }
+        let before = std::fs::metadata("/dev/null").unwrap().permissions();
+        create(Path::new("/dev/null")).unwrap();
+        assert_eq!(std::fs::metadata("/dev/null").unwrap().permissions(), before);
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -78,7 +78,8 @@ pub struct Group {
     pub count: u64,
     /// In how many processes.
     pub processes: u64,
-    /// Whether others reached the same place.
+    /// Whether these or others reached the same place. Datagrams that were sent reach nothing that
+    /// is known.
     pub reached: bool,
     /// Packets of them that this host dropped, by reason.
     pub drops: BTreeMap<String, u64>,
@@ -216,9 +217,9 @@ impl Gathered {
     }
 }
 
-/// Whether this outcome says that something was there.
+/// Whether this outcome says that something was there: of a datagram that left, nothing does.
 pub fn is_reached(outcome: Outcome) -> bool {
-    matches!(outcome, Outcome::Established | Outcome::Sent | Outcome::Associated)
+    outcome == Outcome::Established
 }
 
 /// The end of a connection that names a service, without what changes from one to the next.
@@ -297,6 +298,15 @@ mod tests {
         for group in &summary.groups {
             assert_eq!(group.reached, group.key.place.ends_with(":1"), "{group:?}");
         }
+    }
+
+    #[test]
+    fn a_datagram_that_left_has_reached_nothing_that_is_known() {
+        let all =
+            [to(53, Outcome::Sent, 1), to(53, Outcome::Associated, 1), to(53, Outcome::Refused, 1)];
+        let summary = summary(&all);
+        assert_eq!((summary.connections, summary.unsuccessful), (3, 1));
+        assert!(summary.groups.iter().all(|group| !group.reached), "{summary:#?}");
     }
 
     #[test]

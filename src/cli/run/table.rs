@@ -18,15 +18,25 @@ const TITLES: [&str; 7] = ["PROCESS", "PROTO", "PLACE", "OUTCOME", "ERROR", "COU
 
 /// Which groups belong under which title, in the order in which they are shown.
 type Part = (&'static str, fn(&Group) -> bool);
-const PARTS: [Part; 5] = [
+const PARTS: [Part; 7] = [
     ("Could not reach", |g| is_outbound(g) && g.key.outcome.is_unsuccessful()),
     ("Reached", |g| is_outbound(g) && is_reached(g.key.outcome)),
-    ("Given up before an outcome, or without one yet", |g| {
-        is_outbound(g) && !g.key.outcome.is_unsuccessful() && !is_reached(g.key.outcome)
+    ("Sent; no answer is known", |g| is_outbound(g) && g.key.outcome == Outcome::Sent),
+    ("Datagram sockets that are not known to have sent anything", |g| {
+        is_outbound(g) && g.key.outcome == Outcome::Associated
     }),
+    ("Given up before an outcome, or without one yet", |g| is_outbound(g) && is_unknown(g)),
     ("Accepted connections", |g| !is_outbound(g) && g.key.outcome != Outcome::Listening),
     ("Listened", |g| !is_outbound(g) && g.key.outcome == Outcome::Listening),
 ];
+
+fn is_unknown(group: &Group) -> bool {
+    let outcome = group.key.outcome;
+    let is_known = matches!(outcome, Outcome::Sent | Outcome::Associated)
+        || outcome.is_unsuccessful()
+        || is_reached(outcome);
+    !is_known
+}
 
 fn is_outbound(group: &Group) -> bool {
     group.key.direction == Direction::Outbound

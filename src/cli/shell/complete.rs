@@ -2,7 +2,6 @@
 //! those that the source knows.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use clap::{Command, CommandFactory};
 use rustyline::completion::Completer;
@@ -10,23 +9,12 @@ use rustyline::highlight::Highlighter;
 use rustyline::hint::Hinter;
 use rustyline::validate::Validator;
 use rustyline::{Context, Helper};
-use strum::{VariantArray, VariantNames};
 use tokio::runtime::Handle;
 
-use super::super::filters::last;
-use super::super::render::groups::key;
-use super::super::render::text::clean;
+use super::super::suggest::{self, Names};
 use super::words::ShellLine;
-use crate::event::{Direction, Outcome, Protocol, State};
+use crate::query::Source;
 use crate::query::top::TopBy;
-use crate::query::{Filter, Sort, Source};
-
-/// How long somebody who pressed Tab waits for names.
-const PATIENCE: Duration = Duration::from_millis(500);
-
-/// Names are of so many seconds, a day; of more than these nobody chooses.
-const SECONDS: u32 = 86_400;
-const MOST: usize = 200;
 
 /// The source, once there is one.
 pub type Known = Arc<Mutex<Option<Arc<dyn Source>>>>;
@@ -49,14 +37,7 @@ impl Completion {
     fn names(&self, by: TopBy) -> Vec<String> {
         let known = self.source.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(source) = known else { return Vec::new() };
-        let filter = Filter { since: last(SECONDS), ..Filter::default() };
-        let top = source.top(&filter, by, Some(MOST));
-        let top = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, top).await });
-        // Without an answer there is nothing to complete, which is what is seen.
-        let Ok(Ok(top)) = top else { return Vec::new() };
-        let names = top.groups.iter().map(|group| key(&group.key));
-        // Others can neither be shown nor typed.
-        names.filter(|name| !name.is_empty() && clean(name) == name.as_str()).collect()
+        self.runtime.block_on(suggest::in_time(suggest::names(&*source, by)))
     }
 }
 
@@ -70,7 +51,7 @@ impl Completer for Completion {
         _: &Context<'_>,
     ) -> rustyline::Result<(usize, Vec<String>)> {
         let before = line.get(..pos).unwrap_or(line);
-        Ok(complete(&self.commands, before, |by| self.names(by)))
+        Ok(complete(&self.commands, before, &|by| self.names(by)))
     }
 }
 
@@ -82,11 +63,7 @@ impl Hinter for Completion {
 }
 
 /// What can follow a line: where the part begins that it stands for, and all that it can be.
-fn complete(
-    commands: &Command,
-    line: &str,
-    names: impl Fn(TopBy) -> Vec<String>,
-) -> (usize, Vec<String>) {
+fn complete(commands: &Command, line: &str, names: Names<'_>) -> (usize, Vec<String>) {
     let start = line.rfind(char::is_whitespace).map_or(0, |at| at + 1);
     let (done, word) = line.split_at(start);
     let words: Vec<&str> = done.split_whitespace().collect();
@@ -108,7 +85,7 @@ fn complete(
         }
         Some(option) => {
             // The last of several.
-            let at = value.rfind(',').map_or(0, |comma| comma + 1);
+            let at = suggest::last_value(value);
             let values = values(command, option, names);
             (start + at, starting(&value[at..], values.into_iter(), " "))
         }
@@ -117,44 +94,15 @@ fn complete(
 
 fn takes_value(command: &Command, option: &str) -> bool {
     let argument = command.get_arguments().find(|a| a.get_long() == Some(option));
-    argument.is_some_and(|a| a.get_action().takes_values())
+    argument.is_some_and(suggest::takes_value)
 }
 
-/// What an option can be, as it would be typed.
-fn values(command: &Command, option: &str, names: impl Fn(TopBy) -> Vec<String>) -> Vec<String> {
-    match option {
-        "process" => quoted(names(TopBy::Process)),
-        "pid" => names(TopBy::Pid),
-        "remote" => names(TopBy::Remote),
-        "port" => names(TopBy::Port),
-        "unit" => quoted(names(TopBy::Unit)),
-        "uid" => names(TopBy::Uid),
-        "reason" => names(TopBy::DropReason),
-        "outcome" => [all::<Outcome>(), vec!["unsuccessful".to_owned()]].concat(),
-        "protocol" => all::<Protocol>(),
-        "state" => all::<State>(),
-        "direction" => all::<Direction>(),
-        "by" => all::<TopBy>(),
-        "sort" => <Sort as VariantNames>::VARIANTS.iter().map(|name| (*name).to_owned()).collect(),
-        _ => {
-            let argument = command.get_arguments().find(|a| a.get_long() == Some(option));
-            let values = argument.map(|a| a.get_possible_values()).unwrap_or_default();
-            values.iter().map(|value| value.get_name().to_owned()).collect()
-        }
-    }
-}
-
-fn all<T: VariantArray + ToString>() -> Vec<String> {
-    T::VARIANTS.iter().map(T::to_string).collect()
-}
-
-/// Names that are one word to the shell, and one value to its options.
-fn quoted(names: Vec<String>) -> Vec<String> {
-    let quote = |name: String| {
-        let value = crate::query::filter::escape(&name);
-        shlex::try_quote(&value).ok().map(|word| word.into_owned())
-    };
-    names.into_iter().filter_map(quote).collect()
+/// What an option can be, as one word of the shell.
+fn values(command: &Command, option: &str, names: Names<'_>) -> Vec<String> {
+    let argument = command.get_arguments().find(|a| a.get_long() == Some(option));
+    let values = argument.map(|argument| suggest::values(argument, option, names));
+    let quote = |value: String| shlex::try_quote(&value).ok().map(|word| word.into_owned());
+    values.unwrap_or_default().into_iter().filter_map(quote).collect()
 }
 
 /// Those that begin like `word`; the only one is followed by `end`.
@@ -175,8 +123,8 @@ mod tests {
     fn after(line: &str) -> (usize, Vec<String>) {
         let mut commands = ShellLine::command();
         commands.build();
-        complete(&commands, line, |by| match by {
-            TopBy::Process => ["curl", "cupsd", "tmux: server"].map(str::to_owned).to_vec(),
+        complete(&commands, line, &|by| match by {
+            TopBy::Process => ["curl", "cupsd", "tmux: server", "a,b"].map(str::to_owned).to_vec(),
             TopBy::Remote => vec!["192.0.2.1".to_owned(), "2001:db8::1".to_owned()],
             _ => Vec::new(),
         })
@@ -198,6 +146,7 @@ mod tests {
     #[test]
     fn names_that_a_shell_would_split_are_quoted() {
         assert_eq!(after("summary --process tm"), (18, vec!["'tmux: server' ".to_owned()]));
+        assert_eq!(after("summary --process a"), (18, vec!["\"a\\\\,b\" ".to_owned()]));
         assert_eq!(after("summary --process 'tm"), (18, vec!["'tmux: server' ".to_owned()]));
     }
 

@@ -55,7 +55,7 @@ pub async fn run(what: &What, origin: &Origin) -> Result<(), Failure> {
     let mut hangup = signal(SignalKind::hangup())?;
     // A source that does not answer is told of on the screen of the shell.
     let begin = async {
-        let mut state = State::new(what.clone(), sees_sent(&*origin.source).await)?;
+        let mut state = State::new(what.clone(), sees_sent(&*origin.source).await?)?;
         state.take(state.question().ask(Arc::clone(&origin.source)).await?);
         Ok::<_, QueryError>(state)
     };

@@ -15,7 +15,7 @@ use super::tabs::Sort;
 use crate::cli::render::groups::{key, outcomes, unsuccessful};
 use crate::cli::render::record;
 use crate::cli::render::screen::{DIM, PLAIN, Screen};
-use crate::cli::render::table::{Cell, Layout, Steps};
+use crate::cli::render::table::{Cell, Cut, Layout, Steps};
 use crate::cli::render::text::{clean, width};
 use crate::cli::render::units::{self, Clock};
 use crate::cli::watch;
@@ -128,10 +128,6 @@ impl Table {
         let natural =
             titles.iter().enumerate().map(|(column, title)| natural(title, &rows, column));
         let layout = Layout::new(natural.collect(), GROUP_STEPS, screen);
-        let room = layout.width(OUTCOMES);
-        for cell in rows.iter_mut().filter_map(|row| row.get_mut(OUTCOMES)) {
-            cell.text = whole_parts(&cell.text, room);
-        }
         Table { titles, rows, layout }
     }
 
@@ -143,9 +139,8 @@ impl Table {
     }
 }
 
-/// Columns of groups: figures, and outcomes.
+/// Columns of groups that are figures.
 const FIGURES: [usize; 3] = [1, 2, 3];
-const OUTCOMES: usize = 4;
 
 /// Columns do not jump to and fro with what happens to be in them.
 const LEAST: [usize; 6] = [15, 9, 6, 7, 11, 8];
@@ -160,24 +155,6 @@ fn mark_title(titles: &mut [String], column: usize, mark: char) {
     if let Some(title) = titles.get_mut(column) {
         title.push(mark);
     }
-}
-
-/// As many of the parts of `a 3, b 2, c 1` as there is room for: a number that lacks digits would be
-/// another number.
-fn whole_parts(text: &str, room: usize) -> String {
-    if width(text) <= room {
-        return text.to_owned();
-    }
-    let mut shown = String::new();
-    for part in text.split(", ") {
-        if width(&shown) + width(part) + 3 > room {
-            break;
-        }
-        shown.push_str(part);
-        shown.push_str(", ");
-    }
-    shown.push('…');
-    shown
 }
 
 /// Figures are compared by their last digits.
@@ -197,11 +174,11 @@ fn pad(text: &str, columns: usize) -> String {
 fn group_cells(group: &Group, now: Option<&HashMap<Key, u64>>, clock: &Clock) -> Vec<Cell> {
     let recent = now.and_then(|now| now.get(&group.key)).copied().unwrap_or(0);
     vec![
-        Cell::plain(name(group)),
+        Cell::plain(name(group)).cut(Cut::After(width(&clean(&key(&group.key))))),
         Cell::plain(units::count(group.count)),
         Cell::new(rate(recent, NOW.as_secs()), if recent == 0 { DIM } else { PLAIN }),
         unsuccessful(group.unsuccessful),
-        Cell::plain(outcomes(&group.by_outcome)),
+        Cell::plain(outcomes(&group.by_outcome)).cut(Cut::Parts),
         Cell::new(clock.short(group.last), DIM),
     ]
 }
@@ -227,15 +204,6 @@ pub fn rate(count: u64, seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn no_figure_is_cut_in_two() {
-        let text = "established 1,204, refused 17, reset 3";
-        assert_eq!(whole_parts(text, 38), text);
-        assert_eq!(whole_parts(text, 37), "established 1,204, refused 17, …");
-        assert_eq!(whole_parts(text, 20), "established 1,204, …");
-        assert_eq!(whole_parts(text, 19), "…");
-    }
 
     #[test]
     fn a_rate_has_a_tenth_while_that_says_something() {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::super::render::record;
 use super::super::render::screen::{DIM, Screen};
-use super::super::render::table::Cell;
+use super::super::render::table::{Cell, Cut};
 use super::super::render::text::clean;
 use super::super::render::units::{self, Clock};
 use crate::event::{Connection, Outcome, Protocol};
@@ -121,7 +121,7 @@ impl Group {
             && let (Some(process), Some(cell)) = (&self.first.process, cells.get_mut(1))
         {
             cell.text = format!("{}[several]", clean(&process.comm));
-            cell.tail = "[several]".len();
+            cell.cut = Cut::Before("[several]".len());
         }
         if let Some(cell) = cells.get_mut(6) {
             let times = format!("×{}", units::count(self.count));

@@ -47,7 +47,7 @@ pub async fn run(
 ) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let begin = async {
-        let sees_sent = sees_sent(&*origin.source).await;
+        let sees_sent = sees_sent(&*origin.source).await?;
         let filter = args.what.narrowed(&[], sees_sent)?;
         let changes = origin.source.follow(&filter, None).await?;
         Ok::<_, Failure>((sees_sent, filter, changes))
