@@ -387,8 +387,21 @@ pub struct ProcessInfo {
     pub exe: Option<Arc<str>>,
     /// Whether the executable was unlinked while it ran.
     pub exe_deleted: bool,
+    /// Device of the executable, as stat(2) has it.
+    #[serde(default)]
+    pub exe_dev: Option<u64>,
+    /// Inode number of the executable.
+    #[serde(default)]
+    pub exe_inode: Option<u64>,
+    /// SHA-256 of the executable in hexadecimal; `None` until it is known, where it cannot be, and
+    /// unless it was asked for.
+    #[serde(default)]
+    pub exe_sha256: Option<Arc<str>>,
     /// Command line, arguments joined by spaces.
     pub cmdline: Option<Arc<str>>,
+    /// Working directory at the attempt.
+    #[serde(default)]
+    pub cwd: Option<Arc<str>>,
     /// systemd unit.
     pub unit: Option<Arc<str>>,
     /// Real user id, in the initial user namespace.
@@ -399,9 +412,11 @@ pub struct ProcessInfo {
     pub ppid: u32,
     /// Name of the parent.
     pub parent: Option<Arc<str>>,
-    /// Names of the ancestors, nearest first.
+    /// Names of those that it descends from, nearest first, up to pid 1: of each the name at the time
+    /// at which it made the next one. Who has ended since stays among them, while `parent` is whose
+    /// child it was at the attempt. At most 64.
     pub ancestry: Vec<Arc<str>>,
-    /// When the process started.
+    /// When the process started; with the pid, this tells it from others on the host.
     #[serde(serialize_with = "time::serialize_option")]
     pub start_time: Option<Timestamp>,
     /// Path in the cgroup v2 hierarchy.

@@ -138,7 +138,7 @@ impl Processes {
 fn hash(state: &RandomState, info: &ProcessInfo) -> u64 {
     let mut hasher = state.build_hasher();
     (info.pid, info.uid, info.netns, info.start_time).hash(&mut hasher);
-    (&info.comm, &info.exe, &info.cmdline, &info.unit, &info.cgroup).hash(&mut hasher);
+    (&info.comm, &info.exe, &info.cmdline, &info.unit, &info.cgroup, &info.cwd).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -156,6 +156,7 @@ fn size_of_process(info: &ProcessInfo) -> usize {
             .map(text)
             .iter()
             .sum::<usize>()
+        + [&info.exe_sha256, &info.cwd].map(text).iter().sum::<usize>()
         + info.ancestry.iter().map(|name| name.len() + 32).sum::<usize>()
         + container
 }

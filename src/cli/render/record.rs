@@ -153,7 +153,7 @@ remote_ip,remote_port,remote_name,path,pid,tid,comm,thread,exe,cmdline,unit,uid,
 state,outcome,errno,error,evidence,latency_us,syn_retransmits,close_time,duration_us,bytes_sent,\
 bytes_received,datagrams_sent,retransmits,srtt_us,close_reason,preexisting,drop_reason,drop_count,\
 socket_type,remote_name_source,remote_service,exe_deleted,ancestry,start_time,cgroup,netns,\
-container_id,container_runtime,container_name,pod,pod_namespace";
+container_id,container_runtime,container_name,pod,pod_namespace,exe_dev,exe_inode,exe_sha256,cwd";
 
 /// The fields under [`CSV_TITLES`]; what is unknown is empty.
 pub fn csv(c: &Connection) -> String {
@@ -215,6 +215,10 @@ pub fn csv(c: &Connection) -> String {
         show(container.and_then(|c| c.name.as_ref())),
         show(container.and_then(|c| c.pod.as_ref())),
         show(container.and_then(|c| c.namespace.as_ref())),
+        show(process.and_then(|p| p.exe_dev)),
+        show(process.and_then(|p| p.exe_inode)),
+        show(process.and_then(|p| p.exe_sha256.as_ref())),
+        show(process.and_then(|p| p.cwd.as_ref())),
     ])
 }
 
@@ -287,7 +291,13 @@ pub fn facts(c: &Connection, clock: &Clock) -> Vec<(&'static str, String, Style)
         }
         let deleted = if p.exe_deleted { " (deleted)" } else { "" };
         fact("Executable", format!("{}{deleted}", text(&p.exe)));
+        if let (Some(dev), Some(inode)) = (p.exe_dev, p.exe_inode) {
+            let (major, minor) = (rustix::fs::major(dev), rustix::fs::minor(dev));
+            fact("Executable file", format!("device {major}:{minor}, inode {inode}"));
+        }
+        fact("SHA-256", text(&p.exe_sha256));
         fact("Command line", text(&p.cmdline));
+        fact("Directory", text(&p.cwd));
         fact("User", format!("{} {}", p.uid, text(&p.user)));
         fact("Parent", format!("{} {}", p.ppid, text(&p.parent)));
         let ancestry: Vec<Cow<'_, str>> = p.ancestry.iter().map(|name| clean(name)).collect();

@@ -493,10 +493,12 @@ impl Encoder {
 impl Processes {
     fn columns(&self, put: &mut impl FnMut(Column, ArrayRef)) -> Result<(), ArrowError> {
         type Text = fn(&ProcessInfo) -> Option<std::borrow::Cow<'_, str>>;
-        let texts: [(Column, Text); 13] = [
+        let texts: [(Column, Text); 15] = [
             (Column::Process, |p| Some((&*p.comm).into())),
             (Column::Exe, |p| p.exe.as_deref().map(Into::into)),
+            (Column::ExeSha256, |p| p.exe_sha256.as_deref().map(Into::into)),
             (Column::Cmdline, |p| p.cmdline.as_deref().map(Into::into)),
+            (Column::Cwd, |p| p.cwd.as_deref().map(Into::into)),
             (Column::Unit, |p| p.unit.as_deref().map(Into::into)),
             (Column::User, |p| p.user.as_deref().map(Into::into)),
             (Column::Parent, |p| p.parent.as_deref().map(Into::into)),
@@ -520,6 +522,8 @@ impl Processes {
         put(Column::Ppid, Arc::new(self.number::<UInt32Type>(|p| Some(p.ppid))));
         put(Column::Netns, Arc::new(self.number::<UInt32Type>(|p| Some(p.netns))));
         put(Column::ExeDeleted, self.flag(|p| p.exe_deleted));
+        put(Column::ExeDev, Arc::new(self.number::<UInt64Type>(|p| p.exe_dev)));
+        put(Column::ExeInode, Arc::new(self.number::<UInt64Type>(|p| p.exe_inode)));
         let start = self.number::<TimestampNanosecondType>(|p| p.start_time.map(nanos));
         put(Column::StartTime, Arc::new(start.with_timezone("UTC")));
         Ok(())
