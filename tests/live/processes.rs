@@ -107,10 +107,10 @@ fn what_a_program_descends_from_is_known_when_its_shells_are_gone() {
     let made = watch.wait("the attempt of an orphan", |c| crate::harness::goes_to(c, remote));
     let process = made.process.unwrap();
     assert_ne!(process.parent.as_deref(), Some("sh"), "it was to be an orphan");
-    let expected: Vec<_> =
-        ["sh", "sh"].map(str::to_owned).into_iter().chain(line_of_this_process());
+    let mut expected = ["sh", "sh"].map(str::to_owned).to_vec();
+    expected.extend(line_of_this_process());
     let ancestry: Vec<_> = process.ancestry.iter().map(|name| name.to_string()).collect();
-    assert_eq!(ancestry, expected.collect::<Vec<_>>());
+    assert_eq!(ancestry, expected);
 }
 
 #[test]
