@@ -14,7 +14,12 @@ struct {
 } exec_scratch SEC(".maps");
 
 /* Components of a path at most; longer ones are not whole. */
-#define PATH_DEPTH 32
+#define PATH_DEPTH 22
+
+/* Makes a number no greater than that, in the register where it is used: before Linux 5.11 the
+ * verifier forgets the bounds of what the compiler has put on the stack meanwhile. */
+#define AT_MOST(number, most)                                                                      \
+	asm volatile("if %[n] <= %[m] goto +1\n%[n] = %[m]" : [n] "+r"(number) : [m] "i"(most))
 
 /* The names on the way from a directory entry to the root of its mount namespace, as d_path() goes
  * (fs/d_path.c). Returns where they end. */
@@ -24,6 +29,7 @@ static __always_inline __u64 put_path(struct netspy_exec *e, __u64 at, struct vf
 	struct mount *mount = (void *)((char *)vfsmount - bpf_core_field_offset(struct mount, mnt));
 
 	for (int i = 0; i < PATH_DEPTH; i++) {
+		const unsigned char *name;
 		struct dentry *above;
 		long len;
 
@@ -41,8 +47,9 @@ static __always_inline __u64 put_path(struct netspy_exec *e, __u64 at, struct vf
 		if (at > NETSPY_NAMES_LEN - NETSPY_NAME_LEN)
 			break;
 		above = READ(false, dentry, d_parent);
-		len = bpf_probe_read_kernel_str(e->names + at, NETSPY_NAME_LEN,
-						READ(false, dentry, d_name.name));
+		name = READ(false, dentry, d_name.name);
+		AT_MOST(at, NETSPY_NAMES_LEN - NETSPY_NAME_LEN);
+		len = bpf_probe_read_kernel_str(e->names + at, NETSPY_NAME_LEN, name);
 		if (len <= 0)
 			break;
 		at += len;
@@ -102,8 +109,8 @@ static __always_inline int on_exec(bool direct, struct task_struct *task, struct
 {
 	struct task_struct *leader, *parent;
 	struct netspy_exec *e;
+	__u64 flags, size;
 	__u32 zero = 0;
-	__u64 size;
 
 	e = bpf_map_lookup_elem(&exec_scratch, &zero);
 	if (!e)
@@ -122,10 +129,10 @@ static __always_inline int on_exec(bool direct, struct task_struct *task, struct
 	put_args(e, direct, task);
 	put_exe(e, direct, READ(direct, bprm, file));
 	put_cwd(e, direct, task);
-	size = e->exe_len + e->cwd_len;
-	if (size > NETSPY_NAMES_LEN)
-		size = NETSPY_NAMES_LEN;
-	if (output(e, offsetof(struct netspy_exec, names) + size)) {
+	flags = wakeup_flags();
+	size = offsetof(struct netspy_exec, names) + e->exe_len + e->cwd_len;
+	AT_MOST(size, sizeof(*e));
+	if (bpf_ringbuf_output(&events, e, size, flags)) {
 		struct netspy_counters *n = this_cpu_counters();
 
 		COUNT(n, exec_lost);
