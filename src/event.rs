@@ -15,8 +15,12 @@ use serde::{Deserialize, Serialize};
 use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 
 mod dropped;
+mod remote;
+mod scope;
 
 pub use dropped::{DropId, DropRecord};
+pub use remote::Remote;
+pub use scope::Scope;
 
 /// Times in JSON: always nine digits after the point, so that they sort as text.
 pub(crate) mod time {
@@ -153,6 +157,8 @@ macro_rules! word_enum {
         }
     };
 }
+
+pub(crate) use word_enum;
 
 word_enum! {
     /// Who opened the connection.
@@ -341,22 +347,6 @@ pub struct Endpoint {
     pub ip: IpAddr,
     /// Port, host byte order; 0 where the protocol has none or it is not bound yet.
     pub port: u16,
-}
-
-/// The other side.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Remote {
-    /// Address.
-    pub ip: IpAddr,
-    /// Port, host byte order.
-    pub port: u16,
-    /// Host name that led to this address, if one was seen.
-    pub name: Option<Arc<str>>,
-    /// Where the name came from.
-    pub name_source: Option<NameSource>,
-    /// Registered name of the port, for display only: the protocol spoken may differ.
-    pub service: Option<Cow<'static, str>>,
 }
 
 /// A container that a process runs in.

@@ -6,6 +6,7 @@ pub(crate) mod cgroup;
 mod connection;
 mod dropped;
 pub(crate) mod errno;
+pub(crate) mod hashes;
 mod hosts;
 mod names;
 #[cfg(all(feature = "server", any(test, fuzzing)))]

@@ -60,11 +60,8 @@ pub fn refused(n: u64, info: &Arc<ProcessInfo>) -> Connection {
         family: Family::Ipv4,
         local: Some(Endpoint { ip: Ipv4Addr::LOCALHOST.into(), port: 40_000 }),
         remote: Some(Remote {
-            ip: Ipv4Addr::new(192, 0, 2, (n % 250) as u8).into(),
-            port: 443,
-            name: None,
-            name_source: None,
             service: Some("https".into()),
+            ..Remote::new(Ipv4Addr::new(192, 0, 2, (n % 250) as u8).into(), 443)
         }),
         path: None,
         process: Some(Process { tid: info.pid, thread: info.comm.clone(), info: info.clone() }),
@@ -278,11 +275,13 @@ impl Random {
             family: self.one(Family::VARIANTS),
             local: self.maybe(|r| Endpoint { ip: r.ip(), port: r.next(4) as u16 }),
             remote: self.maybe(|r| Remote {
-                ip: r.ip(),
-                port: r.next(4) as u16,
                 name: r.maybe(|r| r.word().into()),
                 name_source: r.maybe(|r| r.one(NameSource::VARIANTS)),
                 service: r.maybe(|r| r.word().into()),
+                country: r.maybe(|r| r.one(&["DE", "FR"]).into()),
+                asn: r.maybe(|r| r.one(&[64_500, u32::MAX])),
+                as_name: r.maybe(|r| r.word().into()),
+                ..Remote::new(r.ip(), r.next(4) as u16)
             }),
             path: self.maybe(|r| r.word().into()),
             process: self.maybe(Self::process),

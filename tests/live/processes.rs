@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use netspy::ConnectionStream;
 use netspy::event::Process;
+use netspy::stream::Builder;
 
 use crate::harness::{Watch, bound_port, observes, shared};
 use crate::roles::play;
@@ -185,6 +187,34 @@ fn the_working_directory_is_that_of_the_attempt() {
     child.wait().unwrap();
     let cwd = process(&watch, gone).cwd.clone();
     assert!(cwd.as_deref().is_none_or(|cwd| cwd == elsewhere), "{cwd:?}");
+}
+
+#[test]
+fn the_hash_of_an_executable_comes_when_it_is_known() {
+    let exe = std::env::current_exe().unwrap();
+    let Ok(output) = Command::new("sha256sum").arg(&exe).output() else {
+        println!("skipped: there is no sha256sum");
+        return;
+    };
+    let expected = String::from_utf8(output.stdout).unwrap();
+    let expected = expected.split(' ').next().unwrap();
+    let builder = Builder { hash_exe: true, ..ConnectionStream::builder() };
+    let Some(watch) = crate::harness::watch(builder) else { return };
+    if !observes(&watch, "process_start") {
+        println!("skipped: the start of programs is not seen");
+        return;
+    }
+    let remote = bound_port();
+    let mut child = play("connect and wait", remote).stdin(Stdio::piped()).spawn().unwrap();
+    let record = watch.wait("a hash", |c| {
+        let sha256 = c.process.as_ref().and_then(|process| process.exe_sha256.as_deref());
+        crate::harness::goes_to(c, remote) && sha256.is_some()
+    });
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    // The rest of the record is as it would be.
+    assert_eq!(record.outcome, netspy::event::Outcome::Refused);
+    assert_eq!(record.process.unwrap().exe_sha256.as_deref(), Some(expected));
 }
 
 /// A process of a given number (clone3(2)), which runs `child`: only calls that a process made in

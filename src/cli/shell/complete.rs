@@ -17,7 +17,7 @@ use super::super::filters::last;
 use super::super::render::groups::key;
 use super::super::render::text::clean;
 use super::words::ShellLine;
-use crate::event::{Direction, Outcome, Protocol, State};
+use crate::event::{Direction, Outcome, Protocol, Scope, State};
 use crate::query::top::TopBy;
 use crate::query::{Filter, Sort, Source};
 
@@ -132,6 +132,7 @@ fn values(command: &Command, option: &str, names: impl Fn(TopBy) -> Vec<String>)
         "reason" => names(TopBy::DropReason),
         "outcome" => [all::<Outcome>(), vec!["unsuccessful".to_owned()]].concat(),
         "protocol" => all::<Protocol>(),
+        "scope" => all::<Scope>(),
         "state" => all::<State>(),
         "direction" => all::<Direction>(),
         "by" => all::<TopBy>(),

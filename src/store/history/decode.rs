@@ -42,6 +42,9 @@ pub(super) struct Decoder {
     remote_name: Texts,
     name_source: Parsed<NameSource>,
     service: Texts,
+    country: Texts,
+    asn: Numbers<UInt32Type>,
+    as_name: Texts,
     path: Texts,
     processes: Processes,
     errno: Numbers<Int32Type>,
@@ -91,6 +94,9 @@ impl Decoder {
             remote_name: texts(b, C::RemoteName),
             name_source: parsed(b, C::NameSource),
             service: texts(b, C::Service),
+            country: texts(b, C::RemoteCountry),
+            asn: numbers(b, C::RemoteAsn),
+            as_name: texts(b, C::RemoteAsName),
             path: texts(b, C::Path),
             processes: Processes::new(b),
             errno: numbers(b, C::Errno),
@@ -162,11 +168,13 @@ impl Decoder {
 
     fn remote(&mut self, row: usize) -> Option<Remote> {
         Some(Remote {
-            ip: self.remote_ip.get(row)?,
-            port: self.remote_port.get(row)?,
             name: self.remote_name.get(row).map(|name| share(&mut self.shared, name)),
             name_source: self.name_source.get(row),
             service: self.service.get(row).map(|service| service.to_owned().into()),
+            country: self.country.get(row).map(|country| share(&mut self.shared, country)),
+            asn: self.asn.get(row),
+            as_name: self.as_name.get(row).map(|name| share(&mut self.shared, name)),
+            ..Remote::new(self.remote_ip.get(row)?, self.remote_port.get(row)?)
         })
     }
 }

@@ -20,7 +20,7 @@ use super::fields::{Fields, RemoteFields};
 use super::schema::{Column, schema};
 use crate::event::{
     Close, CloseReason, Connection, Direction, Evidence, Family, NameSource, Outcome, ProcessInfo,
-    Protocol, SocketType, State,
+    Protocol, Scope, SocketType, State,
 };
 use crate::query::filter::exe_base_name;
 use crate::store::row::nanos;
@@ -236,6 +236,10 @@ pub(in crate::store) struct Encoder {
     remote_name: Shared,
     name_source: Words<NameSource>,
     service: Shared,
+    remote_scope: Words<Scope>,
+    remote_country: Shared,
+    remote_asn: Numbers<UInt32Type>,
+    remote_as_name: Shared,
     path: Shared,
     processes: Processes,
     tid: Numbers<UInt32Type>,
@@ -292,6 +296,10 @@ impl Encoder {
             remote_name: texts(rows),
             name_source: Words::with_capacity(rows),
             service: texts(rows),
+            remote_scope: Words::with_capacity(rows),
+            remote_country: texts(rows),
+            remote_asn: numbers(rows),
+            remote_as_name: texts(rows),
             path: texts(rows),
             processes: Processes { rows: Vec::with_capacity(rows), ..Processes::default() },
             tid: numbers(rows),
@@ -415,6 +423,10 @@ impl Encoder {
         self.remote_name.push(remote.and_then(|r| r.name));
         self.name_source.push(remote.and_then(|r| r.name_source).map(|s| s as usize));
         self.service.push(remote.and_then(|r| r.service));
+        self.remote_scope.push(remote.map(|r| Scope::of(r.ip) as usize));
+        self.remote_country.push(remote.and_then(|r| r.country));
+        self.remote_asn.append_option(remote.and_then(|r| r.asn));
+        self.remote_as_name.push(remote.and_then(|r| r.as_name));
     }
 
     fn close(&mut self, close: Option<Close>) {
@@ -466,6 +478,10 @@ impl Encoder {
         put(Column::RemoteName, self.remote_name.finish()?);
         put(Column::NameSource, self.name_source.finish()?);
         put(Column::Service, self.service.finish()?);
+        put(Column::RemoteScope, self.remote_scope.finish()?);
+        put(Column::RemoteCountry, self.remote_country.finish()?);
+        put(Column::RemoteAsn, array(self.remote_asn));
+        put(Column::RemoteAsName, self.remote_as_name.finish()?);
         put(Column::Path, self.path.finish()?);
         put(Column::Tid, array(self.tid));
         put(Column::Thread, self.thread.finish()?);

@@ -132,6 +132,10 @@ columns! {
     ExeInode "exe_inode" U64 maybe,
     ExeSha256 "exe_sha256" Shared maybe,
     Cwd "cwd" Shared maybe,
+    RemoteScope "remote_scope" Shared maybe,
+    RemoteCountry "remote_country" Shared maybe,
+    RemoteAsn "remote_asn" U32 maybe,
+    RemoteAsName "remote_as_name" Shared maybe,
     Whole "record" Text maybe,
 }
 
