@@ -8,7 +8,7 @@ use netspy::capture::decoder::Decoder;
 
 /// `struct netspy_conn` of src/bpf/connect.h: a TCP connect to 127.0.0.1:443 that was refused.
 fn refused(n: u64) -> Vec<u8> {
-    let mut bytes = vec![0; 208];
+    let mut bytes = vec![0; 224];
     let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
     put(0, &1_u32.to_ne_bytes());
     put(5, &[2, 3]);

@@ -60,8 +60,8 @@ pub struct Counters {
     /// Addresses that could not be read from the process (the record is there, its `remote` may
     /// be missing).
     pub address_unread: u64,
-    /// Starts of programs and new control groups whose event was lost: `exe`, `cmdline`, `unit` or
-    /// `container` may be missing.
+    /// Starts of processes and programs, and new control groups, whose event was lost: `exe`,
+    /// `cmdline`, `cwd`, `ancestry`, `unit` or `container` may be missing.
     pub exec_lost: u64,
     /// DNS messages that were lost, or could not be understood: names of remotes may be missing.
     #[serde(default)]

@@ -15,8 +15,12 @@ use serde::{Deserialize, Serialize};
 use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 
 mod dropped;
+mod remote;
+mod scope;
 
 pub use dropped::{DropId, DropRecord};
+pub use remote::Remote;
+pub use scope::Scope;
 
 /// Times in JSON: always nine digits after the point, so that they sort as text.
 pub(crate) mod time {
@@ -153,6 +157,8 @@ macro_rules! word_enum {
         }
     };
 }
+
+pub(crate) use word_enum;
 
 word_enum! {
     /// Who opened the connection.
@@ -343,22 +349,6 @@ pub struct Endpoint {
     pub port: u16,
 }
 
-/// The other side.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Remote {
-    /// Address.
-    pub ip: IpAddr,
-    /// Port, host byte order.
-    pub port: u16,
-    /// Host name that led to this address, if one was seen.
-    pub name: Option<Arc<str>>,
-    /// Where the name came from.
-    pub name_source: Option<NameSource>,
-    /// Registered name of the port, for display only: the protocol spoken may differ.
-    pub service: Option<Cow<'static, str>>,
-}
-
 /// A container that a process runs in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -387,8 +377,21 @@ pub struct ProcessInfo {
     pub exe: Option<Arc<str>>,
     /// Whether the executable was unlinked while it ran.
     pub exe_deleted: bool,
+    /// Device of the executable, as stat(2) has it.
+    #[serde(default)]
+    pub exe_dev: Option<u64>,
+    /// Inode number of the executable.
+    #[serde(default)]
+    pub exe_inode: Option<u64>,
+    /// SHA-256 of the executable in hexadecimal; `None` until it is known, where it cannot be, and
+    /// unless it was asked for.
+    #[serde(default)]
+    pub exe_sha256: Option<Arc<str>>,
     /// Command line, arguments joined by spaces.
     pub cmdline: Option<Arc<str>>,
+    /// Working directory at the attempt.
+    #[serde(default)]
+    pub cwd: Option<Arc<str>>,
     /// systemd unit.
     pub unit: Option<Arc<str>>,
     /// Real user id, in the initial user namespace.
@@ -399,9 +402,11 @@ pub struct ProcessInfo {
     pub ppid: u32,
     /// Name of the parent.
     pub parent: Option<Arc<str>>,
-    /// Names of the ancestors, nearest first.
+    /// Names of those that it descends from, nearest first, up to pid 1: of each the name at the time
+    /// at which it made the next one. Who has ended since stays among them, while `parent` is whose
+    /// child it was at the attempt. At most 64.
     pub ancestry: Vec<Arc<str>>,
-    /// When the process started.
+    /// When the process started; with the pid, this tells it from others on the host.
     #[serde(serialize_with = "time::serialize_option")]
     pub start_time: Option<Timestamp>,
     /// Path in the cgroup v2 hierarchy.

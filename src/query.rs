@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::accounting::Accounting;
 use crate::capture::privileges::PrivilegeReport;
 use crate::capture::report::{AttachReport, Feature};
-use crate::event::{Connection, ConnectionId, Direction, Outcome, Protocol, State, Traffic};
+use crate::event::{Connection, ConnectionId, Direction, Outcome, Protocol, Scope, State, Traffic};
 
 pub mod diff;
 pub mod drops;
@@ -50,6 +50,12 @@ pub struct Filter {
     pub remote: Vec<IpAddr>,
     /// Remote network.
     pub cidr: Vec<IpNet>,
+    /// What kind of address the remote is.
+    pub scope: Vec<Scope>,
+    /// Country of the remote, two letters.
+    pub country: Vec<String>,
+    /// Number of the network (autonomous system) of the remote.
+    pub asn: Vec<u32>,
     /// Remote host name, exact, or `.example.com` for the domain and everything below it.
     pub host_name: Vec<String>,
     /// Remote port; for inbound and listening records the local port.

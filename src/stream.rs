@@ -71,6 +71,9 @@ pub struct Builder {
     /// Do not look at DNS answers, by which remotes get their names: a program that runs for every
     /// packet that a socket receives.
     pub no_dns: bool,
+    /// Work out the SHA-256 of executables, in a thread of its own. A record comes without it first,
+    /// and again when it is known.
+    pub hash_exe: bool,
     /// Drop (and count) what the reader does not take in time, rather than let it wait in the
     /// kernel.
     pub drop_when_full: bool,

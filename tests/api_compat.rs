@@ -125,13 +125,7 @@ async fn an_event_has_every_member_of_the_originals() {
     let curl = info(7, "curl");
     let v6 = Connection {
         family: Family::Ipv6,
-        remote: Some(Remote {
-            ip: "2001:db8::1".parse().unwrap(),
-            port: 53,
-            name: None,
-            name_source: None,
-            service: None,
-        }),
+        remote: Some(Remote::new("2001:db8::1".parse().unwrap(), 53)),
         ..udp(3, &curl)
     };
     let server = server(vec![

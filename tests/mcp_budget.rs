@@ -54,7 +54,7 @@ fn source() -> LocalSource {
             0x2001_0db8_0000_0000_ffff_ffff_ffff_0000 | u128::from(random.next(remotes)),
         ));
         let name = Some("a-host-of-a-cloud.eu-central-1.compute.example.com".into());
-        let remote = Remote { ip, port: 443, name, name_source: None, service: None };
+        let remote = Remote { name, ..Remote::new(ip, 443) };
         let time = now.checked_sub(age).unwrap();
         all.push(Connection { time, remote: Some(remote), ..record });
     }

@@ -48,9 +48,7 @@ fn at(n: i64, record: Connection) -> Connection {
 }
 
 fn to(ip: &str, port: u16, record: Connection) -> Connection {
-    let remote =
-        Remote { ip: ip.parse().unwrap(), port, name: None, name_source: None, service: None };
-    Connection { remote: Some(remote), ..record }
+    Connection { remote: Some(Remote::new(ip.parse().unwrap(), port)), ..record }
 }
 
 /// One process in a unit and a container, two outside; names, errors, a drop, a path.
@@ -73,6 +71,8 @@ fn varied() -> Vec<Connection> {
     let mut named = to("198.51.100.1", 80, closed(3, &curl));
     named.remote.as_mut().unwrap().name = Some("www.Example.com".into());
     named.remote.as_mut().unwrap().name_source = Some(NameSource::Dns);
+    named.remote.as_mut().unwrap().country = Some("DE".into());
+    named.remote.as_mut().unwrap().asn = Some(64_500);
     let mut dropped = to("203.0.113.9", 81, refused(4, &wget));
     dropped.outcome = Outcome::TimedOut;
     dropped.error = Some("ETIMEDOUT".into());
@@ -93,7 +93,7 @@ fn varied() -> Vec<Connection> {
 
 #[tokio::test]
 async fn each_filter_selects_and_count_list_and_summary_agree() {
-    let cases: [(&[(&str, &str)], u64); 25] = [
+    let cases: [(&[(&str, &str)], u64); 29] = [
         (&[], 10),
         (&[("process", "curl")], 4),
         (&[("process", "curl,wget")], 6),
@@ -103,6 +103,10 @@ async fn each_filter_selects_and_count_list_and_summary_agree() {
         (&[("container", "shop")], 3),
         (&[("remote", "192.0.2.1")], 2),
         (&[("cidr", "198.51.100.0/24,203.0.113.0/24")], 2),
+        (&[("scope", "documentation")], 8),
+        (&[("scope", "global,private")], 0),
+        (&[("country", "de,FR")], 1),
+        (&[("asn", "AS64500,7")], 1),
         (&[("host_name", "www.example.com")], 1),
         (&[("host_name", ".example.com")], 1),
         (&[("host_name", "example.com")], 0),
@@ -180,6 +184,9 @@ async fn the_largest_groups_come_first_and_nothing_is_left_out_of_the_sum() {
     let expected = [
         (TopBy::Process, vec![(text("curl"), 4), (text("nginx"), 3), (text("wget"), 2)], 1),
         (TopBy::Pid, vec![(Key::Number(7), 4), (Key::Number(9), 3), (Key::Number(8), 2)], 1),
+        (TopBy::Scope, vec![(text("documentation"), 8)], 2),
+        (TopBy::Country, vec![(text("DE"), 1)], 9),
+        (TopBy::Asn, vec![(Key::Number(64_500), 1)], 9),
         (TopBy::HostName, vec![(text("www.Example.com"), 1)], 9),
         (TopBy::Container, vec![(text("0123456789abcdef"), 3)], 7),
         (TopBy::Unit, vec![(text("nginx.service"), 3)], 7),

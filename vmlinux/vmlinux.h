@@ -292,14 +292,57 @@ struct socket {
 	struct sock *sk;
 };
 
+typedef u32 dev_t;
+
+struct super_block {
+	dev_t s_dev;
+};
+
 struct inode {
 	short unsigned int i_mode;
+	struct super_block *i_sb;
+	long unsigned int i_ino;
+};
+
+struct qstr {
+	const unsigned char *name;
+};
+
+struct hlist_bl_node {
+	struct hlist_bl_node **pprev;
+};
+
+struct dentry {
+	struct hlist_bl_node d_hash;
+	struct dentry *d_parent;
+	struct qstr d_name;
+	struct inode *d_inode;
+};
+
+struct vfsmount {
+	struct dentry *mnt_root;
+};
+
+struct mount {
+	struct mount *mnt_parent;
+	struct dentry *mnt_mountpoint;
+	struct vfsmount mnt;
+};
+
+struct path {
+	struct vfsmount *mnt;
+	struct dentry *dentry;
+};
+
+struct fs_struct {
+	struct path pwd;
 };
 
 struct file {
 	unsigned int f_flags;
 	void *private_data;
 	struct inode *f_inode;
+	struct path f_path;
 };
 
 struct __kernel_sockaddr_storage {
@@ -367,6 +410,7 @@ struct task_struct {
 	struct task_struct *group_leader;
 	u64 start_boottime;
 	char comm[16];
+	struct fs_struct *fs;
 	struct files_struct *files;
 	const struct cred *real_cred;
 	struct css_set *cgroups;
@@ -374,8 +418,7 @@ struct task_struct {
 };
 
 struct linux_binprm {
-	const char *filename;
-	const char *interp;
+	struct file *file;
 };
 
 struct net_device {

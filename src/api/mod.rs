@@ -139,12 +139,12 @@ fn withhold_of<'a>(processes: impl Iterator<Item = &'a mut Process>, transport: 
     // Processes are shared by records, before and after.
     let mut seen: HashMap<*const ProcessInfo, Arc<ProcessInfo>> = HashMap::new();
     for process in processes {
-        if process.info.cmdline.is_none() {
+        if process.info.cmdline.is_none() && process.info.cwd.is_none() {
             continue;
         }
-        let without = seen
-            .entry(Arc::as_ptr(&process.info))
-            .or_insert_with(|| Arc::new(ProcessInfo { cmdline: None, ..(*process.info).clone() }));
+        let without = seen.entry(Arc::as_ptr(&process.info)).or_insert_with(|| {
+            Arc::new(ProcessInfo { cmdline: None, cwd: None, ..(*process.info).clone() })
+        });
         process.info = Arc::clone(without);
     }
 }

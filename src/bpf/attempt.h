@@ -19,6 +19,18 @@ static __always_inline void read_comm(__u8 *to, bool direct, struct task_struct 
 		bpf_core_read_str(to, NETSPY_COMM_LEN, &task->comm);
 }
 
+/* Where the task works: which directory it is, since its path would take too long. */
+static __always_inline void read_cwd(struct netspy_conn *c, bool direct, struct task_struct *task)
+{
+	struct fs_struct *fs = READ(direct, task, fs);
+	struct dentry *dentry = READ(direct, fs, pwd.dentry);
+	struct inode *inode = READ(direct, dentry, d_inode);
+	struct super_block *sb = READ(direct, inode, i_sb);
+
+	c->cwd_ino = READ(direct, inode, i_ino);
+	c->cwd_dev = READ(direct, sb, s_dev);
+}
+
 static __always_inline void read_task(struct netspy_conn *c, bool direct, struct task_struct *task)
 {
 	struct task_struct *leader = READ(direct, task, group_leader);
@@ -39,6 +51,7 @@ static __always_inline void read_task(struct netspy_conn *c, bool direct, struct
 	c->ppid = READ(direct, parent, tgid);
 	/* Whose child it is may be any thread of the parent. */
 	read_comm(c->parent, direct, READ(direct, parent, group_leader));
+	read_cwd(c, direct, task);
 }
 
 /* Whose attempt it is. Only meaningful in process context. `typed`: the program may ask for the

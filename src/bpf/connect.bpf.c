@@ -17,6 +17,7 @@
 #include "dns.h"
 #include "exec.h"
 #include "existing.h"
+#include "fork.h"
 #include "inbound.h"
 #include "send.h"
 #include "stay.h"
@@ -27,6 +28,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 /* Names the types of ring records in the BTF of this object, for the skeleton. */
 const volatile struct netspy_unix type_of_unix_record = {};
 const volatile struct netspy_exec type_of_exec_record = {};
+const volatile struct netspy_fork type_of_fork_record = {};
 const volatile struct netspy_cgroup type_of_cgroup_record = {};
 const volatile struct netspy_dns type_of_dns_record = {};
 
@@ -638,6 +640,24 @@ int BPF_PROG(exec_raw, struct task_struct *task, pid_t old_pid, struct linux_bin
 	STAY_IN_TRACEPOINT;
 
 	return on_exec(false, task, bprm);
+}
+
+/* ---- processes that are made ---- */
+
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(birth_btf, struct task_struct *parent, struct task_struct *child)
+{
+	STAY_IN_TRACEPOINT;
+
+	return on_birth(true, parent, child);
+}
+
+SEC("raw_tp/sched_process_fork")
+int BPF_PROG(birth_raw, struct task_struct *parent, struct task_struct *child)
+{
+	STAY_IN_TRACEPOINT;
+
+	return on_birth(false, parent, child);
 }
 
 /* ---- control groups that are made ---- */

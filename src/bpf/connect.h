@@ -8,8 +8,10 @@
 
 #define NETSPY_COMM_LEN 16
 #define NETSPY_PATH_LEN 108 /* sun_path of sockaddr_un */
-#define NETSPY_FILE_LEN 256
 #define NETSPY_ARGS_LEN 768
+/* A component of a path at the longest, with its closing zero; and the components of two paths. */
+#define NETSPY_NAME_LEN	 256
+#define NETSPY_NAMES_LEN 1536
 /* Most answers fit the first; larger ones are cut at the second. */
 #define NETSPY_DNS_SMALL  512
 #define NETSPY_DNS_LARGE  4096
@@ -22,6 +24,7 @@ enum netspy_kind {
 	NETSPY_KIND_EXEC = 3,
 	NETSPY_KIND_DNS = 4,
 	NETSPY_KIND_CGROUP = 5,
+	NETSPY_KIND_FORK = 7,
 };
 
 enum netspy_phase {
@@ -106,13 +109,15 @@ struct netspy_conn {
 	__u16 local_port;  /* host byte order */
 	__u16 remote_port; /* host byte order */
 	__u8 end;	   /* enum netspy_end */
-	__u8 reserved2[5];
+	__u8 reserved2;
+	__u32 cwd_dev;	/* device (as super_block has it) and inode of the working directory */
 	__u8 local[16]; /* network byte order; IPv4 in the first four */
 	__u8 remote[16];
 	__u8 comm[NETSPY_COMM_LEN];   /* of the process */
 	__u8 thread[NETSPY_COMM_LEN]; /* of the calling thread */
 	__u8 parent[NETSPY_COMM_LEN];
 	__u64 datagrams_sent;
+	__u64 cwd_ino;
 };
 
 /* An attempt on a UNIX socket. */
@@ -128,11 +133,39 @@ struct netspy_exec {
 	__u32 pid;
 	__u64 task_start_ns;
 	__u64 time_ns;
-	__u16 file_len;	  /* bytes in use, without the closing zero */
-	__u16 args_len;	  /* bytes in use; arguments end with a zero byte each */
+	__u64 parent_start_ns;
+	__u64 exe_ino;
+	__u64 cwd_ino;
+	__u32 exe_dev;
+	__u32 cwd_dev;
+	__u32 ppid;
 	__u32 args_total; /* bytes that the arguments have in all */
-	__u8 file[NETSPY_FILE_LEN];
+	__u16 args_len;	  /* bytes in use; arguments end with a zero byte each */
+	/* Bytes of `names` in use: first the path of the binary (of a script that of its
+	 * interpreter), then that of the working directory. Components end with a zero byte each,
+	 * the last one comes first. */
+	__u16 exe_len;
+	__u16 cwd_len;
+	__u16 flags; /* NETSPY_EXEC_* */
+	__u8 parent[NETSPY_COMM_LEN];
 	__u8 args[NETSPY_ARGS_LEN];
+	__u8 names[NETSPY_NAMES_LEN]; /* only what is in use goes into the ring */
+};
+
+/* netspy_exec.flags */
+#define NETSPY_EXEC_UNLINKED  0x1 /* the binary has no name any more, or never had one */
+#define NETSPY_EXEC_WHOLE_EXE 0x2 /* its path is there up to the root, */
+#define NETSPY_EXEC_WHOLE_CWD 0x4 /* and that of the working directory */
+
+/* A process was made. */
+struct netspy_fork {
+	__u32 kind;
+	__u32 pid;
+	__u64 task_start_ns;
+	__u64 parent_start_ns; /* of the process that made it */
+	__u32 ppid;
+	__u32 reserved;
+	__u8 parent[NETSPY_COMM_LEN]; /* its name at that moment */
 };
 
 /* A control group was made. */
@@ -211,9 +244,10 @@ struct netspy_cidr6 {
 	__u8 addr[16];
 };
 
-_Static_assert(sizeof(struct netspy_conn) == 216, "layout of netspy_conn");
-_Static_assert(sizeof(struct netspy_unix) == 328, "layout of netspy_unix");
-_Static_assert(sizeof(struct netspy_exec) == 1056, "layout of netspy_exec");
+_Static_assert(sizeof(struct netspy_conn) == 224, "layout of netspy_conn");
+_Static_assert(sizeof(struct netspy_unix) == 336, "layout of netspy_unix");
+_Static_assert(sizeof(struct netspy_exec) == 2392, "layout of netspy_exec");
+_Static_assert(sizeof(struct netspy_fork) == 48, "layout of netspy_fork");
 _Static_assert(sizeof(struct netspy_cgroup) == 528, "layout of netspy_cgroup");
 _Static_assert(sizeof(struct netspy_dns) == 32, "layout of netspy_dns");
 _Static_assert(sizeof(struct netspy_traffic) == 48, "layout of netspy_traffic");

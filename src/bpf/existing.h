@@ -26,6 +26,7 @@ static __always_inline void read_holder(struct netspy_conn *c, struct task_struc
 	c->cgroup_id = task->cgroups->dfl_cgrp->kn->id;
 	c->ppid = parent->tgid;
 	read_comm(c->parent, true, parent->group_leader);
+	read_cwd(c, true, task);
 }
 
 /* Whether the sock was made for a connection that came in: the incoming interface of the last

@@ -3,7 +3,7 @@
 use plain::Plain;
 
 use super::skel::types::{
-    netspy_cgroup, netspy_conn, netspy_counters, netspy_dns, netspy_exec, netspy_unix,
+    netspy_cgroup, netspy_conn, netspy_counters, netspy_dns, netspy_exec, netspy_fork, netspy_unix,
 };
 
 /// `enum netspy_kind` of connect.h.
@@ -12,6 +12,7 @@ const KIND_UNIX: u32 = 2;
 const KIND_EXEC: u32 = 3;
 const KIND_DNS: u32 = 4;
 const KIND_CGROUP: u32 = 5;
+const KIND_FORK: u32 = 7;
 
 /// A ring record.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub(crate) enum Raw {
     Conn(netspy_conn),
     Unix(netspy_conn, Vec<u8>),
     Exec(Box<netspy_exec>),
+    Fork(netspy_fork),
     /// The id and the path of a control group that was made.
     Cgroup(u64, Vec<u8>),
     /// A DNS message, as far as it was kept.
@@ -62,7 +64,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Raw, DecodeError> {
             let used = (unix.path_len as usize).min(unix.path.len());
             Ok(Raw::Unix(unix.conn, unix.path[..used].to_vec()))
         }
-        KIND_EXEC => Ok(Raw::Exec(Box::new(read(bytes)?))),
+        KIND_EXEC => exec(bytes).map(Raw::Exec),
+        KIND_FORK => Ok(Raw::Fork(read(bytes)?)),
         KIND_CGROUP => {
             let cgroup: netspy_cgroup = read(bytes)?;
             let used = (cgroup.path_len as usize).min(cgroup.path.len());
@@ -77,6 +80,18 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Raw, DecodeError> {
         }
         other => Err(DecodeError::UnknownKind(other)),
     }
+}
+
+/// The last member is there as far as it is used.
+fn exec(bytes: &[u8]) -> Result<Box<netspy_exec>, DecodeError> {
+    let least = std::mem::offset_of!(netspy_exec, names);
+    if bytes.len() < least {
+        return Err(DecodeError::TooShort(bytes.len()));
+    }
+    let mut whole = [0; size_of::<netspy_exec>()];
+    let used = bytes.len().min(whole.len());
+    whole[..used].copy_from_slice(&bytes[..used]);
+    Ok(Box::new(read(&whole)?))
 }
 
 /// Decodes what an iterator wrote: records of one size, one after the other.
@@ -154,7 +169,7 @@ mod tests {
     fn a_path_length_out_of_range_is_bounded() {
         let mut bytes = vec![0; size_of::<netspy_unix>()];
         bytes[0] = KIND_UNIX as u8;
-        bytes[216..220].copy_from_slice(&u32::MAX.to_ne_bytes());
+        bytes[224..228].copy_from_slice(&u32::MAX.to_ne_bytes());
         assert!(matches!(decode(&bytes), Ok(Raw::Unix(_, path)) if path.len() == 108));
     }
 }

@@ -55,6 +55,10 @@ impl Decoder {
                 self.enricher.exec(&exec);
                 return Ok(None);
             }
+            Raw::Fork(fork) => {
+                self.enricher.fork(&fork);
+                return Ok(None);
+            }
             Raw::Cgroup(id, path) => {
                 self.enricher.cgroup(id, &path);
                 return Ok(None);

@@ -27,6 +27,7 @@ use super::shown::{Shown, Sight};
 use super::skel::types::bss;
 use super::support::KernelSupport;
 use super::sys;
+use crate::enrich::hashes::Hashes;
 use crate::event::Connection;
 use crate::stream::Builder;
 
@@ -188,6 +189,8 @@ struct Driver<'a> {
     decoder: Decoder,
     shown: Shown,
     packets: Option<Packets<'a>>,
+    /// Where executables are to be hashed.
+    hashes: Option<Hashes>,
     /// What had begun, or had been left, at the last sweep.
     looked_at: (u64, u64),
     looked_for_idle: Instant,
@@ -210,6 +213,7 @@ impl<'a> Driver<'a> {
             decoder,
             shown,
             packets,
+            hashes: options.hash_exe.then(Hashes::new),
             looked_at: (0, 0),
             looked_for_idle: Instant::now(),
             idle_every: options.datagram_idle() / IDLE_LOOKS,
@@ -232,6 +236,7 @@ impl<'a> Driver<'a> {
             return DROPPED;
         }
         self.give_up_privileges();
+        self.start_hashing();
         let mut pause = DRAIN_BUSY;
         let (mut swept, mut answered) = (Instant::now(), 0);
         loop {
@@ -252,7 +257,7 @@ impl<'a> Driver<'a> {
             let undecodable = self.decoder.undecodable_dns();
             self.shared.undecodable_dns.store(undecodable, Ordering::Release);
             let look = if asked > answered { Look::Asked } else { Look::Due };
-            if !self.look_at_drops(look, loaded) {
+            if !self.look_at_drops(look, loaded) || !self.look_at_hashes() {
                 return DROPPED;
             }
             self.shared.drains_done(asked);
@@ -260,6 +265,27 @@ impl<'a> Driver<'a> {
             pause = if count > 0 { DRAIN_BUSY } else { (pause * 2).min(DRAIN_IDLE) };
             self.wait(ring_fd, pause);
         }
+    }
+
+    /// With what privileges are left: it opens files that others have chosen.
+    fn start_hashing(&mut self) {
+        if let Some(hashes) = &mut self.hashes
+            && let Err(error) = hashes.start()
+        {
+            tracing::warn!("cannot start the thread that hashes executables: {error}");
+            self.hashes = None;
+        }
+    }
+
+    /// Hands on the records whose executable's hash has become known. Returns whether anybody
+    /// still reads.
+    fn look_at_hashes(&mut self) -> bool {
+        let Some(hashes) = &mut self.hashes else { return true };
+        let mut updates = hashes.updates();
+        if let Some(packets) = &mut self.packets {
+            updates.iter_mut().for_each(|connection| packets.note(connection));
+        }
+        self.send_updates(updates)
     }
 
     /// Everything is attached, and what existed before was looked at.
@@ -363,7 +389,15 @@ impl<'a> Driver<'a> {
             held.ok().flatten().and_then(|bytes| decoder.id(&bytes))
         };
         let news = packets.look(look, &mut self.decoder, &self.shared.drops, by_sock);
-        let mut updates = news.updates;
+        if !self.send_updates(news.updates) {
+            return false;
+        }
+        self.shared.drops.subscribers.publish(news.drops);
+        true
+    }
+
+    /// Hands on later versions of records. Returns whether anybody still reads.
+    fn send_updates(&mut self, mut updates: Vec<Connection>) -> bool {
         while !updates.is_empty() {
             let rest = updates.split_off(updates.len().min(BATCH));
             if !self.send(Batch { connections: updates, first: 0 }) {
@@ -371,7 +405,6 @@ impl<'a> Driver<'a> {
             }
             updates = rest;
         }
-        self.shared.drops.subscribers.publish(news.drops);
         true
     }
 
@@ -384,6 +417,10 @@ impl<'a> Driver<'a> {
                     let sight = self.shown.note(&decoded);
                     if sight == Sight::Outdated {
                         continue;
+                    }
+                    // First: what is remembered of it for its drops is to have the hash.
+                    if let Some(hashes) = &mut self.hashes {
+                        hashes.note(&mut decoded.connection);
                     }
                     if let Some(packets) = &mut self.packets {
                         packets.note(&mut decoded.connection);
@@ -415,6 +452,9 @@ impl<'a> Driver<'a> {
                 self.shared.updates_lost.fetch_add(updates, Ordering::AcqRel);
                 if let Some(packets) = &mut self.packets {
                     packets.forget(&batch.connections);
+                }
+                if let Some(hashes) = &mut self.hashes {
+                    hashes.forget_all(&batch.connections);
                 }
                 true
             }

@@ -251,7 +251,14 @@ pub const FEATURES: &[FeatureHooks] = &[
                 note: None,
             },
         ],
-        without: "programs that end at once may be without path and arguments",
+        without: "programs that end at once may be without path, arguments and working directory",
+    },
+    FeatureHooks {
+        name: "ancestry",
+        required: false,
+        hooks: kernel_tracepoint!("sched_process_fork", &["birth_btf"], &["birth_raw"]),
+        without: "ancestors that have ended before a process is looked at are missing from its \
+                  ancestry, and processes that start no program and end at once may be without exe",
     },
     FeatureHooks {
         name: "cgroup_names",

@@ -24,6 +24,8 @@ unsafe impl Plain for types::netspy_unix {}
 // SAFETY: as above.
 unsafe impl Plain for types::netspy_exec {}
 // SAFETY: as above.
+unsafe impl Plain for types::netspy_fork {}
+// SAFETY: as above.
 unsafe impl Plain for types::netspy_dns {}
 // SAFETY: as above.
 unsafe impl Plain for types::netspy_cgroup {}
@@ -34,9 +36,10 @@ unsafe impl Plain for types::netspy_traffic {}
 // SAFETY: as above.
 unsafe impl Plain for types::netspy_walk {}
 
-const _: () = assert!(size_of::<types::netspy_conn>() == 216);
-const _: () = assert!(size_of::<types::netspy_unix>() == 328);
-const _: () = assert!(size_of::<types::netspy_exec>() == 1056);
+const _: () = assert!(size_of::<types::netspy_conn>() == 224);
+const _: () = assert!(size_of::<types::netspy_unix>() == 336);
+const _: () = assert!(size_of::<types::netspy_exec>() == 2392);
+const _: () = assert!(size_of::<types::netspy_fork>() == 48);
 const _: () = assert!(size_of::<types::netspy_counters>() == 104);
 const _: () = assert!(size_of::<types::netspy_dns>() == 32);
 const _: () = assert!(size_of::<types::netspy_cgroup>() == 528);

@@ -55,6 +55,15 @@ pub struct Narrow {
     /// Remote network, such as 10.0.0.0/8
     #[arg(long, value_name = "NET")]
     pub cidr: Vec<String>,
+    /// Kind of remote address: loopback, private, link_local, multicast, global, ...
+    #[arg(long, value_name = "SCOPE")]
+    pub scope: Vec<String>,
+    /// Country of the remote, two letters
+    #[arg(long, value_name = "COUNTRY")]
+    pub country: Vec<String>,
+    /// Number of the remote's network (autonomous system)
+    #[arg(long, value_name = "ASN")]
+    pub asn: Vec<String>,
     /// Remote port (of inbound connections the local port)
     #[arg(long, value_name = "PORT")]
     pub port: Vec<String>,
@@ -86,6 +95,9 @@ impl Narrow {
             ("remote", &self.remote),
             ("host_name", &self.host_name),
             ("cidr", &self.cidr),
+            ("scope", &self.scope),
+            ("country", &self.country),
+            ("asn", &self.asn),
             ("port", &self.port),
             ("protocol", &self.protocol),
             ("state", &self.state),

@@ -11,7 +11,7 @@ use strum::{VariantArray, VariantNames};
 use super::filters::last;
 use super::render::groups::key;
 use super::render::text::clean;
-use crate::event::{Direction, Outcome, Protocol, State};
+use crate::event::{Direction, Outcome, Protocol, Scope, State};
 use crate::query::filter::escape;
 use crate::query::top::TopBy;
 use crate::query::{Filter, Sort, Source};
@@ -216,6 +216,7 @@ pub fn values(option: &Arg, name: &str, names: Names<'_>) -> Vec<String> {
         "reason" => names(TopBy::DropReason),
         "outcome" => [all::<Outcome>(), vec!["unsuccessful".to_owned()]].concat(),
         "protocol" => all::<Protocol>(),
+        "scope" => all::<Scope>(),
         "state" => all::<State>(),
         "direction" => all::<Direction>(),
         "by" => all::<TopBy>(),

@@ -194,7 +194,7 @@ fn remote(raw: &netspy_conn, family: Family, protocol: Protocol) -> Option<Remot
     // Of what comes in, the remote port is that of a client.
     let is_service = raw.flags & FLAG_INBOUND == 0;
     let service = is_service.then(|| super::services::name(port, protocol)).flatten();
-    Some(Remote { ip, port, name: None, name_source: None, service: service.map(Cow::Borrowed) })
+    Some(Remote { service: service.map(Cow::Borrowed), ..Remote::new(ip, port) })
 }
 
 /// The path of a UNIX socket; abstract names begin with a zero byte, shown as `@`, and may hold

@@ -6,6 +6,7 @@ pub(crate) mod cgroup;
 mod connection;
 mod dropped;
 pub(crate) mod errno;
+pub(crate) mod hashes;
 mod hosts;
 mod names;
 #[cfg(all(feature = "server", any(test, fuzzing)))]
@@ -19,7 +20,7 @@ use std::sync::Arc;
 
 use crate::capture::clock::Clock;
 use crate::capture::drops_skel::types::{netspy_drop, netspy_drop_key};
-use crate::capture::skel::types::{netspy_conn, netspy_dns, netspy_exec};
+use crate::capture::skel::types::{netspy_conn, netspy_dns, netspy_exec, netspy_fork};
 use crate::event::{Connection, ConnectionId, DropId, DropRecord};
 
 /// Turns kernel records into [`Connection`]s. Owned by the capture thread.
@@ -76,6 +77,11 @@ impl Enricher {
     /// A program was started.
     pub(crate) fn exec(&mut self, exec: &netspy_exec) {
         self.processes.exec(exec);
+    }
+
+    /// A process was made.
+    pub(crate) fn fork(&mut self, fork: &netspy_fork) {
+        self.processes.fork(fork);
     }
 
     /// The record of an attempt; `None` if its members have values that this version does not

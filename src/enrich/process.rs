@@ -1,31 +1,51 @@
-//! What is known of processes: from the attempt itself, from the start of their program, and from
-//! /proc while they live.
+//! What is known of processes: from the attempt itself, from the start of the process and of its
+//! program, and from /proc while they live.
+
+mod lineage;
+mod program;
+mod stat;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::fs;
 use std::sync::Arc;
+
+use lineage::{Asked, Line};
+use program::Program;
+use stat::{Stat, ticks};
 
 use super::cgroup::Cgroups;
 use super::owner::Owner;
 use super::text;
 use super::users::Users;
 use crate::capture::clock::Clock;
-use crate::capture::skel::types::{netspy_conn, netspy_exec};
+use crate::capture::skel::types::{netspy_conn, netspy_exec, netspy_fork};
 use crate::event::{Process, ProcessInfo};
 
 /// Processes in one generation of the table; two generations are kept.
 const GENERATION: usize = 8192;
-/// The longest command line that is kept, in bytes.
-const CMDLINE: usize = 4096;
 
-/// The processes that were seen, bounded: when the young generation is full, the old one is
-/// forgotten and the young one takes its place.
+/// The processes that were seen, and where their names are looked up.
 #[derive(Debug, Default)]
 pub(crate) struct Processes {
+    table: Table,
+    names: Names,
+}
+
+/// Bounded: when the young generation is full, the old one is forgotten and the young one takes
+/// its place.
+#[derive(Debug, Default)]
+struct Table {
     young: HashMap<u32, Entry>,
     old: HashMap<u32, Entry>,
+}
+
+#[derive(Debug, Default)]
+struct Names {
     users: Users,
     cgroups: Cgroups,
+    asked: Asked,
 }
 
 #[derive(Debug)]
@@ -40,22 +60,18 @@ struct Entry {
     last: Option<(Facts, Arc<ProcessInfo>)>,
     /// The last name of a thread that differs from that of the process.
     thread: Option<Arc<str>>,
+    descent: Descent,
+    /// The line of those that it made, as long as it has the same name.
+    children: Option<Arc<Line>>,
 }
 
-/// The program that runs in a process.
-#[derive(Debug)]
-enum Program {
-    /// Its start was seen; what /proc adds was not looked up yet.
-    Started { file: String, args: Vec<u8>, truncated: bool },
-    /// All that can be known is.
-    Known(Known),
-}
-
-#[derive(Debug, Clone, Default)]
-struct Known {
-    exe: Option<Arc<str>>,
-    exe_deleted: bool,
-    cmdline: Option<Arc<str>>,
+/// What a process descends from.
+#[derive(Debug, Clone)]
+enum Descent {
+    /// Its making was not seen, and nobody has asked yet.
+    Unasked,
+    /// All that can be known.
+    Known(Option<Arc<Line>>),
 }
 
 /// What one attempt tells of its process. As long as it stays the same, records share one
@@ -68,6 +84,7 @@ struct Facts {
     uid: u32,
     netns: u32,
     cgroup_id: u64,
+    cwd: (u32, u64),
 }
 
 impl Facts {
@@ -79,73 +96,104 @@ impl Facts {
             uid: raw.uid,
             netns: raw.netns,
             cgroup_id: raw.cgroup_id,
+            cwd: (raw.cwd_dev, raw.cwd_ino),
+        }
+    }
+}
+
+impl Table {
+    /// The entry of a process, which is a young one from here on.
+    fn entry(&mut self, pid: u32, task_start_ns: u64) -> &mut Entry {
+        self.make_room(pid);
+        let old = &mut self.old;
+        let entry = self.young.entry(pid);
+        let entry = entry
+            .or_insert_with(|| old.remove(&pid).unwrap_or_else(|| Entry::unseen(task_start_ns)));
+        if entry.task_start_ns != task_start_ns {
+            // The number was given to another process.
+            *entry = Entry::unseen(task_start_ns);
+        }
+        entry
+    }
+
+    /// What is known of the process, which is forgotten.
+    fn take(&mut self, pid: u32, task_start_ns: u64) -> Option<Entry> {
+        let entry = self.young.remove(&pid).or_else(|| self.old.remove(&pid));
+        entry.filter(|entry| entry.task_start_ns == task_start_ns)
+    }
+
+    fn insert(&mut self, pid: u32, entry: Entry) {
+        self.make_room(pid);
+        self.young.insert(pid, entry);
+    }
+
+    fn make_room(&mut self, pid: u32) {
+        if self.young.len() >= GENERATION && !self.young.contains_key(&pid) {
+            self.old = std::mem::take(&mut self.young);
         }
     }
 }
 
 impl Processes {
+    /// A process was made: it runs what the one that made it does.
+    pub(crate) fn fork(&mut self, fork: &netspy_fork) {
+        let parent = self.table.entry(fork.ppid, fork.parent_start_ns);
+        let line = parent.line_of_children(fork.ppid, &fork.parent, &mut self.names.asked);
+        let child = Entry {
+            program: parent.program.clone(),
+            descent: Descent::Known(line),
+            ..Entry::unseen(fork.task_start_ns)
+        };
+        self.table.insert(fork.pid, child);
+    }
+
     /// A program was started in a process: what was known of its program before is void.
     pub(crate) fn exec(&mut self, exec: &netspy_exec) {
-        let used = |bytes: &[u8], len: u16| bytes[..bytes.len().min(len.into())].to_vec();
-        let args = used(&exec.args, exec.args_len);
-        let program = Program::Started {
-            file: text(&used(&exec.file, exec.file_len)),
-            truncated: (args.len() as u64) < u64::from(exec.args_total),
-            args,
-        };
-        let before = self.young.remove(&exec.pid).or_else(|| self.old.remove(&exec.pid));
         // One program back is kept: its connections may outlive it.
-        let before = before.filter(|entry| entry.task_start_ns == exec.task_start_ns);
-        let before = before.map(|entry| Box::new(Entry { before: None, ..entry }));
-        let entry = Entry {
-            task_start_ns: exec.task_start_ns,
-            since_ns: exec.time_ns,
-            program,
-            before,
-            last: None,
-            thread: None,
+        let before = self.table.take(exec.pid, exec.task_start_ns);
+        let descent = match &before {
+            Some(Entry { descent: known @ Descent::Known(_), .. }) => known.clone(),
+            _ => {
+                let parent = self.table.entry(exec.ppid, exec.parent_start_ns);
+                let asked = &mut self.names.asked;
+                Descent::Known(parent.line_of_children(exec.ppid, &exec.parent, asked))
+            }
         };
-        self.insert(exec.pid, entry);
+        let entry = Entry {
+            since_ns: exec.time_ns,
+            program: Program::started(exec),
+            before: before.map(|entry| Box::new(Entry { before: None, ..entry })),
+            descent,
+            ..Entry::unseen(exec.task_start_ns)
+        };
+        self.table.insert(exec.pid, entry);
     }
 
     /// A control group was made.
     pub(crate) fn cgroup(&mut self, id: u64, path: &str) {
-        self.cgroups.made(id, path);
-    }
-
-    fn insert(&mut self, pid: u32, entry: Entry) {
-        if self.young.len() >= GENERATION {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(pid, entry);
+        self.names.cgroups.made(id, path);
     }
 
     /// The process and thread of an attempt.
     pub(crate) fn resolve(&mut self, raw: &netspy_conn, clock: &Clock) -> Process {
-        if !self.young.contains_key(&raw.pid) {
-            let entry = self.old.remove(&raw.pid);
-            let entry = entry.unwrap_or_else(|| Entry::unseen(raw.task_start_ns));
-            self.insert(raw.pid, entry);
-        }
-        let Some(entry) = self.young.get_mut(&raw.pid) else {
-            // Inserted above; an entry of its own keeps this total.
-            let mut entry = Entry::unseen(raw.task_start_ns);
-            return entry.process(raw, clock, &mut self.users, &mut self.cgroups);
-        };
-        if entry.task_start_ns != raw.task_start_ns {
-            // The number was given to another process.
-            *entry = Entry::unseen(raw.task_start_ns);
-        }
-        let entry = entry.at(raw.start_ns);
-        entry.process(raw, clock, &mut self.users, &mut self.cgroups)
+        let entry = self.table.entry(raw.pid, raw.task_start_ns).at(raw.start_ns);
+        entry.process(raw, clock, &mut self.names)
     }
 }
 
 impl Entry {
-    /// A process that started before capture, or by fork alone.
+    /// A process that started before capture.
     fn unseen(task_start_ns: u64) -> Self {
-        let program = Program::Started { file: String::new(), args: Vec::new(), truncated: true };
-        Entry { task_start_ns, since_ns: 0, program, before: None, last: None, thread: None }
+        Entry {
+            task_start_ns,
+            since_ns: 0,
+            program: Program::unseen(),
+            before: None,
+            last: None,
+            thread: None,
+            descent: Descent::Unasked,
+            children: None,
+        }
     }
 
     /// The program that ran when an attempt was made.
@@ -153,26 +201,44 @@ impl Entry {
         if start_ns >= self.since_ns {
             return self;
         }
-        let task_start_ns = self.task_start_ns;
+        let (task_start_ns, descent) = (self.task_start_ns, self.descent.clone());
         self.before.get_or_insert_with(|| {
-            // Nothing can be known of it any more: /proc has the later program.
-            let program = Program::Known(Known::default());
-            Box::new(Entry { program, ..Entry::unseen(task_start_ns) })
+            // /proc has the later program.
+            let program = Program::unknown();
+            Box::new(Entry { program, descent, ..Entry::unseen(task_start_ns) })
         })
     }
 
-    fn process(
-        &mut self,
-        raw: &netspy_conn,
-        clock: &Clock,
-        users: &mut Users,
-        cgroups: &mut Cgroups,
-    ) -> Process {
+    /// What those descend from that this process, which has this name, makes.
+    fn line_of_children(&mut self, pid: u32, name: &[u8], asked: &mut Asked) -> Option<Arc<Line>> {
+        // The kernel's own, which has made the first process.
+        if pid == 0 {
+            return None;
+        }
+        let name = text(name);
+        if let Some(line) = self.children.as_ref().filter(|line| line.name() == name) {
+            return Some(Arc::clone(line));
+        }
+        let above = match &self.descent {
+            Descent::Known(line) => line.clone(),
+            Descent::Unasked => {
+                let stat = Stat::of(pid).filter(|stat| stat.is_of(self.task_start_ns));
+                let line = stat.and_then(|stat| asked.above(pid, &stat));
+                self.descent = Descent::Known(line.clone());
+                line
+            }
+        };
+        let line = Line::new(name.into(), above);
+        self.children = Some(Arc::clone(&line));
+        Some(line)
+    }
+
+    fn process(&mut self, raw: &netspy_conn, clock: &Clock, names: &mut Names) -> Process {
         let facts = Facts::of(raw);
         let info = match &self.last {
             Some((last, info)) if *last == facts => Arc::clone(info),
             _ => {
-                let info = Arc::new(self.describe(raw, clock, users, cgroups));
+                let info = Arc::new(self.describe(raw, clock, names));
                 self.last = Some((facts, Arc::clone(&info)));
                 info
             }
@@ -193,218 +259,55 @@ impl Entry {
         }
     }
 
-    fn describe(
-        &mut self,
-        raw: &netspy_conn,
-        clock: &Clock,
-        users: &mut Users,
-        cgroups: &mut Cgroups,
-    ) -> ProcessInfo {
-        let is_alive = is_alive(raw.pid, raw.task_start_ns);
-        let known = match &self.program {
-            Program::Known(known) => known.clone(),
-            Program::Started { file, args, truncated } => {
-                let known = look_up(raw, is_alive, file, args, *truncated);
-                self.program = Program::Known(known.clone());
-                known
-            }
-        };
+    fn describe(&mut self, raw: &netspy_conn, clock: &Clock, names: &mut Names) -> ProcessInfo {
+        // Of a later process that has the same number, /proc says nothing of use.
+        let now = Stat::of(raw.pid).filter(|stat| stat.is_of(raw.task_start_ns));
+        let program = self.program.known(raw, now.as_ref());
         let parent = text(&raw.parent);
-        let cgroup = cgroups.path(raw.cgroup_id, raw.pid, is_alive);
+        let cgroup = names.cgroups.path(raw.cgroup_id, raw.pid, now.is_some());
         let mut owner = cgroup.as_deref().map(Owner::of_path).unwrap_or_default();
         // In the root of the v2 hierarchy are those who are told apart by hierarchies of v1.
-        if is_alive && cgroup.as_deref().is_none_or(|path| path == "/") {
+        if now.is_some() && cgroup.as_deref().is_none_or(|path| path == "/") {
             let text = fs::read_to_string(format!("/proc/{}/cgroup", raw.pid));
             owner = text.map(|text| Owner::of_process(&text)).unwrap_or_default();
         }
         ProcessInfo {
             pid: raw.pid,
             comm: text(&raw.comm).into(),
-            exe: known.exe,
-            exe_deleted: known.exe_deleted,
-            cmdline: known.cmdline,
+            exe: program.exe.clone(),
+            exe_deleted: program.is_unlinked,
+            exe_dev: program.file.map(|file| file.dev),
+            exe_inode: program.file.map(|file| file.inode),
+            exe_sha256: None,
+            cmdline: program.cmdline.clone(),
+            cwd: program.cwd(raw, now.as_ref()),
             unit: owner.unit,
             uid: raw.uid,
-            user: users.name(raw.uid),
+            user: names.users.name(raw.uid),
             ppid: raw.ppid,
+            ancestry: self.ancestry(raw, &parent, &mut names.asked),
             parent: (!parent.is_empty()).then(|| parent.into()),
-            ancestry: Vec::new(),
             start_time: (raw.task_start_ns != 0).then(|| clock.wall(raw.task_start_ns)),
             cgroup,
             netns: raw.netns,
             container: owner.container,
         }
     }
-}
 
-/// What the start of the program told, completed by /proc.
-fn look_up(raw: &netspy_conn, is_alive: bool, file: &str, args: &[u8], truncated: bool) -> Known {
-    let pid = raw.pid;
-    let from_proc = if is_alive { fs::read(format!("/proc/{pid}/cmdline")).ok() } else { None };
-    // Another program may have started in the process since: then /proc is about that one. Where
-    // the start of this one was not seen, its name at the attempt has to tell.
-    let same = from_proc.as_ref().is_some_and(|proc| match args {
-        [] => fs::read(format!("/proc/{pid}/comm"))
-            .is_ok_and(|now| text(now.strip_suffix(b"\n").unwrap_or(&now)) == text(&raw.comm)),
-        args => proc.starts_with(args),
-    });
-    let link = if same { fs::read_link(format!("/proc/{pid}/exe")).ok() } else { None };
-    let (exe, exe_deleted) = match link {
-        Some(path) => {
-            let path = path.to_string_lossy();
-            match path.strip_suffix(" (deleted)") {
-                Some(gone) => (Some(gone.into()), true),
-                None => (Some(path.into()), false),
+    fn ancestry(&mut self, raw: &netspy_conn, parent: &str, asked: &mut Asked) -> Vec<Arc<str>> {
+        let line = match &self.descent {
+            Descent::Known(line) => line.clone(),
+            Descent::Unasked if raw.ppid == 0 => None,
+            Descent::Unasked => {
+                let born = ticks(raw.task_start_ns);
+                let line = asked.of_child(raw.ppid, born).or_else(|| {
+                    // At least the one that the attempt tells of.
+                    (!parent.is_empty()).then(|| Line::new(parent.into(), None))
+                });
+                self.descent = Descent::Known(line.clone());
+                line
             }
-        }
-        // A relative name means nothing without the directory that it was relative to.
-        None => (file.starts_with('/').then(|| file.into()), false),
-    };
-    let cmdline = match from_proc {
-        Some(proc) if same && truncated => command_line(&proc, false),
-        _ => command_line(args, truncated),
-    };
-    Known { exe, exe_deleted, cmdline }
-}
-
-/// Arguments joined by spaces; `None` where there are none to be seen.
-fn command_line(args: &[u8], truncated: bool) -> Option<Arc<str>> {
-    let bytes = &args[..args.len().min(CMDLINE)];
-    let trimmed = bytes.strip_suffix(b"\0").unwrap_or(bytes);
-    if trimmed.is_empty() {
-        return None;
-    }
-    let mut line = String::from_utf8_lossy(trimmed).replace('\0', " ");
-    if truncated || args.len() > CMDLINE {
-        line.push('…');
-    }
-    Some(line.into())
-}
-
-/// Whether /proc still has the process that started then, rather than a later one of its number.
-fn is_alive(pid: u32, task_start_ns: u64) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let Some(ticks) = start_ticks(&stat) else { return false };
-    // In clock ticks since boot, rounded down; user space always sees 100 per second
-    // (USER_HZ, include/asm-generic/param.h).
-    ticks == task_start_ns / 10_000_000
-}
-
-/// Member 22 of /proc/PID/stat (proc_pid_stat(5)). The name before may hold anything, so count
-/// from its last parenthesis.
-fn start_ticks(stat: &str) -> Option<u64> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_ascii_whitespace().nth(19)?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn attempt(pid: u32, start: u64, comm: &[u8]) -> netspy_conn {
-        let mut raw = netspy_conn {
-            pid,
-            tid: pid,
-            task_start_ns: start,
-            start_ns: start + 10,
-            ..Default::default()
         };
-        raw.comm[..comm.len()].copy_from_slice(comm);
-        raw.thread = raw.comm;
-        raw
-    }
-
-    fn started(pid: u32, start: u64, file: &[u8], args: &[u8]) -> netspy_exec {
-        let mut exec = netspy_exec {
-            kind: 3,
-            pid,
-            task_start_ns: start,
-            time_ns: start,
-            file_len: file.len() as u16,
-            args_len: args.len() as u16,
-            args_total: args.len() as u32,
-            file: [0; 256],
-            args: [0; 768],
-        };
-        exec.file[..file.len()].copy_from_slice(file);
-        exec.args[..args.len()].copy_from_slice(args);
-        exec
-    }
-
-    const GONE: u32 = u32::MAX - 1;
-
-    #[test]
-    fn a_process_that_is_gone_keeps_what_its_start_told() {
-        let mut processes = Processes::default();
-        processes.exec(&started(GONE, 7, b"/usr/bin/curl", b"curl\0-s\0http://x\0"));
-        let process = processes.resolve(&attempt(GONE, 7, b"curl"), &Clock::new());
-        assert_eq!(process.exe.as_deref(), Some("/usr/bin/curl"));
-        assert_eq!(process.cmdline.as_deref(), Some("curl -s http://x"));
-    }
-
-    #[test]
-    fn a_reused_number_is_another_process() {
-        let mut processes = Processes::default();
-        processes.exec(&started(GONE, 7, b"/usr/bin/curl", b"curl\0"));
-        let process = processes.resolve(&attempt(GONE, 8, b"other"), &Clock::new());
-        assert_eq!((process.exe.as_deref(), process.cmdline.as_deref()), (None, None));
-    }
-
-    #[test]
-    fn an_attempt_belongs_to_the_program_that_made_it_and_not_to_the_next() {
-        let mut processes = Processes::default();
-        let clock = Clock::new();
-        processes.exec(&started(GONE, 7, b"/usr/bin/first", b"first\0"));
-        let attempt = attempt(GONE, 7, b"first");
-        processes.resolve(&attempt, &clock);
-        processes
-            .exec(&netspy_exec { time_ns: 100, ..started(GONE, 7, b"/bin/second", b"second\0") });
-        let closed = processes.resolve(&attempt, &clock);
-        assert_eq!(closed.exe.as_deref(), Some("/usr/bin/first"));
-        let later = processes.resolve(&netspy_conn { start_ns: 101, ..attempt }, &clock);
-        assert_eq!(later.exe.as_deref(), Some("/bin/second"));
-    }
-
-    #[test]
-    fn records_of_one_process_share_its_description() {
-        let mut processes = Processes::default();
-        let clock = Clock::new();
-        let first = processes.resolve(&attempt(GONE, 7, b"a"), &clock);
-        let second = processes.resolve(&attempt(GONE, 7, b"a"), &clock);
-        assert!(Arc::ptr_eq(&first.info, &second.info));
-        let renamed = processes.resolve(&attempt(GONE, 7, b"b"), &clock);
-        assert_eq!(&*renamed.comm, "b");
-    }
-
-    #[test]
-    fn this_process_is_found_in_proc() {
-        let pid = std::process::id();
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        let start = start_ticks(&stat).unwrap() * 10_000_000;
-        let comm = fs::read_to_string("/proc/self/comm").unwrap();
-        let mut processes = Processes::default();
-        let process =
-            processes.resolve(&attempt(pid, start, comm.trim().as_bytes()), &Clock::new());
-        let exe = std::env::current_exe().unwrap();
-        assert_eq!(process.exe.as_deref(), exe.to_str());
-        // Under another name it may have run another program.
-        let mut processes = Processes::default();
-        let process = processes.resolve(&attempt(pid, start, b"another"), &Clock::new());
-        assert_eq!((process.exe.as_deref(), process.cmdline.as_deref()), (None, None));
-    }
-
-    #[test]
-    fn the_table_is_bounded() {
-        let mut processes = Processes::default();
-        for pid in 0..3 * GENERATION as u32 {
-            processes.exec(&started(pid, 1, b"/x", b"x\0"));
-        }
-        assert!(processes.young.len() + processes.old.len() <= 2 * GENERATION);
-    }
-
-    #[test]
-    fn a_name_with_parentheses_does_not_shift_the_members() {
-        let stat = "1 (a) b) S 0 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 99 22 33";
-        assert_eq!(start_ticks(stat), Some(99));
+        line.iter().flat_map(|line| line.names()).collect()
     }
 }

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use strum::VariantNames;
 
-use crate::event::{Connection, Direction, Outcome, Protocol, State};
+use crate::event::{Connection, Direction, Outcome, Protocol, Scope, State};
 use crate::query::{Filter, Page, QueryError, Sort};
 
 mod matching;
@@ -25,13 +25,16 @@ pub use values::parse_time;
 use values::{canonical, split};
 
 /// The parameters that say which records are meant.
-pub const FILTER_NAMES: [&str; 17] = [
+pub const FILTER_NAMES: [&str; 20] = [
     "process",
     "pid",
     "uid",
     "container",
     "remote",
     "cidr",
+    "scope",
+    "country",
+    "asn",
     "host_name",
     "port",
     "protocol",
@@ -141,6 +144,9 @@ fn set(
             let networks: Vec<IpNet> = typed(name, value, "networks such as 10.0.0.0/8")?;
             filter.cidr = networks.into_iter().map(canonical).collect();
         }
+        "scope" => filter.scope = words::<Scope>(name, value)?,
+        "country" => filter.country = countries(name, value)?,
+        "asn" => filter.asn = asns(name, value)?,
         "host_name" => {
             filter.host_name = texts(name, value, "host names, or .example.com for a domain")?;
         }
@@ -236,6 +242,29 @@ fn all_words<T: strum::VariantArray + Into<&'static str> + Copy>() -> Vec<&'stat
     T::VARIANTS.iter().map(|variant| (*variant).into()).collect()
 }
 
+/// Codes of countries, in capitals as records have them.
+fn countries(name: &str, value: &str) -> Result<Vec<String>, QueryError> {
+    let accepted = "countries by their two letters, such as DE";
+    let codes = texts(name, value, accepted)?.into_iter().map(|code| {
+        let is_code = code.len() == 2 && code.bytes().all(|b| b.is_ascii_alphabetic());
+        is_code.then(|| code.to_ascii_uppercase()).ok_or_else(|| wrong(name, &code, accepted))
+    });
+    codes.collect()
+}
+
+/// Numbers of networks, as `64500` or `AS64500`.
+fn asns(name: &str, value: &str) -> Result<Vec<u32>, QueryError> {
+    let accepted = "numbers of networks, such as 64500 or AS64500";
+    let parts = texts(name, value, accepted)?;
+    let number = |part: &String| {
+        let digits = part.strip_prefix("AS").or_else(|| part.strip_prefix("as")).unwrap_or(part);
+        let is_number = digits.bytes().all(|b| b.is_ascii_digit());
+        let number = is_number.then(|| digits.parse().ok()).flatten();
+        number.ok_or_else(|| wrong(name, part, accepted))
+    };
+    parts.iter().map(number).collect()
+}
+
 fn outcomes(name: &str, value: &str) -> Result<Vec<Outcome>, QueryError> {
     let mut accepted = all_words::<Outcome>();
     accepted.push(UNSUCCESSFUL);
@@ -297,6 +326,9 @@ impl Filter {
         put("container", escaped(&self.container));
         put("remote", shown(&self.remote));
         put("cidr", shown(&self.cidr));
+        put("scope", shown(&self.scope));
+        put("country", shown(&self.country));
+        put("asn", shown(&self.asn));
         put("host_name", escaped(&self.host_name));
         put("port", shown(&self.port));
         put("protocol", shown(&self.protocol));

@@ -39,6 +39,12 @@ pub enum TopBy {
     Remote,
     /// Remote address and port, as `10.0.0.1:443`; of what comes in, with the local port.
     Endpoint,
+    /// What kind of address the remote is.
+    Scope,
+    /// Country of the remote.
+    Country,
+    /// Number of the network (autonomous system) of the remote.
+    Asn,
     /// Remote host name.
     HostName,
     /// Remote port; of what comes in or listens, the local one.
@@ -101,7 +107,7 @@ pub struct Group {
     /// What they have in common.
     pub key: Key,
     /// A name for it, from the newest of them, if there is one: of a process id or user id the
-    /// name, of an address the host name, of a container its name.
+    /// name, of an address the host name, of a network or a container its name.
     pub label: Option<String>,
     /// How many.
     pub count: u64,

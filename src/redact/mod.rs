@@ -32,6 +32,10 @@ pub fn secrets(text: &str) -> Cow<'_, str> {
         let gap = rest.len() - rest.trim_start().len();
         let (space, after) = rest.split_at(gap);
         out.push_str(space);
+        // Between two spaces is an argument that is empty.
+        if gap > 1 && matches!(next, Next::Secret(_)) {
+            next = Next::Anything;
+        }
         let end = after.find(char::is_whitespace).unwrap_or(after.len());
         let (word, behind) = after.split_at(end);
         rest = behind;
@@ -75,6 +79,10 @@ enum Next {
     Setting,
     /// The value of what was named in a sentence.
     Told,
+    /// A URL that may be without its scheme.
+    Url,
+    /// A cookie, or the file that holds some.
+    CookieOrFile,
 }
 
 fn one(word: &str, next: Next, programs: &mut Programs) -> (String, Next) {
@@ -102,6 +110,12 @@ fn one(word: &str, next: Next, programs: &mut Programs) -> (String, Next) {
             let shown = name.map_or(hidden(word), |n| format!("{n}={HIDDEN}{}", quotes(word)));
             return (shown, more);
         }
+        Next::Url if !word.contains("://") => {
+            // As if it had a scheme.
+            let url = format!("://{word}");
+            return (url_users(&url).trim_start_matches("://").to_owned(), Next::Anything);
+        }
+        Next::CookieOrFile if word.contains('=') => return one(word, Next::Cookie, programs),
         Next::Setting if is_secret(bare(word)).is_some() => {
             return (word.to_owned(), Next::Secret(Named::Surely));
         }
@@ -109,6 +123,9 @@ fn one(word: &str, next: Next, programs: &mut Programs) -> (String, Next) {
     }
     match programs.word(word) {
         Some(Takes::Next) => return (word.to_owned(), Next::Secret(Named::Surely)),
+        Some(Takes::NextUrl) => return (word.to_owned(), Next::Url),
+        Some(Takes::NextCookie) => return (word.to_owned(), Next::CookieOrFile),
+        Some(Takes::Whole) => return (hidden(word), Next::Anything),
         Some(Takes::NextBehind(separator)) => {
             return (word.to_owned(), Next::Behind(separator));
         }
@@ -128,6 +145,8 @@ fn one(word: &str, next: Next, programs: &mut Programs) -> (String, Next) {
         return (word.to_owned(), Next::Setting);
     }
     if let Some(name) = plain.strip_suffix(':') {
+        // `--header=Authorization:`
+        let name = name.rsplit('=').next().unwrap_or(name);
         let lower = name.to_ascii_lowercase();
         if lower == "authorization" || lower == "proxy-authorization" {
             return (word.to_owned(), Next::Credentials);
@@ -210,12 +229,17 @@ fn assignments(word: &str) -> Cow<'_, str> {
             .rfind(|c| !is_name(c))
             .map_or(0, |at| at + name[at..].chars().next().map_or(1, char::len_utf8));
         let (name, lead) = (&name[start..], &before[..start]);
-        let Some(named) = is_secret(name.trim_start_matches('-')) else { continue };
+        let is_query = lead.ends_with(['?', '&']);
+        let named = is_secret(name.trim_start_matches('-'));
+        let named = named.or_else(|| is_query.then(|| names::in_query(name)).flatten());
+        let Some(named) = named else { continue };
         let is_equals = word.as_bytes().get(at) == Some(&b'=');
         // "my-secret:latest" is an image, "host:port" is a host.
         if !is_equals
             && !is_quoted
-            && (!lead.is_empty() || done > 0 || named == Named::Word && name != "pass")
+            && ((!lead.is_empty() && lead != "/" && !(name == "pass" && lead.ends_with('=')))
+                || done > 0
+                || named == Named::Word && name != "pass")
         {
             continue;
         }

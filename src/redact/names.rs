@@ -9,6 +9,8 @@ pub(super) enum Named {
     Word,
     /// Unless it names a file: keys lie in files.
     Key,
+    /// A parameter of a URL that means many things: if it looks like a token.
+    Query,
     /// After the word "Bearer", which is a word like others: if it looks like a token.
     Bearer,
 }
@@ -31,15 +33,28 @@ impl Named {
         match self {
             Named::Surely => false,
             Named::Word => {
-                (value.len() <= 2 && value.bytes().all(|b| b.is_ascii_digit()))
+                SWITCHES.contains(&value)
+                    || value.contains(",type=")
+                    || value.contains(",target=")
+                    || (value.len() <= 2 && value.bytes().all(|b| b.is_ascii_digit()))
                     || value.starts_with("id=")
                     || ["file:", "env:", "fd:", "stdin"].iter().any(|s| value.starts_with(s))
             }
-            Named::Key => is_file,
+            Named::Key => is_file || SWITCHES.contains(&value),
+            Named::Query => {
+                let end = value.find(['&', '#']).unwrap_or(value.len());
+                let value = value.get(..end).unwrap_or_default();
+                value.len() < 8
+                    || !value.bytes().any(|b| b.is_ascii_digit())
+                    || !value.bytes().any(|b| b.is_ascii_alphabetic())
+            }
             Named::Bearer => value.len() < 8 || !value.bytes().any(|b| b.is_ascii_digit()),
         }
     }
 }
+
+/// What turns something on or off.
+const SWITCHES: [&str; 6] = ["true", "false", "yes", "no", "on", "off"];
 
 /// Last words of names.
 const SURE: [&str; 9] = [
@@ -70,7 +85,7 @@ const KEYS: [&str; 12] = [
     "subscription",
 ];
 /// Ends of names that are written as one word.
-const ENDS: [&str; 12] = [
+const ENDS: [&str; 13] = [
     "password",
     "passwd",
     "passphrase",
@@ -83,6 +98,7 @@ const ENDS: [&str; 12] = [
     "requirepass",
     "storepass",
     "keypass",
+    "sshpass",
 ];
 
 /// Whether a secret stands behind such a name.
@@ -106,6 +122,13 @@ pub(super) fn is_secret(name: &str) -> Option<Named> {
         return Some(Named::Surely);
     }
     (is_key || last == "credentials" || last == "credential").then_some(Named::Key)
+}
+
+/// Whether a token may stand behind such a name in the query of a URL.
+pub(super) fn in_query(name: &str) -> Option<Named> {
+    const NAMES: [&str; 8] =
+        ["key", "code", "auth", "sid", "session", "sessionid", "jwt", "ticket"];
+    NAMES.contains(&name.to_ascii_lowercase().as_str()).then_some(Named::Query)
 }
 
 /// The words of a name in snake_case, kebab-case, camelCase or with dots, in small letters.

@@ -11,6 +11,12 @@ pub(super) enum Takes {
     Attached(usize),
     /// It is what stands behind this in the rest of the word.
     AttachedBehind(usize, char),
+    /// It is this word.
+    Whole,
+    /// It is the password of the user in the next word, a URL that may be without its scheme.
+    NextUrl,
+    /// The next word is a cookie, if it is no file.
+    NextCookie,
 }
 
 /// An option's form.
@@ -26,11 +32,15 @@ enum Form {
     Behind(char),
     /// `-p SECRET`, where the word `login` came before: elsewhere it is a port.
     Login,
+    /// `-x USER:SECRET@HOST`.
+    Url,
+    /// `-b NAME=SECRET`; without a sign of equality it is a file.
+    Cookie,
 }
 
 type Option_ = (&'static [&'static str], &'static [&'static str], Form);
 
-const OPTIONS: [Option_; 16] = [
+const OPTIONS: [Option_; 24] = [
     (
         &[
             "mysql",
@@ -47,8 +57,11 @@ const OPTIONS: [Option_; 16] = [
     ),
     (&["7z", "7za", "7zr", "rar", "unrar"], &["-p"], Form::Glued),
     (&["sshpass"], &["-p"], Form::Either),
-    (&["mongo", "mongosh", "mongodump", "mongorestore"], &["-p"], Form::Value),
+    (&["mongo", "mongosh", "mongodump", "mongorestore", "cqlsh"], &["-p"], Form::Value),
     (&["curl"], &["-u", "-U", "--user", "--proxy-user"], Form::Behind(':')),
+    (&["curl"], &["-x", "--proxy", "--preproxy"], Form::Url),
+    (&["curl"], &["-b", "--cookie"], Form::Cookie),
+    (&["curl"], &["--oauth2-bearer"], Form::Value),
     (&["http", "https", "xh"], &["-a", "--auth"], Form::Behind(':')),
     (&["redis-cli"], &["-a"], Form::Value),
     (
@@ -62,8 +75,25 @@ const OPTIONS: [Option_; 16] = [
     (&["zip", "unzip", "zipcloak"], &["-P"], Form::Value),
     (&["mosquitto_pub", "mosquitto_sub"], &["-P"], Form::Value),
     (&["ipmitool"], &["-P"], Form::Value),
-    (&["openssl"], &["-k", "-K"], Form::Value),
+    (&["openssl"], &["-k", "-K", "-hmac"], Form::Value),
+    (&["openssl"], &["-macopt"], Form::Behind(':')),
+    (&["ssh-keygen"], &["-N", "-P"], Form::Value),
+    (&["useradd", "usermod"], &["-p"], Form::Value),
+    (&["lftp"], &["-u"], Form::Behind(',')),
+    (&["xfreerdp", "wfreerdp"], &["/p:"], Form::Glued),
     (&["snmpwalk", "snmpget", "snmpset", "snmpbulkwalk"], &["-A", "-X", "-c"], Form::Value),
+];
+
+/// Words that are secrets by their place: behind which other word of which program (none: behind its
+/// name), after how many more, and how many of them. Options do not count.
+const PLACES: [(&str, &str, u8, u8); 7] = [
+    ("redis-cli", "auth", 0, 2),
+    ("vault", "login", 0, 1),
+    ("nmcli", "password", 0, 1),
+    ("wpa_passphrase", "", 1, 1),
+    ("htpasswd", "-b", 2, 1),
+    ("rabbitmqctl", "add_user", 1, 1),
+    ("rabbitmqctl", "change_password", 1, 1),
 ];
 
 /// Which program's options are read: the last one that was named, be it behind `sudo` or `sh -c`.
@@ -73,13 +103,20 @@ pub(super) struct Programs {
     login: bool,
     /// Options that had their secret: what `sshpass` starts has a `-p` of its own.
     used: Vec<&'static str>,
+    /// The program, as far as places tell.
+    placed: &'static str,
+    /// After so many words so many secrets.
+    next: (u8, u8),
 }
 
 impl Programs {
     /// Takes the next word.
     pub(super) fn word(&mut self, word: &str) -> Option<Takes> {
         let bare = word.trim_matches(['\'', '"']);
-        if !bare.starts_with('-') {
+        if let Some(takes) = self.by_place(bare) {
+            return Some(takes);
+        }
+        if !bare.starts_with('-') && !bare.starts_with("/p:") {
             let name = bare.rsplit('/').next().unwrap_or(bare);
             if OPTIONS.iter().any(|(names, _, _)| names.contains(&name)) {
                 self.known = OPTIONS.iter().filter(|(names, _, _)| names.contains(&name)).collect();
@@ -97,13 +134,51 @@ impl Programs {
         Some(takes)
     }
 
+    fn by_place(&mut self, bare: &str) -> Option<Takes> {
+        let lower = bare.to_ascii_lowercase();
+        let place = PLACES.iter().find(|(program, word, ..)| {
+            *program == self.placed && !word.is_empty() && *word == lower
+        });
+        if let Some((_, _, after, count)) = place {
+            self.next = (*after, *count);
+            return None;
+        }
+        let name = bare.rsplit('/').next().unwrap_or(bare);
+        if let Some((program, word, after, count)) = PLACES.iter().find(|(p, ..)| *p == name) {
+            self.placed = program;
+            self.next = if word.is_empty() { (*after, *count) } else { (0, 0) };
+            return None;
+        }
+        if bare.starts_with('-') || bare.contains('=') {
+            return None;
+        }
+        match &mut self.next {
+            (_, 0) => None,
+            (0, count) => {
+                *count -= 1;
+                Some(Takes::Whole)
+            }
+            (after, _) => {
+                *after -= 1;
+                None
+            }
+        }
+    }
+
     /// Whether one of those named has a secret behind `-p`, in some form.
     pub(super) fn take_p(&self) -> bool {
         self.known.iter().any(|(_, flags, _)| flags.contains(&"-p"))
     }
 
     fn reads(&self, word: &str, flag: &str, form: Form) -> Option<Takes> {
-        let behind = word.strip_prefix(flag)?;
+        // `-sSu`: letters of options without values in front of it.
+        let is_cluster = matches!(form, Form::Behind(_)) && flag.len() == 2 && {
+            let (letters, last) = word.split_at(word.len().saturating_sub(1));
+            word.len() > 2
+                && flag.ends_with(last)
+                && letters.bytes().skip(1).all(|b| b.is_ascii_alphabetic())
+        };
+        let behind = if is_cluster { "" } else { word.strip_prefix(flag)? };
         let is_long = flag.starts_with("--");
         if !behind.is_empty() && is_long && !behind.starts_with('=') {
             return None;
@@ -114,7 +189,10 @@ impl Programs {
             Form::Glued if behind.is_empty() => None,
             Form::Behind(separator) if behind.is_empty() => Some(Takes::NextBehind(separator)),
             Form::Behind(separator) => Some(Takes::AttachedBehind(from, separator)),
-            Form::Value | Form::Login if !behind.is_empty() && !is_long => None,
+            Form::Value if !behind.is_empty() && !is_long => None,
+            Form::Url if behind.is_empty() => Some(Takes::NextUrl),
+            Form::Cookie if behind.is_empty() => Some(Takes::NextCookie),
+            Form::Url | Form::Cookie => None,
             _ if behind.is_empty() => Some(Takes::Next),
             _ => Some(Takes::Attached(from)),
         }

@@ -4,6 +4,7 @@ mod check;
 mod clients;
 pub mod config;
 mod descriptors;
+mod geo;
 pub mod listen;
 pub mod logging;
 #[cfg(feature = "ai")]
@@ -19,6 +20,7 @@ mod tls;
 pub use check::PlaceError;
 pub use clients::Limits;
 pub use config::{ConfigError, Configuration};
+pub use geo::{Geo, GeoError};
 #[cfg(feature = "ai")]
 pub use model::{Model, ModelAdvisor, ModelConfigError, ModelOptions};
 pub use options::Options;

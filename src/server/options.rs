@@ -157,6 +157,20 @@ pub struct Options {
     #[arg(long, env = "NETSPY_NO_DNS")]
     pub no_dns: bool,
 
+    /// A database of countries or of networks in MaxMind's format, by which remotes are told (repeat, or separate by commas).
+    #[arg(
+        long,
+        env = "NETSPY_GEOIP",
+        value_name = "FILE",
+        value_delimiter = ',',
+        conflicts_with = "replay"
+    )]
+    pub geoip: Vec<PathBuf>,
+
+    /// Work out the SHA-256 of executables: each is read once, as long as it does not change.
+    #[arg(long, env = "NETSPY_HASH_EXE")]
+    pub hash_exe: bool,
+
     /// The kernel hooks to use.
     #[arg(long, env = "NETSPY_BACKEND", value_enum, default_value_t = BackendChoice::Auto)]
     pub backend: BackendChoice,
@@ -258,6 +272,7 @@ impl Options {
             ("no_unix_sockets", self.no_unix_sockets),
             ("no_inbound", self.no_inbound),
             ("no_preexisting", self.no_preexisting),
+            ("hash_exe", self.hash_exe),
         ];
         let useless = |id: &str| place(id) >= place("replay");
         match filters.into_iter().find(|(id, is_set)| *is_set && useless(id)) {
@@ -328,6 +343,7 @@ impl Options {
             no_inbound: self.no_inbound,
             no_preexisting: self.no_preexisting,
             no_drops: self.no_drops,
+            hash_exe: self.hash_exe,
             no_dns: self.no_dns,
             give_up: Some(GiveUp { user: self.user }),
             ring_bytes: Some(self.ring_size),

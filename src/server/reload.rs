@@ -4,16 +4,18 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use super::config::Configuration;
+use super::geo::Geo;
 use super::logging::Level;
 use super::{Limits, Tls};
 use crate::api::Tokens;
 
 /// Options that take effect at once. The files that some of them name are read again each time.
-pub const RELOADED: [&str; 12] = [
+pub const RELOADED: [&str; 13] = [
     "log-level",
     "token-file",
     "tls-cert",
     "tls-key",
+    "geoip",
     "max-connections",
     "max-connections-per-client",
     "model",
@@ -34,6 +36,7 @@ pub(super) struct Reloader {
     pub limits: Arc<Limits>,
     pub tokens: Option<Arc<Tokens>>,
     pub tls: Option<Arc<Tls>>,
+    pub geo: Arc<Geo>,
     #[cfg(feature = "ai")]
     pub model: Arc<super::ModelAdvisor>,
 }
@@ -91,6 +94,7 @@ impl Reloader {
         // All are read before any takes effect.
         #[cfg(feature = "ai")]
         let model = options.model.read()?;
+        let geo = Geo::read(&options.geoip)?;
         let tokens = match (&self.tokens, &options.token_file) {
             (Some(tokens), Some(path)) => Some((tokens, Tokens::read(path)?)),
             _ => None,
@@ -102,6 +106,7 @@ impl Reloader {
         if let Some((tokens, read)) = tokens {
             tokens.replace(read);
         }
+        self.geo.replace(geo);
         #[cfg(feature = "ai")]
         self.model.replace(model);
         Ok(())

@@ -21,6 +21,7 @@ use crate::server::check::{self, PlaceError};
 use crate::server::clients::Limits;
 use crate::server::config::Configuration;
 use crate::server::descriptors;
+use crate::server::geo::{Geo, GeoError, Places};
 use crate::server::listen::{self, DEFAULT_UNIX, ListenError, SocketFile};
 use crate::server::logging::Level;
 use crate::server::notify;
@@ -47,6 +48,9 @@ pub enum ServerError {
     /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// A database of countries or networks cannot be used.
+    #[error(transparent)]
+    Geo(#[from] GeoError),
     /// The model cannot be asked.
     #[cfg(feature = "ai")]
     #[error(transparent)]
@@ -93,6 +97,7 @@ impl ServerError {
             ServerError::Capture(CaptureError::NoPrivilege { .. }) => 4,
             ServerError::Capture(CaptureError::InvalidOption { .. })
             | ServerError::Token(_)
+            | ServerError::Geo(_)
             | ServerError::Tls(_) => 2,
             #[cfg(feature = "ai")]
             ServerError::Model(_) => 2,
@@ -223,7 +228,9 @@ pub fn run(
         let model = Arc::new(options.model.read()?.advisor());
         (Terms { advisor: Some(model.clone()), ..terms }, model)
     };
+    let geo = Arc::new(Geo::read(&options.geoip)?);
     let reloader = Reloader {
+        geo: Arc::clone(&geo),
         #[cfg(feature = "ai")]
         model,
         arguments,
@@ -234,7 +241,7 @@ pub fn run(
         tls: terms.tls.clone(),
     };
     descriptors::raise_limit();
-    let (store, feed) = start(&options)?;
+    let (store, feed) = start(&options, geo)?;
     descriptors::bound(&terms.limits, options.max_connections);
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -339,6 +346,7 @@ pub struct CheckReport {
 /// What `--check` reports.
 pub fn check(options: &Options) -> Result<CheckReport, ServerError> {
     terms(options)?;
+    Geo::read(&options.geoip)?;
     check::files(options)?;
     #[cfg(feature = "ai")]
     let model = Some(options.model.read()?.to_string());
@@ -388,7 +396,7 @@ fn unix(options: &Options) -> Result<Option<(tokio::net::UnixListener, SocketFil
     }
 }
 
-fn start(options: &Options) -> Result<(Arc<Store>, Feed), ServerError> {
+fn start(options: &Options, geo: Arc<Geo>) -> Result<(Arc<Store>, Feed), ServerError> {
     if let Some(path) = &options.replay {
         let store = Arc::new(Store::new(options.memory_limit));
         let replayed = Arc::new(replayed(path, &store)?);
@@ -419,7 +427,7 @@ fn start(options: &Options) -> Result<(Arc<Store>, Feed), ServerError> {
     let (stored, asked_here) = (Arc::clone(&store), Arc::clone(&asked));
     let ingest = thread::Builder::new()
         .name("netspy-ingest".to_owned())
-        .spawn(move || ingest(stream, &stored, recorder, &asked_here))
+        .spawn(move || ingest(stream, &stored, recorder, &geo, &asked_here))
         .map_err(no_thread)?;
     let report = handle.wait_for_privileges();
     tell_privileges(options, report.as_ref())?;
@@ -467,9 +475,12 @@ fn ingest(
     mut stream: ConnectionStream,
     store: &Store,
     mut recorder: Option<(Writer<std::fs::File>, PathBuf)>,
+    geo: &Geo,
     asked: &AtomicBool,
 ) {
-    while let Some(batch) = stream.next_batch_blocking() {
+    let mut places = Places::default();
+    while let Some(mut batch) = stream.next_batch_blocking() {
+        geo.describe(&mut batch, &mut places);
         if let Some((writer, path)) = &mut recorder
             && let Err(error) = writer.write(&batch)
         {

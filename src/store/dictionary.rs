@@ -8,7 +8,7 @@ use std::sync::Arc;
 use foldhash::HashMap;
 use foldhash::fast::RandomState;
 
-use crate::event::ProcessInfo;
+use crate::event::{ProcessInfo, Remote};
 
 /// No entry.
 pub(super) const NONE: u16 = u16::MAX;
@@ -67,6 +67,53 @@ impl Strings {
     }
 
     pub(super) fn list(&self) -> &[Arc<str>] {
+        &self.list
+    }
+}
+
+/// What is known of where an address is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    pub(super) country: Option<Arc<str>>,
+    pub(super) asn: Option<u32>,
+    pub(super) as_name: Option<Arc<str>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    list: Vec<Place>,
+    ids: HashMap<Place, u16>,
+    pub(super) bytes: usize,
+}
+
+impl Places {
+    /// The number of where this remote is, [`NONE`] if nothing is known of it; `None` if the
+    /// dictionary is full.
+    pub(super) fn id(&mut self, remote: &Remote) -> Option<u16> {
+        let Remote { country, asn, as_name, .. } = remote;
+        if country.is_none() && asn.is_none() && as_name.is_none() {
+            return Some(NONE);
+        }
+        let place = Place { country: country.clone(), asn: *asn, as_name: as_name.clone() };
+        if let Some(id) = self.ids.get(&place) {
+            return Some(*id);
+        }
+        if self.list.len() >= FULL {
+            return None;
+        }
+        let id = self.list.len() as u16;
+        let text = |text: &Option<Arc<str>>| text.as_ref().map_or(0, |text| text.len() + 16);
+        self.bytes += 2 * size_of::<Place>() + 16 + text(country) + text(as_name);
+        self.list.push(place.clone());
+        self.ids.insert(place, id);
+        Some(id)
+    }
+
+    pub(super) fn get(&self, id: u16) -> Option<&Place> {
+        self.list.get(usize::from(id))
+    }
+
+    pub(super) fn list(&self) -> &[Place] {
         &self.list
     }
 }
@@ -138,7 +185,7 @@ impl Processes {
 fn hash(state: &RandomState, info: &ProcessInfo) -> u64 {
     let mut hasher = state.build_hasher();
     (info.pid, info.uid, info.netns, info.start_time).hash(&mut hasher);
-    (&info.comm, &info.exe, &info.cmdline, &info.unit, &info.cgroup).hash(&mut hasher);
+    (&info.comm, &info.exe, &info.cmdline, &info.unit, &info.cgroup, &info.cwd).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -156,6 +203,7 @@ fn size_of_process(info: &ProcessInfo) -> usize {
             .map(text)
             .iter()
             .sum::<usize>()
+        + [&info.exe_sha256, &info.cwd].map(text).iter().sum::<usize>()
         + info.ancestry.iter().map(|name| name.len() + 32).sum::<usize>()
         + container
 }

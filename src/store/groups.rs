@@ -14,7 +14,7 @@ use super::matcher::Selection;
 use super::row::wide;
 use super::table::{KeyRef, Table};
 use super::view::{Columns, View};
-use crate::event::Outcome;
+use crate::event::{Outcome, Scope};
 use crate::query::top::{Group, Key, TopBy};
 
 /// Groups that a question holds at most: some megabytes.
@@ -102,6 +102,8 @@ fn columns(by: TopBy) -> Columns {
         TopBy::Process => Columns::PROCESS_NAME,
         TopBy::Pid => Columns::PID | Columns::PROCESS_NAME,
         TopBy::Remote => Columns::REMOTE_IP | Columns::REMOTE_NAME,
+        TopBy::Scope => Columns::REMOTE_IP,
+        TopBy::Country | TopBy::Asn => Columns::PLACE,
         TopBy::Endpoint => Columns::REMOTE_IP | Columns::PORTS | Columns::REMOTE_NAME,
         TopBy::HostName => Columns::REMOTE_NAME,
         TopBy::Port => Columns::PORTS,
@@ -123,6 +125,9 @@ fn key(by: TopBy, view: View<'_>) -> Option<KeyRef<'_>> {
         TopBy::Pid => KeyRef::Number(who()?.pid().into()),
         TopBy::Remote => KeyRef::Ip(view.remote_ip()?),
         TopBy::Endpoint => KeyRef::Flow(ANY, view.remote_ip()?, view.port()?),
+        TopBy::Scope => KeyRef::Text(Scope::of(view.remote_ip()?).as_str()),
+        TopBy::Country => KeyRef::Text(view.country()?),
+        TopBy::Asn => KeyRef::Number(view.asn()?.into()),
         TopBy::HostName => KeyRef::Text(view.remote_name()?),
         TopBy::Port => KeyRef::Number(view.port()?.into()),
         TopBy::Container => KeyRef::Text(who()?.container_id()?),
@@ -144,6 +149,7 @@ fn label(by: TopBy, view: View<'_>) -> Option<&str> {
         TopBy::Remote | TopBy::Endpoint => view.remote_name(),
         TopBy::Container => view.process()?.container_name(),
         TopBy::Uid => view.process()?.user(),
+        TopBy::Asn => view.as_name(),
         _ => None,
     }
 }
@@ -338,8 +344,7 @@ mod tests {
             let ip = IpAddr::from([10, 0, high, low]);
             *counts.entry(ip).or_insert(0) += 1;
             let record = refused(n, &curl);
-            let remote = record.remote.clone().map(|remote| Remote { ip, ..remote });
-            Connection { remote, ..record }
+            Connection { remote: Some(Remote::new(ip, 443)), ..record }
         });
         store.apply(records.collect());
         (store, counts)

@@ -3,10 +3,10 @@
 
 use std::net::IpAddr;
 
-use super::dictionary::{NONE, SAME};
+use super::dictionary::{NONE, Place, SAME};
 use super::row::{Row, nanos};
 use super::segment::Body;
-use crate::event::Connection;
+use crate::event::{Connection, Scope};
 use crate::query::Filter;
 use crate::query::filter::{Texts, has_name, host_name_matches, info_matches};
 
@@ -39,6 +39,13 @@ impl Selection {
     }
 }
 
+/// Whether a place is in one of the countries and one of the networks.
+fn is_in(f: &Filter, place: &Place) -> bool {
+    let country = place.country.as_deref();
+    (f.country.is_empty() || f.country.iter().any(|wanted| Some(wanted.as_str()) == country))
+        && (f.asn.is_empty() || place.asn.is_some_and(|asn| f.asn.contains(&asn)))
+}
+
 /// A selection, prepared for one segment.
 pub(super) struct Matcher<'a> {
     selection: &'a Selection,
@@ -57,6 +64,8 @@ pub(super) struct Matcher<'a> {
     threads: Vec<bool>,
     thread_commands: Vec<bool>,
     host_names: Vec<bool>,
+    /// By number of the place: whether it is in a country and a network asked for.
+    places: Vec<bool>,
     texts: Option<Texts>,
     /// By number of the process, and of the string: whether a text asked for is in it.
     text_processes: Vec<bool>,
@@ -79,6 +88,9 @@ impl<'a> Matcher<'a> {
             f.process.len(),
             f.remote.len(),
             f.cidr.len(),
+            f.scope.len(),
+            f.country.len(),
+            f.asn.len(),
             f.host_name.len(),
             f.port.len(),
             f.protocol.len(),
@@ -88,7 +100,7 @@ impl<'a> Matcher<'a> {
             f.text.len(),
         ];
         let only_time = !needs_process
-            && columns == [0; 10]
+            && columns == [0; 13]
             && f.preexisting.is_none()
             && selection.command.is_none()
             && !selection.attempts_only;
@@ -121,6 +133,10 @@ impl<'a> Matcher<'a> {
             host_names: per_text(!f.host_name.is_empty(), &|text| {
                 f.host_name.iter().any(|wanted| host_name_matches(wanted, text))
             }),
+            places: match f.country.is_empty() && f.asn.is_empty() {
+                true => Vec::new(),
+                false => body.tables.places.list().iter().map(|place| is_in(f, place)).collect(),
+            },
             text_processes: per_info(texts.is_some(), &|info| {
                 texts.as_ref().is_some_and(|texts| texts.found_in_process(info))
             }),
@@ -203,11 +219,16 @@ impl<'a> Matcher<'a> {
         if !f.host_name.is_empty() && self.host_names.get(usize::from(row.name)) != Some(&true) {
             return false;
         }
-        if f.remote.is_empty() && f.cidr.is_empty() {
+        let by_place = !f.country.is_empty() || !f.asn.is_empty();
+        if by_place && self.places.get(usize::from(row.place)) != Some(&true) {
+            return false;
+        }
+        if f.remote.is_empty() && f.cidr.is_empty() && f.scope.is_empty() {
             return true;
         }
         let Some(ip): Option<IpAddr> = self.body.tables.remote_ip(row) else { return false };
         (f.remote.is_empty() || f.remote.contains(&ip))
             && (f.cidr.is_empty() || f.cidr.iter().any(|net| net.contains(&ip)))
+            && (f.scope.is_empty() || f.scope.contains(&Scope::of(ip)))
     }
 }

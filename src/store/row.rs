@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 pub(super) use crate::query::filter::nanos;
 
-use super::dictionary::{NONE, Processes, SAME, Strings, Use};
+use super::dictionary::{NONE, Place, Places, Processes, SAME, Strings, Use};
 #[cfg(feature = "history")]
 use super::history::{Fields, RemoteFields};
 use crate::event::{
@@ -63,6 +63,7 @@ pub(super) struct Row {
     pub(super) service: u16,
     pub(super) error: u16,
     pub(super) process: u16,
+    pub(super) place: u16,
     errno: i16,
     pub(super) direction: Direction,
     pub(super) protocol: Protocol,
@@ -77,7 +78,7 @@ pub(super) struct Row {
 }
 
 /// Fixed so that a change of the layout is a decision.
-const _: () = assert!(size_of::<Row>() == 80);
+const _: () = assert!(size_of::<Row>() == 88);
 
 #[derive(Debug, Clone, Copy)]
 struct CloseRow {
@@ -182,6 +183,7 @@ pub(super) struct Tables {
     v6: Vec<[u8; 16]>,
     pub(super) strings: Strings,
     pub(super) processes: Processes,
+    pub(super) places: Places,
     extra_bytes: usize,
     has_whole: bool,
 }
@@ -193,6 +195,7 @@ impl Tables {
             + self.v6.len() * 16
             + self.strings.bytes
             + self.processes.bytes
+            + self.places.bytes
             + self.extra_bytes
     }
 
@@ -223,7 +226,7 @@ impl Tables {
                 false => or_whole(strings.id(Use::Thread, &p.thread)),
             };
         }
-        let (mut name, mut service) = (NONE, NONE);
+        let (mut name, mut service, mut place) = (NONE, NONE, NONE);
         if let Some(remote) = &c.remote {
             if let Some(text) = &remote.name {
                 name = or_whole(strings.id(Use::Name, text));
@@ -231,6 +234,7 @@ impl Tables {
             if let Some(text) = &remote.service {
                 service = or_whole(strings.id(Use::Service, text));
             }
+            place = or_whole(self.places.id(remote));
         }
         let error = match &c.error {
             Some(text) => or_whole(strings.id(Use::Error, text)),
@@ -277,6 +281,7 @@ impl Tables {
             service,
             error,
             process,
+            place,
             errno,
             direction: c.direction,
             protocol: c.protocol,
@@ -394,6 +399,11 @@ impl Tables {
         }
     }
 
+    /// What is known of where the remote is.
+    pub(super) fn place(&self, row: &Row) -> Option<&Place> {
+        self.places.get(row.place)
+    }
+
     /// The path of a UNIX socket.
     pub(super) fn path(&self, row: &Row) -> Option<&str> {
         match self.extras.get(usize::from(row.extra)) {
@@ -434,11 +444,13 @@ impl Tables {
             port: row.local_port,
         });
         let remote = self.remote_ip(row).map(|ip| Remote {
-            ip,
-            port: row.remote_port,
             name: text(row.name),
             name_source: row.name_source(),
             service: text(row.service).map(|text| text.to_string().into()),
+            country: self.place(row).and_then(|place| place.country.clone()),
+            asn: self.place(row).and_then(|place| place.asn),
+            as_name: self.place(row).and_then(|place| place.as_name.clone()),
+            ..Remote::new(ip, row.remote_port)
         });
         let path = match self.extras.get(usize::from(row.extra)) {
             Some(Extra::Path(path)) => Some(Arc::clone(path)),
@@ -494,6 +506,9 @@ impl Tables {
             name: text(row.name),
             name_source: row.name_source(),
             service: text(row.service),
+            country: self.place(row).and_then(|place| place.country.as_deref()),
+            asn: self.place(row).and_then(|place| place.asn),
+            as_name: self.place(row).and_then(|place| place.as_name.as_deref()),
         });
         let path = match self.extras.get(usize::from(row.extra)) {
             Some(Extra::Path(path)) => Some(&**path),

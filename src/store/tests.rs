@@ -1,8 +1,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::*;
-use crate::event::{Outcome, Protocol, State};
+use crate::event::{Outcome, Process, ProcessInfo, Protocol, Remote, State};
 use crate::query::filter::parse_at;
+use crate::query::top::TopBy;
 use crate::query::{Filter, Follow, Page, Sort};
 use crate::test_records::*;
 
@@ -406,4 +407,39 @@ fn handshake_percentiles_are_of_established_tcp_alone() {
     let handshake = store.totals(&everything()).handshake.unwrap();
     assert_eq!((handshake.p50_us, handshake.p95_us, handshake.p99_us), (50, 95, 99));
     assert_eq!(handshake.count, 100);
+}
+
+#[test]
+fn a_hundred_thousand_names_take_no_more_memory_than_there_is() {
+    let limit = 24 << 20;
+    let store = Store::new(limit);
+    let template = refused(0, &info(1, "x"));
+    for n in 0..100_000_u32 {
+        let name = format!("p{n}");
+        let process = ProcessInfo {
+            cwd: Some(format!("/srv/{name}").into()),
+            ancestry: vec![name.as_str().into(), "systemd".into()],
+            ..(*info(n, &name)).clone()
+        };
+        let remote = Remote {
+            name: Some(format!("{name}.example").into()),
+            asn: Some(n),
+            as_name: Some(name.as_str().into()),
+            ..Remote::new(std::net::Ipv4Addr::from(0x0a00_0000 + n).into(), 443)
+        };
+        let thread = process.comm.clone();
+        let process = Process { tid: n, thread, info: Arc::new(process) };
+        let c = Connection { process: Some(process), remote: Some(remote), ..template.clone() };
+        store.apply(vec![Connection { id: ConnectionId { start_ns: n.into(), ..c.id }, ..c }]);
+    }
+    let status = store.status();
+    assert!(status.bytes <= limit, "{status:?}");
+    assert!(status.evicted > 0 && status.records > 10_000, "{status:?}");
+    for by in [TopBy::Process, TopBy::Pid, TopBy::Remote, TopBy::HostName, TopBy::Asn] {
+        let top = store.top(&everything(), by, 5);
+        assert_eq!((top.groups.len(), top.total), (5, status.records), "{by}");
+    }
+    // A closed list, whatever there is.
+    let top = store.top(&everything(), TopBy::Scope, 5);
+    assert_eq!((top.groups.len(), top.groups[0].count), (1, status.records));
 }

@@ -54,6 +54,9 @@ impl Columns {
     /// [`View::close`].
     pub const CLOSE: Columns = Columns(8192);
 
+    /// [`View::country`], [`View::asn`] and [`View::as_name`].
+    pub const PLACE: Columns = Columns(16384);
+
     /// All that there are.
     pub const ALL: Columns = Columns(u16::MAX);
 
@@ -98,6 +101,9 @@ pub(super) trait Columnar: std::fmt::Debug {
     fn remote_port(&self, row: usize) -> Option<u16>;
     fn local_port(&self, row: usize) -> Option<u16>;
     fn remote_name(&self, row: usize) -> Option<&str>;
+    fn country(&self, row: usize) -> Option<&str>;
+    fn asn(&self, row: usize) -> Option<u32>;
+    fn as_name(&self, row: usize) -> Option<&str>;
     fn latency_us(&self, row: usize) -> Option<u64>;
     fn host(&self, row: usize) -> Option<&str>;
     fn errno(&self, row: usize) -> Option<i32>;
@@ -249,6 +255,33 @@ impl<'a> View<'a> {
             Place::Row(row, tables) => tables.strings.get(row.name).map(|name| &**name),
             Place::Whole(_, c) => c.remote.as_ref()?.name.as_deref(),
             Place::Column(columns, row) => columns.remote_name(row),
+        }
+    }
+
+    /// Country of the other side.
+    pub fn country(self) -> Option<&'a str> {
+        match self.0 {
+            Place::Row(row, tables) => tables.place(row)?.country.as_deref(),
+            Place::Whole(_, c) => c.remote.as_ref()?.country.as_deref(),
+            Place::Column(columns, row) => columns.country(row),
+        }
+    }
+
+    /// Number of the network of the other side.
+    pub fn asn(self) -> Option<u32> {
+        match self.0 {
+            Place::Row(row, tables) => tables.place(row)?.asn,
+            Place::Whole(_, c) => c.remote.as_ref()?.asn,
+            Place::Column(columns, row) => columns.asn(row),
+        }
+    }
+
+    /// Who runs that network.
+    pub fn as_name(self) -> Option<&'a str> {
+        match self.0 {
+            Place::Row(row, tables) => tables.place(row)?.as_name.as_deref(),
+            Place::Whole(_, c) => c.remote.as_ref()?.as_name.as_deref(),
+            Place::Column(columns, row) => columns.as_name(row),
         }
     }
 

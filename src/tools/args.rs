@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::ToolError;
 use super::spec::{Kind, Param, Tool};
-use crate::event::State;
+use crate::event::{Scope, State};
 use crate::query::drops::DropFilter;
 use crate::query::filter;
 use crate::query::{self, Filter, Page};
@@ -165,6 +165,10 @@ fn remote_pair(text: &str) -> Result<(&'static str, String), ToolError> {
     if parts.iter().all(address) {
         return Ok(("remote", text.to_owned()));
     }
+    // No parameter of its own: each costs a model in every conversation.
+    if parts.iter().all(|part| part.parse::<Scope>().is_ok()) {
+        return Ok(("scope", text.to_owned()));
+    }
     if parts.iter().all(|part| address(part) || network(part)) {
         let widened = parts.iter().map(|part| match part.parse::<std::net::IpAddr>() {
             Ok(ip) => ipnet::IpNet::from(ip).to_string(),
@@ -270,7 +274,7 @@ pub(super) fn named(error: query::QueryError) -> ToolError {
         ToolError::Invalid { parameter, problem, accepted } => {
             let parameter = match parameter.as_str() {
                 "process" => "process_name".to_owned(),
-                "cidr" | "host_name" => "remote".to_owned(),
+                "cidr" | "host_name" | "scope" => "remote".to_owned(),
                 "limit" => "max_events".to_owned(),
                 "compare_since" | "compare_until" => "compare".to_owned(),
                 _ => parameter,

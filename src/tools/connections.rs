@@ -111,9 +111,14 @@ pub(super) fn table(connections: &[Connection], detailed: bool, clock: Clock) ->
         "unit",
         "container",
         "exe",
+        "cwd",
         "user",
         "parent",
+        "ancestry",
         "service",
+        "scope",
+        "country",
+        "as_name",
         "syn_retransmits",
         "drop",
         "sent",
@@ -160,6 +165,7 @@ fn more_of(c: &Connection) -> Vec<Value> {
         value.map_or(Value::Null, Into::into)
     }
     let named = |text: Option<&str>| text.map_or(Value::Null, parts::name);
+    let path = |path: Option<&str>| path.map_or(Value::Null, |path| text::short(path, 120).into());
     let process = c.process.as_ref();
     let container = process.and_then(|p| p.container.as_ref());
     let container = container.map(|c| c.name.as_deref().unwrap_or(&c.id));
@@ -172,12 +178,15 @@ fn more_of(c: &Connection) -> Vec<Value> {
         of(c.evidence.map(|e| e.as_str())),
         named(process.and_then(|p| p.unit.as_deref())),
         named(container),
-        process
-            .and_then(|p| p.exe.as_deref())
-            .map_or(Value::Null, |exe| text::short(exe, 120).into()),
+        path(process.and_then(|p| p.exe.as_deref())),
+        path(process.and_then(|p| p.cwd.as_deref())),
         named(process.and_then(|p| p.user.as_deref())),
         named(process.and_then(|p| p.parent.as_deref())),
+        process.map_or(Value::Null, |p| text::short(&p.ancestry.join(" < "), 120).into()),
         named(c.remote.as_ref().and_then(|r| r.service.as_deref())),
+        of(c.remote.as_ref().map(|r| r.scope.as_str())),
+        named(c.remote.as_ref().and_then(|r| r.country.as_deref())),
+        named(c.remote.as_ref().and_then(|r| r.as_name.as_deref())),
         of(c.syn_retransmits.filter(|n| *n > 0)),
         of(drop),
         of(carried.and_then(|t| t.bytes_sent)),

@@ -44,6 +44,7 @@ pub(super) const SUMMARY: Tool = Tool {
                 "process",
                 "pid",
                 "remote",
+                "scope",
                 "host_name",
                 "port",
                 "container",

@@ -94,6 +94,7 @@ fn of_very_many_programs_that_end_at_once_each_is_described() {
         }
     });
     let mine = std::fs::read_to_string("/proc/self/comm").unwrap();
+    let cwd = std::env::current_dir().unwrap();
     let records = watch
         .records(|c| c.remote.as_ref().is_some_and(|r| r.ip.to_string().starts_with("127.77.")));
     assert_eq!(records.len(), count);
@@ -105,5 +106,7 @@ fn of_very_many_programs_that_end_at_once_each_is_described() {
         assert!(line.ends_with("--test-threads=1 --nocapture"), "{line}");
         assert!(info.user.is_some() && info.start_time.is_some(), "{record:?}");
         assert_eq!((info.ppid, info.parent.as_deref()), (std::process::id(), Some(mine.trim())));
+        assert_eq!(info.cwd.as_deref(), cwd.to_str(), "{record:?}");
+        assert_eq!(info.ancestry.first().map(|name| &**name), Some(mine.trim()), "{record:?}");
     }
 }

@@ -26,6 +26,7 @@ mod kernel;
 mod listeners;
 mod outcomes;
 mod preexisting;
+mod processes;
 mod refusals;
 mod report;
 mod ring;

@@ -62,7 +62,11 @@ fn a_role_is_played_where_one_is_given() {
     };
     let fd = rustix::net::socket(family, kind, None).unwrap();
     match role.as_str() {
-        "connect" | "connect a datagram socket" => {}
+        "connect" | "connect a datagram socket" | "connect and wait" => {}
+        "connect, orphaned" => crate::processes::wait_for_another_parent(),
+        "connect from elsewhere" | "connect from elsewhere and wait" => {
+            std::env::set_current_dir(crate::processes::ELSEWHERE).unwrap();
+        }
         "connect, one retry" => crate::harness::set_syn_retries(&fd, 1),
         "connect through signals" => {
             crate::harness::set_syn_retries(&fd, 1);
@@ -71,6 +75,10 @@ fn a_role_is_played_where_one_is_given() {
         other => panic!("no role {other}"),
     }
     let errno = rustix::net::connect(&fd, &remote).err().map_or(0, |e| e.raw_os_error());
+    if role.ends_with("and wait") {
+        // Until the other end is closed.
+        std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).unwrap();
+    }
     std::process::exit(errno);
 }
 

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use strum::{VariantArray, VariantNames};
 
-use crate::event::{Direction, Outcome, Protocol, State};
+use crate::event::{Direction, Outcome, Protocol, Scope, State};
 use crate::query::diff::Diff;
 use crate::query::findings::Findings;
 use crate::query::top::{Top, TopBy};
@@ -84,6 +84,18 @@ fn known(name: &str, path: &str) -> Option<(&'static str, Value)> {
             "Remote network.",
             list(json!({"type": "string", "examples": ["10.0.0.0/8"],
                 "pattern": r"^((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(\.(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])){3}/(3[0-2]|[12]?[0-9])|([0-9a-f]{1,4}:){7}[0-9a-f]{1,4}/(12[0-8]|1[01][0-9]|[1-9]?[0-9])|([0-9a-f]{1,4}:){1,3}:/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))$"})),
+        ),
+        "scope" => (
+            "What kind of address the remote is, by the registries of special-purpose addresses.",
+            words::<Scope>(&[]),
+        ),
+        "country" => (
+            "Country of the remote, by its two letters.",
+            list(json!({"type": "string", "examples": ["DE"], "pattern": "^[A-Za-z]{2}$"})),
+        ),
+        "asn" => (
+            "Number of the network (autonomous system) of the remote.",
+            numbers(u64::from(u32::MAX)),
         ),
         "host_name" => (
             "Remote host name, or `.example.com` for that domain and everything below it.",

@@ -164,7 +164,8 @@ remote_ip,remote_port,remote_name,path,pid,tid,comm,thread,exe,cmdline,unit,uid,
 state,outcome,errno,error,evidence,latency_us,syn_retransmits,close_time,duration_us,bytes_sent,\
 bytes_received,datagrams_sent,retransmits,srtt_us,close_reason,preexisting,drop_reason,drop_count,\
 socket_type,remote_name_source,remote_service,exe_deleted,ancestry,start_time,cgroup,netns,\
-container_id,container_runtime,container_name,pod,pod_namespace";
+container_id,container_runtime,container_name,pod,pod_namespace,exe_dev,exe_inode,exe_sha256,cwd,remote_scope,\
+remote_country,remote_asn,remote_as_name";
 
 /// The fields under [`CSV_TITLES`]; what is unknown is empty.
 pub fn csv(c: &Connection) -> String {
@@ -226,6 +227,14 @@ pub fn csv(c: &Connection) -> String {
         show(container.and_then(|c| c.name.as_ref())),
         show(container.and_then(|c| c.pod.as_ref())),
         show(container.and_then(|c| c.namespace.as_ref())),
+        show(process.and_then(|p| p.exe_dev)),
+        show(process.and_then(|p| p.exe_inode)),
+        show(process.and_then(|p| p.exe_sha256.as_ref())),
+        show(process.and_then(|p| p.cwd.as_ref())),
+        show(remote.map(|r| r.scope)),
+        show(remote.and_then(|r| r.country.as_ref())),
+        show(remote.and_then(|r| r.asn)),
+        show(remote.and_then(|r| r.as_name.as_ref())),
     ])
 }
 
@@ -260,6 +269,15 @@ pub fn facts(c: &Connection, clock: &Clock) -> Vec<(&'static str, String, Style)
         ("Remote", remote(c), PLAIN),
     ];
     let mut fact = |title, text: String| facts.push((title, text, PLAIN));
+    if let Some(remote) = &c.remote {
+        fact("Kind of remote", remote.scope.to_string());
+        fact(
+            "Country",
+            remote.country.as_deref().map(|c| clean(c).into_owned()).unwrap_or_default(),
+        );
+        let network = remote.asn.map(|asn| format!("AS{asn} ")).unwrap_or_default();
+        fact("Network", network + &clean(remote.as_name.as_deref().unwrap_or_default()));
+    }
     if let Some(evidence) = c.evidence {
         fact("Evidence", evidence.to_string());
     }
@@ -298,7 +316,13 @@ pub fn facts(c: &Connection, clock: &Clock) -> Vec<(&'static str, String, Style)
         }
         let deleted = if p.exe_deleted { " (deleted)" } else { "" };
         fact("Executable", format!("{}{deleted}", text(&p.exe)));
+        if let (Some(dev), Some(inode)) = (p.exe_dev, p.exe_inode) {
+            let (major, minor) = (rustix::fs::major(dev), rustix::fs::minor(dev));
+            fact("Executable file", format!("device {major}:{minor}, inode {inode}"));
+        }
+        fact("SHA-256", text(&p.exe_sha256));
         fact("Command line", text(&p.cmdline));
+        fact("Directory", text(&p.cwd));
         fact("User", format!("{} {}", p.uid, text(&p.user)));
         fact("Parent", format!("{} {}", p.ppid, text(&p.parent)));
         let ancestry: Vec<Cow<'_, str>> = p.ancestry.iter().map(|name| clean(name)).collect();

@@ -250,7 +250,7 @@ mod tests {
 
     fn to(port: u16, outcome: Outcome, latency_us: u64) -> Connection {
         let ip = [192, 0, 2, 1].into();
-        let remote = Remote { ip, port, name: None, name_source: None, service: None };
+        let remote = Remote::new(ip, port);
         let latency_us = Some(latency_us);
         let mut c = Connection {
             outcome,

@@ -82,6 +82,11 @@ impl Texts {
 fn remote_matches(filter: &Filter, remote: Option<&Remote>) -> bool {
     any(&filter.remote, |ip| remote.is_some_and(|r| r.ip == *ip))
         && any(&filter.cidr, |net| remote.is_some_and(|r| net.contains(&r.ip)))
+        && any(&filter.scope, |scope| remote.is_some_and(|r| r.scope == *scope))
+        && any(&filter.country, |wanted| {
+            remote.and_then(|r| r.country.as_deref()) == Some(wanted.as_str())
+        })
+        && any(&filter.asn, |asn| remote.and_then(|r| r.asn) == Some(*asn))
         && any(&filter.host_name, |wanted| {
             let name = remote.and_then(|r| r.name.as_deref());
             name.is_some_and(|name| host_name_matches(wanted, name))

@@ -40,6 +40,7 @@ pub(super) struct Block<'s> {
     pid: Lazy<Numbers<UInt32Type>>,
     start_time: Lazy<Numbers<TimestampNanosecondType>>,
     uid: Lazy<Numbers<UInt32Type>>,
+    asn: Lazy<Numbers<UInt32Type>>,
     errno: Lazy<Numbers<Int32Type>>,
     evidence: Lazy<Parsed<Evidence>>,
     drop_count: Lazy<Numbers<UInt64Type>>,
@@ -47,8 +48,10 @@ pub(super) struct Block<'s> {
     texts: [Lazy<Texts>; TEXTS.len()],
 }
 
-const TEXTS: [C; 10] = [
+const TEXTS: [C; 12] = [
     C::RemoteName,
+    C::RemoteCountry,
+    C::RemoteAsName,
     C::Process,
     C::Exe,
     C::User,
@@ -85,7 +88,7 @@ const CLOSE: [C; 8] = [
 
 /// The columns of a file for those that a question names.
 fn named(columns: Columns) -> Vec<C> {
-    let sets: [(Columns, &[C]); 14] = [
+    let sets: [(Columns, &[C]); 15] = [
         (Columns::REMOTE_IP, &[C::RemoteIp]),
         (Columns::PORTS, &[C::LocalPort, C::RemotePort, C::Direction]),
         (Columns::REMOTE_NAME, &[C::RemoteName]),
@@ -100,6 +103,7 @@ fn named(columns: Columns) -> Vec<C> {
         (Columns::ERROR, &[C::Errno, C::Error, C::Evidence]),
         (Columns::DROP, &[C::DropReason, C::DropCount]),
         (Columns::CLOSE, &CLOSE),
+        (Columns::PLACE, &[C::RemoteCountry, C::RemoteAsn, C::RemoteAsName]),
     ];
     let wanted = sets.iter().filter(|(set, _)| columns.contains(*set));
     wanted.flat_map(|(_, columns)| columns.iter().copied()).collect()
@@ -133,6 +137,7 @@ impl<'s> Block<'s> {
             pid: Lazy::new(),
             start_time: Lazy::new(),
             uid: Lazy::new(),
+            asn: Lazy::new(),
             errno: Lazy::new(),
             evidence: Lazy::new(),
             drop_count: Lazy::new(),
@@ -216,6 +221,18 @@ impl Columnar for Block<'_> {
 
     fn remote_name(&self, row: usize) -> Option<&str> {
         self.text(C::RemoteName, row)
+    }
+
+    fn country(&self, row: usize) -> Option<&str> {
+        self.text(C::RemoteCountry, row)
+    }
+
+    fn asn(&self, row: usize) -> Option<u32> {
+        ask!(self, asn, numbers, C::RemoteAsn, row)
+    }
+
+    fn as_name(&self, row: usize) -> Option<&str> {
+        self.text(C::RemoteAsName, row)
     }
 
     fn latency_us(&self, row: usize) -> Option<u64> {
@@ -320,6 +337,7 @@ impl Columnar for Block<'_> {
             }
             TopBy::Process => C::Process,
             TopBy::HostName => C::RemoteName,
+            TopBy::Country => C::RemoteCountry,
             TopBy::Container => C::ContainerId,
             TopBy::Unit => C::Unit,
             TopBy::Error => C::Error,

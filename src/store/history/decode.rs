@@ -42,6 +42,9 @@ pub(super) struct Decoder {
     remote_name: Texts,
     name_source: Parsed<NameSource>,
     service: Texts,
+    country: Texts,
+    asn: Numbers<UInt32Type>,
+    as_name: Texts,
     path: Texts,
     processes: Processes,
     errno: Numbers<Int32Type>,
@@ -91,6 +94,9 @@ impl Decoder {
             remote_name: texts(b, C::RemoteName),
             name_source: parsed(b, C::NameSource),
             service: texts(b, C::Service),
+            country: texts(b, C::RemoteCountry),
+            asn: numbers(b, C::RemoteAsn),
+            as_name: texts(b, C::RemoteAsName),
             path: texts(b, C::Path),
             processes: Processes::new(b),
             errno: numbers(b, C::Errno),
@@ -162,11 +168,13 @@ impl Decoder {
 
     fn remote(&mut self, row: usize) -> Option<Remote> {
         Some(Remote {
-            ip: self.remote_ip.get(row)?,
-            port: self.remote_port.get(row)?,
             name: self.remote_name.get(row).map(|name| share(&mut self.shared, name)),
             name_source: self.name_source.get(row),
             service: self.service.get(row).map(|service| service.to_owned().into()),
+            country: self.country.get(row).map(|country| share(&mut self.shared, country)),
+            asn: self.asn.get(row),
+            as_name: self.as_name.get(row).map(|name| share(&mut self.shared, name)),
+            ..Remote::new(self.remote_ip.get(row)?, self.remote_port.get(row)?)
         })
     }
 }
@@ -197,11 +205,13 @@ fn share(shared: &mut HashMap<String, Arc<str>>, text: &str) -> Arc<str> {
 
 /// The columns about processes.
 struct Processes {
-    texts: [(C, Texts); 13],
+    texts: [(C, Texts); 15],
     pid: Numbers<UInt32Type>,
     tid: Numbers<UInt32Type>,
     thread: Texts,
     exe_deleted: Flags,
+    exe_dev: Numbers<UInt64Type>,
+    exe_inode: Numbers<UInt64Type>,
     uid: Numbers<UInt32Type>,
     ppid: Numbers<UInt32Type>,
     start_time: Numbers<TimestampNanosecondType>,
@@ -211,12 +221,14 @@ struct Processes {
 }
 
 /// What tells the processes of one batch apart.
-type Key = ([Option<usize>; 13], [Option<u32>; 4], Option<i64>, Option<bool>);
+type Key = ([Option<usize>; 15], [Option<u32>; 4], Option<i64>, Option<bool>, [Option<u64>; 2]);
 
-const TEXTS: [C; 13] = [
+const TEXTS: [C; 15] = [
     C::Process,
     C::Exe,
+    C::ExeSha256,
     C::Cmdline,
+    C::Cwd,
     C::Unit,
     C::User,
     C::Parent,
@@ -237,6 +249,8 @@ impl Processes {
             tid: numbers(b, C::Tid),
             thread: texts(b, C::Thread),
             exe_deleted: flags(b, C::ExeDeleted),
+            exe_dev: numbers(b, C::ExeDev),
+            exe_inode: numbers(b, C::ExeInode),
             uid: numbers(b, C::Uid),
             ppid: numbers(b, C::Ppid),
             start_time: numbers(b, C::StartTime),
@@ -250,7 +264,8 @@ impl Processes {
         let pid = self.pid.get(row)?;
         let numbers = [Some(pid), self.uid.get(row), self.ppid.get(row), self.netns.get(row)];
         let keys = std::array::from_fn(|n| self.texts.get(n).and_then(|(_, t)| t.key(row)));
-        let key = (keys, numbers, self.start_time.get(row), self.exe_deleted.get(row));
+        let file = [self.exe_dev.get(row), self.exe_inode.get(row)];
+        let key = (keys, numbers, self.start_time.get(row), self.exe_deleted.get(row), file);
         let info = match self.known.get(&key) {
             Some(known) => Arc::clone(known),
             None => {
@@ -288,7 +303,11 @@ impl Processes {
             comm: shared(C::Process)?,
             exe: shared(C::Exe),
             exe_deleted: self.exe_deleted.get(row)?,
+            exe_dev: self.exe_dev.get(row),
+            exe_inode: self.exe_inode.get(row),
+            exe_sha256: shared(C::ExeSha256),
             cmdline: shared(C::Cmdline),
+            cwd: shared(C::Cwd),
             unit: shared(C::Unit),
             uid: self.uid.get(row)?,
             user: shared(C::User),

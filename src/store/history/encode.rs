@@ -20,7 +20,7 @@ use super::fields::{Fields, RemoteFields};
 use super::schema::{Column, schema};
 use crate::event::{
     Close, CloseReason, Connection, Direction, Evidence, Family, NameSource, Outcome, ProcessInfo,
-    Protocol, SocketType, State,
+    Protocol, Scope, SocketType, State,
 };
 use crate::query::filter::exe_base_name;
 use crate::store::row::nanos;
@@ -236,6 +236,10 @@ pub(in crate::store) struct Encoder {
     remote_name: Shared,
     name_source: Words<NameSource>,
     service: Shared,
+    remote_scope: Words<Scope>,
+    remote_country: Shared,
+    remote_asn: Numbers<UInt32Type>,
+    remote_as_name: Shared,
     path: Shared,
     processes: Processes,
     tid: Numbers<UInt32Type>,
@@ -292,6 +296,10 @@ impl Encoder {
             remote_name: texts(rows),
             name_source: Words::with_capacity(rows),
             service: texts(rows),
+            remote_scope: Words::with_capacity(rows),
+            remote_country: texts(rows),
+            remote_asn: numbers(rows),
+            remote_as_name: texts(rows),
             path: texts(rows),
             processes: Processes { rows: Vec::with_capacity(rows), ..Processes::default() },
             tid: numbers(rows),
@@ -415,6 +423,10 @@ impl Encoder {
         self.remote_name.push(remote.and_then(|r| r.name));
         self.name_source.push(remote.and_then(|r| r.name_source).map(|s| s as usize));
         self.service.push(remote.and_then(|r| r.service));
+        self.remote_scope.push(remote.map(|r| Scope::of(r.ip) as usize));
+        self.remote_country.push(remote.and_then(|r| r.country));
+        self.remote_asn.append_option(remote.and_then(|r| r.asn));
+        self.remote_as_name.push(remote.and_then(|r| r.as_name));
     }
 
     fn close(&mut self, close: Option<Close>) {
@@ -466,6 +478,10 @@ impl Encoder {
         put(Column::RemoteName, self.remote_name.finish()?);
         put(Column::NameSource, self.name_source.finish()?);
         put(Column::Service, self.service.finish()?);
+        put(Column::RemoteScope, self.remote_scope.finish()?);
+        put(Column::RemoteCountry, self.remote_country.finish()?);
+        put(Column::RemoteAsn, array(self.remote_asn));
+        put(Column::RemoteAsName, self.remote_as_name.finish()?);
         put(Column::Path, self.path.finish()?);
         put(Column::Tid, array(self.tid));
         put(Column::Thread, self.thread.finish()?);
@@ -493,10 +509,12 @@ impl Encoder {
 impl Processes {
     fn columns(&self, put: &mut impl FnMut(Column, ArrayRef)) -> Result<(), ArrowError> {
         type Text = fn(&ProcessInfo) -> Option<std::borrow::Cow<'_, str>>;
-        let texts: [(Column, Text); 13] = [
+        let texts: [(Column, Text); 15] = [
             (Column::Process, |p| Some((&*p.comm).into())),
             (Column::Exe, |p| p.exe.as_deref().map(Into::into)),
+            (Column::ExeSha256, |p| p.exe_sha256.as_deref().map(Into::into)),
             (Column::Cmdline, |p| p.cmdline.as_deref().map(Into::into)),
+            (Column::Cwd, |p| p.cwd.as_deref().map(Into::into)),
             (Column::Unit, |p| p.unit.as_deref().map(Into::into)),
             (Column::User, |p| p.user.as_deref().map(Into::into)),
             (Column::Parent, |p| p.parent.as_deref().map(Into::into)),
@@ -520,6 +538,8 @@ impl Processes {
         put(Column::Ppid, Arc::new(self.number::<UInt32Type>(|p| Some(p.ppid))));
         put(Column::Netns, Arc::new(self.number::<UInt32Type>(|p| Some(p.netns))));
         put(Column::ExeDeleted, self.flag(|p| p.exe_deleted));
+        put(Column::ExeDev, Arc::new(self.number::<UInt64Type>(|p| p.exe_dev)));
+        put(Column::ExeInode, Arc::new(self.number::<UInt64Type>(|p| p.exe_inode)));
         let start = self.number::<TimestampNanosecondType>(|p| p.start_time.map(nanos));
         put(Column::StartTime, Arc::new(start.with_timezone("UTC")));
         Ok(())

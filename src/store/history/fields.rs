@@ -48,6 +48,9 @@ pub(in crate::store) struct RemoteFields<'a> {
     pub(in crate::store) name: Option<&'a str>,
     pub(in crate::store) name_source: Option<NameSource>,
     pub(in crate::store) service: Option<&'a str>,
+    pub(in crate::store) country: Option<&'a str>,
+    pub(in crate::store) asn: Option<u32>,
+    pub(in crate::store) as_name: Option<&'a str>,
 }
 
 impl<'a> Fields<'a> {
@@ -73,6 +76,9 @@ impl<'a> Fields<'a> {
                 name: remote.name.as_deref(),
                 name_source: remote.name_source,
                 service: remote.service.as_deref(),
+                country: remote.country.as_deref(),
+                asn: remote.asn,
+                as_name: remote.as_name.as_deref(),
             }),
             path: c.path.as_deref(),
             process: c.process.as_ref().map(|p| (p.tid, &*p.thread, &p.info)),

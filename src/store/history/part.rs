@@ -13,7 +13,7 @@ use super::decode::Decoder;
 use super::find::find;
 use super::schema::Column as C;
 use super::segment::{Counted, Segment, SegmentError};
-use crate::event::{Connection, ConnectionId, Direction, Outcome};
+use crate::event::{Connection, ConnectionId, Direction, Outcome, Scope};
 use crate::query::filter::{Texts as Wanted, host_name_matches};
 use crate::query::{Filter, Sort};
 use crate::store::archive::{Part, Rows};
@@ -184,11 +184,12 @@ impl DiskPart {
         if let Some(command) = &selection.command {
             rows = self.named(rows, std::slice::from_ref(command), &[C::Process, C::Thread])?;
         }
-        if !f.remote.is_empty() || !f.cidr.is_empty() {
+        if !f.remote.is_empty() || !f.cidr.is_empty() || !f.scope.is_empty() {
             let meant = |text: &str| {
                 text.parse().is_ok_and(|ip: IpAddr| {
                     (f.remote.is_empty() || f.remote.contains(&ip))
                         && (f.cidr.is_empty() || f.cidr.iter().any(|net| net.contains(&ip)))
+                        && (f.scope.is_empty() || f.scope.contains(&Scope::of(ip)))
                 })
             };
             rows = self.keep(rows, &[C::RemoteIp], |b| text_test(b, C::RemoteIp, meant))?;
@@ -268,6 +269,18 @@ impl DiskPart {
         if !f.unit.is_empty() {
             let meant = |text: &str| f.unit.iter().any(|unit| unit == text);
             rows = self.keep(rows, &[C::Unit], |b| text_test(b, C::Unit, meant))?;
+        }
+        if !f.country.is_empty() {
+            let meant = |text: &str| f.country.iter().any(|country| country == text);
+            rows =
+                self.keep(rows, &[C::RemoteCountry], |b| text_test(b, C::RemoteCountry, meant))?;
+        }
+        if !f.asn.is_empty() {
+            let test = |b: &RecordBatch| {
+                let asn = numbers::<UInt32Type>(b, C::RemoteAsn);
+                move |row| asn.get(row).is_some_and(|asn| f.asn.contains(&asn))
+            };
+            rows = self.keep(rows, &[C::RemoteAsn], test)?;
         }
         if !f.container.is_empty() {
             let by_id = |id: &str| {

@@ -128,6 +128,14 @@ columns! {
     Retransmits "retransmits" U32 maybe,
     Srtt "srtt_us" U32 maybe,
     CloseReason "close_reason" Shared maybe,
+    ExeDev "exe_dev" U64 maybe,
+    ExeInode "exe_inode" U64 maybe,
+    ExeSha256 "exe_sha256" Shared maybe,
+    Cwd "cwd" Shared maybe,
+    RemoteScope "remote_scope" Shared maybe,
+    RemoteCountry "remote_country" Shared maybe,
+    RemoteAsn "remote_asn" U32 maybe,
+    RemoteAsName "remote_as_name" Shared maybe,
     Whole "record" Text maybe,
 }
 

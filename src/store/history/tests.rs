@@ -270,7 +270,7 @@ fn filters_mean_the_same_on_disk_as_on_records() {
     drop(store);
     // Nothing is in memory.
     let store = place.open();
-    let parameters: [(&str, &[&str]); 17] = [
+    let parameters: [(&str, &[&str]); 20] = [
         ("process", &["curl", "a\\,b,docker"]),
         ("pid", &["1,2", "7"]),
         ("uid", &["0", "1,2"]),
@@ -278,6 +278,9 @@ fn filters_mean_the_same_on_disk_as_on_records() {
         ("container", &["012345", "short,docker"]),
         ("remote", &["10.0.0.1,10.0.0.2", "0:0:0:3::1"]),
         ("cidr", &["10.0.0.0/30", "::/0"]),
+        ("scope", &["private", "global,loopback"]),
+        ("country", &["DE", "de,FR"]),
+        ("asn", &["64500", "AS64500,7"]),
         ("host_name", &[".example.com", "curl"]),
         ("port", &["1", "2,3"]),
         ("protocol", &["tcp,udp", "unix"]),
