@@ -64,8 +64,9 @@ fn varied() -> Vec<Connection> {
             id: "0123456789abcdef".to_owned(),
             runtime: "docker".to_owned(),
             name: Some("shop".to_owned()),
-            pod: None,
-            namespace: None,
+            pod: Some("shop-7d9f".to_owned()),
+            namespace: Some("prod".to_owned()),
+            ..Container::default()
         }
         .into(),
     );

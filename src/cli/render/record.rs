@@ -1,6 +1,7 @@
 //! A connection as a line of a table, as fields of a CSV file, and in full.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 
@@ -153,7 +154,8 @@ remote_ip,remote_port,remote_name,path,pid,tid,comm,thread,exe,cmdline,unit,uid,
 state,outcome,errno,error,evidence,latency_us,syn_retransmits,close_time,duration_us,bytes_sent,\
 bytes_received,datagrams_sent,retransmits,srtt_us,close_reason,preexisting,drop_reason,drop_count,\
 socket_type,remote_name_source,remote_service,exe_deleted,ancestry,start_time,cgroup,netns,\
-container_id,container_runtime,container_name,pod,pod_namespace";
+container_id,container_runtime,container_name,pod,pod_namespace,pod_uid,container_image,\
+container_labels";
 
 /// The fields under [`CSV_TITLES`]; what is unknown is empty.
 pub fn csv(c: &Connection) -> String {
@@ -215,7 +217,16 @@ pub fn csv(c: &Connection) -> String {
         show(container.and_then(|c| c.name.as_ref())),
         show(container.and_then(|c| c.pod.as_ref())),
         show(container.and_then(|c| c.namespace.as_ref())),
+        show(container.and_then(|c| c.pod_uid.as_ref())),
+        show(container.and_then(|c| c.image.as_ref())),
+        container.map(|c| labels(&c.labels, ";")).unwrap_or_default(),
     ])
+}
+
+/// `KEY=VALUE` of each.
+fn labels(labels: &BTreeMap<String, String>, between: &str) -> String {
+    let pairs: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    pairs.join(between)
 }
 
 /// Everything that is known of one connection, a fact per line.
@@ -297,8 +308,15 @@ pub fn facts(c: &Connection, clock: &Clock) -> Vec<(&'static str, String, Style)
         fact("cgroup", text(&p.cgroup));
         fact("Network namespace", p.netns.to_string());
         if let Some(container) = &p.container {
-            let name = container.name.as_deref().unwrap_or_default();
-            fact("Container", format!("{} {}", clean(&container.id), clean(name)));
+            let text =
+                |value: &Option<String>| clean(value.as_deref().unwrap_or_default()).into_owned();
+            let id = format!("{} ({})", clean(&container.id), clean(&container.runtime));
+            fact("Container", format!("{id} {}", text(&container.name)));
+            fact("Image", text(&container.image));
+            let pod = container.pod.as_ref().or(container.pod_uid.as_ref()).map(|pod| clean(pod));
+            let namespace = container.namespace.as_deref().map(|of| format!("{}/", clean(of)));
+            fact("Pod", format!("{}{}", namespace.unwrap_or_default(), pod.unwrap_or_default()));
+            fact("Labels", clean(&labels(&container.labels, ", ")).into_owned());
         }
     }
     facts.retain(|(_, text, _)| !text.trim().is_empty());

@@ -197,7 +197,7 @@ fn share(shared: &mut HashMap<String, Arc<str>>, text: &str) -> Arc<str> {
 
 /// The columns about processes.
 struct Processes {
-    texts: [(C, Texts); 13],
+    texts: [(C, Texts); TEXTS.len()],
     pid: Numbers<UInt32Type>,
     tid: Numbers<UInt32Type>,
     thread: Texts,
@@ -211,9 +211,9 @@ struct Processes {
 }
 
 /// What tells the processes of one batch apart.
-type Key = ([Option<usize>; 13], [Option<u32>; 4], Option<i64>, Option<bool>);
+type Key = ([Option<usize>; TEXTS.len()], [Option<u32>; 4], Option<i64>, Option<bool>);
 
-const TEXTS: [C; 13] = [
+const TEXTS: [C; 16] = [
     C::Process,
     C::Exe,
     C::Cmdline,
@@ -227,6 +227,9 @@ const TEXTS: [C; 13] = [
     C::ContainerName,
     C::Pod,
     C::PodNamespace,
+    C::PodUid,
+    C::ContainerImage,
+    C::ContainerLabels,
 ];
 
 impl Processes {
@@ -281,6 +284,11 @@ impl Processes {
                 name: owned(C::ContainerName),
                 pod: owned(C::Pod),
                 namespace: owned(C::PodNamespace),
+                pod_uid: owned(C::PodUid),
+                image: owned(C::ContainerImage),
+                labels: text(C::ContainerLabels)
+                    .and_then(|t| serde_json::from_str(t).ok())
+                    .unwrap_or_default(),
             })
         });
         Some(ProcessInfo {
