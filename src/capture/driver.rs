@@ -27,6 +27,7 @@ use super::shown::{Shown, Sight};
 use super::skel::types::bss;
 use super::support::KernelSupport;
 use super::sys;
+use crate::containers::Late;
 use crate::event::Connection;
 use crate::stream::Builder;
 
@@ -188,6 +189,7 @@ struct Driver<'a> {
     decoder: Decoder,
     shown: Shown,
     packets: Option<Packets<'a>>,
+    containers: Option<Late>,
     /// What had begun, or had been left, at the last sweep.
     looked_at: (u64, u64),
     looked_for_idle: Instant,
@@ -210,6 +212,7 @@ impl<'a> Driver<'a> {
             decoder,
             shown,
             packets,
+            containers: options.containers.clone().map(Late::new),
             looked_at: (0, 0),
             looked_for_idle: Instant::now(),
             idle_every: options.datagram_idle() / IDLE_LOOKS,
@@ -252,7 +255,7 @@ impl<'a> Driver<'a> {
             let undecodable = self.decoder.undecodable_dns();
             self.shared.undecodable_dns.store(undecodable, Ordering::Release);
             let look = if asked > answered { Look::Asked } else { Look::Due };
-            if !self.look_at_drops(look, loaded) {
+            if !self.look_at_drops(look, loaded) || !self.look_at_containers() {
                 return DROPPED;
             }
             self.shared.drains_done(asked);
@@ -285,7 +288,7 @@ impl<'a> Driver<'a> {
             self.shown.drained();
             // It takes several rounds where the table holds more than the ring does.
             if count == 0 || self.shared.kernel().left == left {
-                let is_read = self.look_at_drops(Look::Last, loaded);
+                let is_read = self.look_at_drops(Look::Last, loaded) && self.look_at_containers();
                 return if is_read { "it was stopped" } else { DROPPED };
             }
         }
@@ -363,7 +366,29 @@ impl<'a> Driver<'a> {
             held.ok().flatten().and_then(|bytes| decoder.id(&bytes))
         };
         let news = packets.look(look, &mut self.decoder, &self.shared.drops, by_sock);
-        let mut updates = news.updates;
+        let (mut updates, mut drops) = (news.updates, news.drops);
+        if let Some(containers) = &mut self.containers {
+            updates.iter_mut().for_each(|connection| containers.add(connection));
+            let processes = drops.iter_mut().filter_map(|drop| drop.process.as_mut());
+            processes.for_each(|process| containers.add_known(process));
+        }
+        if !self.update(updates) {
+            return false;
+        }
+        self.shared.drops.subscribers.publish(drops);
+        true
+    }
+
+    /// Hands on new versions of the records whose container is known by now. Returns whether anybody
+    /// still reads.
+    fn look_at_containers(&mut self) -> bool {
+        let Some(containers) = &mut self.containers else { return true };
+        let updates = containers.news();
+        self.update(updates)
+    }
+
+    /// Hands on new versions of records. Returns whether anybody still reads.
+    fn update(&mut self, mut updates: Vec<Connection>) -> bool {
         while !updates.is_empty() {
             let rest = updates.split_off(updates.len().min(BATCH));
             if !self.send(Batch { connections: updates, first: 0 }) {
@@ -371,7 +396,6 @@ impl<'a> Driver<'a> {
             }
             updates = rest;
         }
-        self.shared.drops.subscribers.publish(news.drops);
         true
     }
 
@@ -387,6 +411,9 @@ impl<'a> Driver<'a> {
                     }
                     if let Some(packets) = &mut self.packets {
                         packets.note(&mut decoded.connection);
+                    }
+                    if let Some(containers) = &mut self.containers {
+                        containers.add(&mut decoded.connection);
                     }
                     batch.first += u64::from(sight == Sight::First);
                     batch.connections.push(decoded.connection);

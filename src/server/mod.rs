@@ -3,6 +3,7 @@
 mod check;
 mod clients;
 pub mod config;
+mod containers;
 mod descriptors;
 pub mod listen;
 pub mod logging;
@@ -19,6 +20,7 @@ mod tls;
 pub use check::PlaceError;
 pub use clients::Limits;
 pub use config::{ConfigError, Configuration};
+pub use containers::{ContainerOptions, Socket};
 #[cfg(feature = "ai")]
 pub use model::{Model, ModelAdvisor, ModelConfigError, ModelOptions};
 pub use options::Options;

@@ -1,6 +1,7 @@
 //! Whose a process is: the unit and the container that its cgroup stands for.
 
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use netspy::event::{Container, Process};
 
@@ -124,4 +125,49 @@ fn records_name_the_unit_and_the_container_of_their_process() {
         });
         assert_eq!(info.container.as_deref(), expected.as_ref(), "{path}");
     }
+}
+
+/// Where a hierarchy of v1 is mounted in which directories can be made.
+fn hierarchy_of_v1() -> Option<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let of_v1 = mounts.lines().filter(|line| line.contains(" - cgroup "));
+    let mut places = of_v1.filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+    places.find(|place| {
+        let own = place.join(format!("netspy-live-v1-{}", std::process::id()));
+        // Some want their members set before anybody may be in them.
+        let takes = std::fs::create_dir(&own).is_ok() && !own.join("cpuset.cpus").exists();
+        let _ = std::fs::remove_dir(&own);
+        takes
+    })
+}
+
+#[test]
+fn a_hierarchy_of_v1_tells_the_container_of_a_process_that_that_of_v2_has_elsewhere() {
+    let Some(watch) = shared() else { return };
+    let Some(place) = hierarchy_of_v1() else {
+        println!("skipped: no hierarchy of version 1 is mounted, or none can be written to");
+        return;
+    };
+    let Some(mut tree) = Tree::new() else { return };
+    let service = std::mem::ManuallyDrop::new(tree.grow("system.slice/containerd.service"));
+    let top = Group { path: place.join(format!("netspy-live-v1-{}", std::process::id())) };
+    std::fs::create_dir(&top.path).unwrap();
+    let docker = Group { path: top.path.join("docker") };
+    std::fs::create_dir(&docker.path).unwrap();
+    let container = Group { path: docker.path.join(ID) };
+    std::fs::create_dir(&container.path).unwrap();
+    let remote = bound_port();
+    // It lives until its record was seen: /proc alone tells hierarchies of v1.
+    let script = format!(": 3<>/dev/tcp/127.0.0.1/{}; read end", remote.port());
+    let mut stays = Command::new("/bin/bash");
+    stays.args(["-c", &script]).stdin(Stdio::piped()).stderr(Stdio::null());
+    let mut stays = service.take(container.take(stays)).spawn().unwrap();
+    let record = watch.outcome(remote);
+    drop(stays.stdin.take());
+    stays.wait().unwrap();
+    let info = record.process.expect("a process").info;
+    assert_eq!(info.container.as_deref(), Some(&Container::new(ID, "docker")));
+    // That of the service is not the container's.
+    assert_eq!(info.unit, None);
+    drop((container, docker, top));
 }
