@@ -47,6 +47,10 @@ pub struct Filter {
     pub uid: Vec<u32>,
     /// Container id (or a prefix of at least 6 characters) or name.
     pub container: Vec<String>,
+    /// Kubernetes pod.
+    pub pod: Vec<String>,
+    /// Kubernetes namespace.
+    pub namespace: Vec<String>,
     /// Remote address.
     pub remote: Vec<IpAddr>,
     /// Remote network.

@@ -94,7 +94,7 @@ fn varied() -> Vec<Connection> {
 
 #[tokio::test]
 async fn each_filter_selects_and_count_list_and_summary_agree() {
-    let cases: [(&[(&str, &str)], u64); 25] = [
+    let cases: [(&[(&str, &str)], u64); 29] = [
         (&[], 10),
         (&[("process", "curl")], 4),
         (&[("process", "curl,wget")], 6),
@@ -102,6 +102,10 @@ async fn each_filter_selects_and_count_list_and_summary_agree() {
         (&[("uid", "33")], 3),
         (&[("container", "012345")], 3),
         (&[("container", "shop")], 3),
+        (&[("pod", "shop-7d9f")], 3),
+        (&[("namespace", "prod,dev")], 3),
+        (&[("pod", "shop-7d9f"), ("namespace", "dev")], 0),
+        (&[("text", "HOP-7D9")], 3),
         (&[("remote", "192.0.2.1")], 2),
         (&[("cidr", "198.51.100.0/24,203.0.113.0/24")], 2),
         (&[("host_name", "www.example.com")], 1),

@@ -110,6 +110,9 @@ pub(super) fn table(connections: &[Connection], detailed: bool, clock: Clock) ->
         "evidence",
         "unit",
         "container",
+        "image",
+        "pod",
+        "namespace",
         "exe",
         "user",
         "parent",
@@ -162,7 +165,7 @@ fn more_of(c: &Connection) -> Vec<Value> {
     let named = |text: Option<&str>| text.map_or(Value::Null, parts::name);
     let process = c.process.as_ref();
     let container = process.and_then(|p| p.container.as_ref());
-    let container = container.map(|c| c.name.as_deref().unwrap_or(&c.id));
+    let called = container.map(|c| c.name.as_deref().unwrap_or(&c.id));
     let carried = c.carried();
     let drop = c.drop.as_ref().map(|d| format!("{} x{}", text::short(&d.reason, 60), d.count));
     vec![
@@ -171,7 +174,10 @@ fn more_of(c: &Connection) -> Vec<Value> {
         named(c.error.as_deref()),
         of(c.evidence.map(|e| e.as_str())),
         named(process.and_then(|p| p.unit.as_deref())),
-        named(container),
+        named(called),
+        named(container.and_then(|c| c.image.as_deref())),
+        named(container.and_then(|c| c.pod.as_deref())),
+        named(container.and_then(|c| c.namespace.as_deref())),
         process
             .and_then(|p| p.exe.as_deref())
             .map_or(Value::Null, |exe| text::short(exe, 120).into()),

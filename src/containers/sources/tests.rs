@@ -205,7 +205,10 @@ fn the_cgroups_of_a_user_are_not_looked_up_among_those_of_another() {
 fn a_broken_hostile_or_silent_socket_costs_an_answer_and_nothing_else() {
     let directory = Directory::new();
     let other = directory.at("podman.sock");
-    docker(&other, |_, stream| answer(stream, 200, &inspected(OTHER, "db")));
+    docker(&other, |target, stream| match target.contains(OTHER) {
+        true => answer(stream, 200, &inspected(OTHER, "db")),
+        false => answer(stream, 404, "{}"),
+    });
     type Script = fn(&str, &mut UnixStream);
     let scripts: [(&str, Script, &str); 7] = [
         ("error", |_, stream| answer(stream, 500, "x"), "it answered 500"),
