@@ -5,6 +5,7 @@
 //! `None` (JSON `null`), never a guess.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -350,12 +351,13 @@ pub struct Endpoint {
 }
 
 /// A container that a process runs in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Container {
-    /// Full id.
+    /// Full id; where containers are in one another, that of the innermost.
     pub id: String,
-    /// Runtime, such as `docker` or `containerd`.
+    /// Runtime, such as `docker` or `containerd`; `cri` for one that serves a kubelet and does not
+    /// show which it is.
     pub runtime: String,
     /// Name, if the runtime told.
     pub name: Option<String>,
@@ -363,6 +365,22 @@ pub struct Container {
     pub pod: Option<String>,
     /// Kubernetes namespace.
     pub namespace: Option<String>,
+    /// Uid of the Kubernetes pod, which its cgroup tells.
+    #[serde(default)]
+    pub pod_uid: Option<String>,
+    /// The image that it was made from, as it was asked for.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// Labels, if the runtime told; bounded in number and size.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Container {
+    /// One of which no more is known.
+    pub fn new(id: impl Into<String>, runtime: impl Into<String>) -> Self {
+        Container { id: id.into(), runtime: runtime.into(), ..Container::default() }
+    }
 }
 
 /// The process (thread group) that made an attempt, shared by the records of one process.

@@ -39,8 +39,9 @@
 //! # Features
 //!
 //! With `default-features = false` there is the stream alone. `store` adds a bounded memory of
-//! records with typed queries, `client` the same questions to a server, `server` and `cli` what the
-//! two programs consist of.
+//! records with typed queries, `client` the same questions to a server, `containers` somebody to ask
+//! what containers are called ([`stream::Builder::containers`]), `server` and `cli` what the two
+//! programs consist of.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 // Unit tests and fuzzing share the records of the integration tests, which name the crate.
@@ -62,6 +63,7 @@ pub mod capture;
 pub mod cli;
 #[cfg(feature = "client")]
 pub mod client;
+pub mod containers;
 mod enrich;
 pub mod event;
 #[cfg(all(feature = "server", any(test, fuzzing)))]

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::accounting::Accounting;
 use crate::capture::privileges::PrivilegeReport;
 use crate::capture::report::{AttachReport, Feature};
+use crate::containers::ContainerStatus;
 use crate::event::{Connection, ConnectionId, Direction, Outcome, Protocol, Scope, State, Traffic};
 
 pub mod diff;
@@ -46,6 +47,10 @@ pub struct Filter {
     pub uid: Vec<u32>,
     /// Container id (or a prefix of at least 6 characters) or name.
     pub container: Vec<String>,
+    /// Kubernetes pod.
+    pub pod: Vec<String>,
+    /// Kubernetes namespace.
+    pub namespace: Vec<String>,
     /// Remote address.
     pub remote: Vec<IpAddr>,
     /// Remote network.
@@ -313,6 +318,9 @@ pub struct Status {
     /// What the server may still do; `None` where nothing was given up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub privileges: Option<PrivilegeReport>,
+    /// How asking about containers goes; `None` where nobody is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub containers: Option<ContainerStatus>,
 }
 
 /// One new or changed record.
@@ -443,6 +451,10 @@ pub trait CaptureHandle: Send + Sync {
     }
     /// What capture may still do, if it gave anything up.
     fn privileges(&self) -> Option<PrivilegeReport> {
+        None
+    }
+    /// How asking about containers goes, if anybody is asked.
+    fn containers(&self) -> Option<ContainerStatus> {
         None
     }
     /// Up to when there are records, if they come from a recording; `None` while more may come.

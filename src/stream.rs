@@ -18,6 +18,7 @@ use crate::capture::error::CaptureError;
 use crate::capture::privileges::{self, GiveUp, PrivilegeReport};
 use crate::capture::report::{AttachReport, Backend};
 use crate::capture::shared::Shared;
+use crate::containers::{ContainerDetails, ContainerStatus};
 use crate::event::{Connection, ConnectionId, Traffic};
 
 mod dropped;
@@ -77,6 +78,9 @@ pub struct Builder {
     /// Drop (and count) what the reader does not take in time, rather than let it wait in the
     /// kernel.
     pub drop_when_full: bool,
+    /// Who tells more of containers than their cgroups do; nobody unless set. Records come again when
+    /// there is an answer. Of one such, one capture takes the answers.
+    pub containers: Option<Arc<dyn ContainerDetails>>,
     /// What the thread that captures gives up once everything is attached; nothing unless set. Other
     /// threads keep what they have; see [`StreamHandle::give_up_privileges`].
     pub give_up: Option<GiveUp>,
@@ -124,9 +128,10 @@ impl Builder {
     /// the text of each error says what to do.
     pub fn start(self) -> Result<ConnectionStream, CaptureError> {
         self.check()?;
+        let containers = self.containers.clone();
         let (shared, receiver) = driver::start(self)?;
         Ok(ConnectionStream {
-            handle: StreamHandle { shared },
+            handle: StreamHandle { shared, containers },
             receiver: Box::pin(receiver),
             ready: VecDeque::new(),
         })
@@ -275,6 +280,7 @@ impl Drop for ConnectionStream {
 #[derive(Debug, Clone)]
 pub struct StreamHandle {
     shared: Arc<Shared>,
+    containers: Option<Arc<dyn ContainerDetails>>,
 }
 
 impl StreamHandle {
@@ -316,7 +322,16 @@ impl StreamHandle {
 
     /// What is observed, by which hooks.
     pub fn capabilities(&self) -> AttachReport {
-        self.shared.report.clone()
+        let mut report = self.shared.report.clone();
+        if let Some(status) = self.containers() {
+            report.features.insert("container_names".to_owned(), status.feature());
+        }
+        report
+    }
+
+    /// How asking about containers goes, if anybody is asked.
+    pub fn containers(&self) -> Option<ContainerStatus> {
+        self.containers.as_ref().map(|containers| containers.status())
     }
 
     /// `None` while capture runs; why it stopped otherwise.
@@ -373,6 +388,9 @@ impl crate::query::CaptureHandle for StreamHandle {
     }
     fn privileges(&self) -> Option<PrivilegeReport> {
         self.privileges()
+    }
+    fn containers(&self) -> Option<ContainerStatus> {
+        self.containers()
     }
 }
 

@@ -3,15 +3,23 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
+#[path = "live/group.rs"]
+#[allow(dead_code)]
+mod group;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
+use std::mem::ManuallyDrop;
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use common::daemon::{Daemon, PATIENCE};
+use group::Group;
 use serde_json::Value;
 
 const NOBODY: u32 = 65_534;
@@ -290,4 +298,102 @@ fn the_books_of_a_server_outlive_it_and_say_when_nobody_watched() {
     assert_eq!((why, &books["complete"]), (expected.to_vec(), &false.into()));
     server.stop();
     std::fs::remove_dir_all(&directory).unwrap();
+}
+
+const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// A socket that says what Docker would of the container `ID`, once it may; gone with this value.
+struct Runtime(PathBuf);
+
+impl Runtime {
+    fn new(may_answer: Receiver<()>) -> Self {
+        let name = format!("netspy-live-docker-{}.sock", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let listener = UnixListener::bind(&path).unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream: UnixStream = stream.unwrap();
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    if stream.read(&mut byte).unwrap() == 0 {
+                        return;
+                    }
+                    head.extend(byte);
+                }
+                let head = String::from_utf8(head).unwrap();
+                assert!(head.starts_with(&format!("GET /containers/{ID}/json ")), "{head}");
+                // Until the other end is dropped. Whoever has waited too long has gone, and asks again.
+                let _ = may_answer.recv();
+                let body = format!(
+                    r#"{{"Id":"{ID}","Name":"/web-1","Config":{{"Image":"nginx:1.29",
+                        "Labels":{{"proxy.users":"ann:se-cret"}}}}}}"#
+                );
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+                let _ = stream.write_all(format!("{head}{body}").as_bytes());
+            }
+        });
+        Runtime(path)
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Connects to a port at which nobody listens, from within a control group.
+fn refused_within(group: &Group) -> u16 {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut connect = Command::new("/bin/bash");
+    connect.args(["-c", &format!(": 3<>/dev/tcp/127.0.0.1/{port}")]).stderr(Stdio::null());
+    assert!(!group.take(connect).status().unwrap().success());
+    port
+}
+
+#[test]
+fn a_record_is_shown_at_once_and_again_with_the_name_of_its_container() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: needs root");
+        return;
+    }
+    let Some(top) = Group::new("names") else { return };
+    let (answer, may_answer) = std::sync::mpsc::channel::<()>();
+    let runtime = Runtime::new(may_answer);
+    let server = Daemon::capture(&["--runtime-socket", runtime.0.to_str().unwrap()]);
+    if server.json("/api/v1/status")["features"]["cgroup_names"]["ok"] != true {
+        println!("skipped: nothing tells the paths of new control groups here");
+        server.stop();
+        return;
+    }
+    let path: PathBuf = [&top.path, Path::new("docker"), Path::new(ID)].iter().collect();
+    std::fs::create_dir_all(&path).unwrap();
+    let group = ManuallyDrop::new(Group { path });
+    let port = refused_within(&group);
+    let target = format!("/api/v1/connections?port={port}");
+    let container = |record: &Value| record["process"]["container"].clone();
+    let unnamed = server.wait_for(&target, "connections", |record| !container(record).is_null());
+    let unnamed = container(&unnamed);
+    assert_eq!((&unnamed["id"], &unnamed["name"]), (&ID.into(), &Value::Null), "{unnamed:#}");
+    drop(answer);
+    let named = server.wait_for(&target, "connections", |r| container(r)["name"] == "web-1");
+    let named = container(&named);
+    assert_eq!((&named["id"], &named["image"]), (&ID.into(), &"nginx:1.29".into()), "{named:#}");
+    // Over loopback everybody could read them.
+    assert_eq!(named.get("labels"), None, "{named:#}");
+
+    // What comes later has the name from the beginning, and nobody is asked again.
+    let later = refused_within(&group);
+    let target = format!("/api/v1/connections?container=web-1&port={later}");
+    server.wait_for(&target, "connections", |_| true);
+    let by = server.json("/api/v1/top?by=container");
+    assert_eq!((&by["groups"][0]["key"], &by["groups"][0]["label"]), (&ID.into(), &"web-1".into()));
+    let status = server.json("/api/v1/status");
+    assert_eq!(status["containers"]["named"], 1, "{status:#}");
+    assert_eq!(status["features"]["container_names"]["ok"], true, "{status:#}");
+    server.stop();
+    for directory in group.path.ancestors().take(2) {
+        let _ = std::fs::remove_dir(directory);
+    }
 }

@@ -62,8 +62,9 @@ fn varied() -> Vec<Connection> {
             id: "0123456789abcdef".to_owned(),
             runtime: "docker".to_owned(),
             name: Some("shop".to_owned()),
-            pod: None,
-            namespace: None,
+            pod: Some("shop-7d9f".to_owned()),
+            namespace: Some("prod".to_owned()),
+            ..Container::default()
         }
         .into(),
     );
@@ -101,6 +102,10 @@ async fn each_filter_selects_and_count_list_and_summary_agree() {
         (&[("uid", "33")], 3),
         (&[("container", "012345")], 3),
         (&[("container", "shop")], 3),
+        (&[("pod", "shop-7d9f")], 3),
+        (&[("namespace", "prod,dev")], 3),
+        (&[("pod", "shop-7d9f"), ("namespace", "dev")], 0),
+        (&[("text", "HOP-7D9")], 3),
         (&[("remote", "192.0.2.1")], 2),
         (&[("cidr", "198.51.100.0/24,203.0.113.0/24")], 2),
         (&[("scope", "documentation")], 8),

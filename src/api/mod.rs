@@ -139,11 +139,19 @@ fn withhold_of<'a>(processes: impl Iterator<Item = &'a mut Process>, transport: 
     // Processes are shared by records, before and after.
     let mut seen: HashMap<*const ProcessInfo, Arc<ProcessInfo>> = HashMap::new();
     for process in processes {
-        if process.info.cmdline.is_none() && process.info.cwd.is_none() {
+        let container = process.info.container.as_ref();
+        let has_labels = container.is_some_and(|container| !container.labels.is_empty());
+        let nothing = process.info.cmdline.is_none() && process.info.cwd.is_none();
+        if nothing && !has_labels {
             continue;
         }
         let without = seen.entry(Arc::as_ptr(&process.info)).or_insert_with(|| {
-            Arc::new(ProcessInfo { cmdline: None, cwd: None, ..(*process.info).clone() })
+            let mut info = ProcessInfo { cmdline: None, cwd: None, ..(*process.info).clone() };
+            // Passwords stand in labels, too (those of proxies, for example).
+            if let Some(container) = info.container.as_mut().filter(|_| has_labels) {
+                Arc::make_mut(container).labels.clear();
+            }
+            Arc::new(info)
         });
         process.info = Arc::clone(without);
     }

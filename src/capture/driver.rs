@@ -27,6 +27,7 @@ use super::shown::{Shown, Sight};
 use super::skel::types::bss;
 use super::support::KernelSupport;
 use super::sys;
+use crate::containers::Late;
 use crate::enrich::hashes::Hashes;
 use crate::event::Connection;
 use crate::stream::Builder;
@@ -191,6 +192,7 @@ struct Driver<'a> {
     packets: Option<Packets<'a>>,
     /// Where executables are to be hashed.
     hashes: Option<Hashes>,
+    containers: Option<Late>,
     /// What had begun, or had been left, at the last sweep.
     looked_at: (u64, u64),
     looked_for_idle: Instant,
@@ -214,6 +216,7 @@ impl<'a> Driver<'a> {
             shown,
             packets,
             hashes: options.hash_exe.then(Hashes::new),
+            containers: options.containers.clone().map(Late::new),
             looked_at: (0, 0),
             looked_for_idle: Instant::now(),
             idle_every: options.datagram_idle() / IDLE_LOOKS,
@@ -257,7 +260,10 @@ impl<'a> Driver<'a> {
             let undecodable = self.decoder.undecodable_dns();
             self.shared.undecodable_dns.store(undecodable, Ordering::Release);
             let look = if asked > answered { Look::Asked } else { Look::Due };
-            if !self.look_at_drops(look, loaded) || !self.look_at_hashes() {
+            if !self.look_at_drops(look, loaded)
+                || !self.look_at_hashes()
+                || !self.look_at_containers()
+            {
                 return DROPPED;
             }
             self.shared.drains_done(asked);
@@ -282,10 +288,22 @@ impl<'a> Driver<'a> {
     fn look_at_hashes(&mut self) -> bool {
         let Some(hashes) = &mut self.hashes else { return true };
         let mut updates = hashes.updates();
-        if let Some(packets) = &mut self.packets {
-            updates.iter_mut().for_each(|connection| packets.note(connection));
-        }
+        updates.iter_mut().for_each(|connection| self.add_late(connection));
         self.send_updates(updates)
+    }
+
+    /// Adds what may become known only after a record was shown, and remembers this version, which is the
+    /// newest, for what comes still later: each of these may have the next version made of it.
+    fn add_late(&mut self, connection: &mut Connection) {
+        if let Some(hashes) = &mut self.hashes {
+            hashes.note(connection);
+        }
+        if let Some(containers) = &mut self.containers {
+            containers.add(connection);
+        }
+        if let Some(packets) = &mut self.packets {
+            packets.note(connection);
+        }
     }
 
     /// Everything is attached, and what existed before was looked at.
@@ -311,7 +329,7 @@ impl<'a> Driver<'a> {
             self.shown.drained();
             // It takes several rounds where the table holds more than the ring does.
             if count == 0 || self.shared.kernel().left == left {
-                let is_read = self.look_at_drops(Look::Last, loaded);
+                let is_read = self.look_at_drops(Look::Last, loaded) && self.look_at_containers();
                 return if is_read { "it was stopped" } else { DROPPED };
             }
         }
@@ -389,11 +407,26 @@ impl<'a> Driver<'a> {
             held.ok().flatten().and_then(|bytes| decoder.id(&bytes))
         };
         let news = packets.look(look, &mut self.decoder, &self.shared.drops, by_sock);
-        if !self.send_updates(news.updates) {
+        let (mut updates, mut drops) = (news.updates, news.drops);
+        updates.iter_mut().for_each(|connection| self.add_late(connection));
+        if let Some(containers) = &mut self.containers {
+            let processes = drops.iter_mut().filter_map(|drop| drop.process.as_mut());
+            processes.for_each(|process| containers.add_known(process));
+        }
+        if !self.send_updates(updates) {
             return false;
         }
-        self.shared.drops.subscribers.publish(news.drops);
+        self.shared.drops.subscribers.publish(drops);
         true
+    }
+
+    /// Hands on new versions of the records whose container is known by now. Returns whether anybody
+    /// still reads.
+    fn look_at_containers(&mut self) -> bool {
+        let Some(containers) = &mut self.containers else { return true };
+        let mut updates = containers.news();
+        updates.iter_mut().for_each(|connection| self.add_late(connection));
+        self.send_updates(updates)
     }
 
     /// Hands on later versions of records. Returns whether anybody still reads.
@@ -418,13 +451,7 @@ impl<'a> Driver<'a> {
                     if sight == Sight::Outdated {
                         continue;
                     }
-                    // First: what is remembered of it for its drops is to have the hash.
-                    if let Some(hashes) = &mut self.hashes {
-                        hashes.note(&mut decoded.connection);
-                    }
-                    if let Some(packets) = &mut self.packets {
-                        packets.note(&mut decoded.connection);
-                    }
+                    self.add_late(&mut decoded.connection);
                     batch.first += u64::from(sight == Sight::First);
                     batch.connections.push(decoded.connection);
                 }

@@ -88,10 +88,28 @@ pub(crate) fn give_up_beside(to: GiveUp, shared: &Shared) -> io::Result<Privileg
     give_up(to, shared, &[])
 }
 
+/// Of a thread that needs none, but as a user may need groups that list them.
+#[cfg(feature = "containers")]
+pub(crate) fn give_up_all(to: GiveUp, groups: &[u32]) -> io::Result<()> {
+    let had = thread::capabilities(None)?.permitted;
+    if let Some(user) = to.user {
+        become_user(user, groups)?;
+    }
+    let none = CapabilitySet::empty();
+    let meanwhile = CapabilitySet::SETPCAP.intersection(had);
+    hold(meanwhile, meanwhile)?;
+    if let Err(error) = unbound(none, had) {
+        tracing::debug!("what programs started from here could gain is not bounded: {error}");
+    }
+    hold(none, none)?;
+    let _ = thread::clear_ambient_capability_set();
+    Ok(thread::set_no_new_privs(true)?)
+}
+
 fn give_up(to: GiveUp, shared: &Shared, needs: &[Need]) -> io::Result<PrivilegeReport> {
     let had = thread::capabilities(None)?.permitted;
     if let Some(user) = to.user {
-        become_user(user)?;
+        become_user(user, &[])?;
     }
     // What the rest of this takes, and what may turn out to be needed.
     let may_need = READ_MAPS.iter().flat_map(|needs| needs.iter()).chain(needs);
@@ -131,14 +149,15 @@ fn hold(effective: CapabilitySet, permitted: CapabilitySet) -> io::Result<()> {
 
 /// The system calls are those of the thread, not those of the C library, which would change all
 /// threads of the process.
-fn become_user(user: Identity) -> io::Result<()> {
+fn become_user(user: Identity, groups: &[u32]) -> io::Result<()> {
     let no_user = user.uid == u32::MAX || user.gid == u32::MAX;
     if no_user {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     thread::set_keep_capabilities(true)?;
-    thread::set_thread_groups(&[gid])?;
+    let groups: Vec<Gid> = groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    thread::set_thread_groups(&[&[gid], &groups[..]].concat())?;
     thread::set_thread_res_gid(gid, gid, gid)?;
     thread::set_thread_res_uid(uid, uid, uid)?;
     Ok(thread::set_keep_capabilities(false)?)

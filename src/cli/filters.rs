@@ -82,6 +82,12 @@ pub struct Narrow {
     /// Name or id of a container
     #[arg(long, value_name = "CONTAINER")]
     pub container: Vec<String>,
+    /// Kubernetes pod
+    #[arg(long, value_name = "POD")]
+    pub pod: Vec<String>,
+    /// Kubernetes namespace
+    #[arg(long, value_name = "NAMESPACE")]
+    pub namespace: Vec<String>,
     /// part of a name, path or address, in any letter case
     #[arg(long, value_name = "TEXT")]
     pub text: Vec<String>,
@@ -104,6 +110,8 @@ impl Narrow {
             ("outcome", &self.outcome),
             ("unit", &self.unit),
             ("container", &self.container),
+            ("pod", &self.pod),
+            ("namespace", &self.namespace),
             ("text", &self.text),
         ];
         lists.into_iter().filter_map(|(name, values)| Some((name, joined(values)?))).collect()

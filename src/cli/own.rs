@@ -5,6 +5,8 @@ use std::thread::JoinHandle;
 
 use crate::accounting::Accounting;
 use crate::capture::error::CaptureError;
+use crate::capture::privileges::GiveUp;
+use crate::containers::{ContainerNames, ContainerSources};
 use crate::query::Source;
 use crate::store::{LocalSource, Store, store_drops};
 use crate::stream::{Builder, ConnectionStream, StreamHandle};
@@ -28,7 +30,14 @@ impl OwnCapture {
     }
 
     /// The same with further options.
-    pub fn start_with(builder: Builder) -> Result<Self, CaptureError> {
+    pub fn start_with(mut builder: Builder) -> Result<Self, CaptureError> {
+        if builder.containers.is_none() {
+            let names = ContainerNames::start(ContainerSources::usual(), GiveUp::default());
+            builder.containers = Some(names.map_err(|source| CaptureError::Io {
+                what: "starting the thread that asks about containers".to_owned(),
+                source,
+            })?);
+        }
         let mut stream = builder.start()?;
         let handle = stream.handle();
         let store = Arc::new(Store::new(STORE_BYTES));

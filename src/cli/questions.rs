@@ -43,8 +43,9 @@ Examples:
   netspy top --by remote --process postgres
   netspy top --by port --outcome unsuccessful --limit 5 --output json")]
 pub struct Top {
-    /// What they are grouped by: process, pid, remote, endpoint, scope, country, asn, host_name, port, container, unit, uid,
-    /// outcome, protocol, direction, state, error, drop_reason or host [process]
+    /// What they are grouped by: process, pid, remote, endpoint, scope, country, asn, host_name, port,
+    /// container, pod, namespace, image, unit, uid, outcome, protocol, direction, state, error, drop_reason or
+    /// host [process]
     #[arg(long, value_name = "WHAT")]
     pub by: Option<String>,
     /// At most this many groups [10]

@@ -12,7 +12,7 @@ use tokio_rustls::rustls::client::danger::{
 use tokio_rustls::rustls::client::{WebPkiServerVerifier, verify_server_name};
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{
     self, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -72,6 +72,8 @@ pub enum AccessError {
 pub struct Access {
     pub(super) token: Option<HeaderValue>,
     authorities: Option<PathBuf>,
+    /// The certificate that is shown, and its key.
+    certificate: Option<(PathBuf, PathBuf)>,
 }
 
 impl std::fmt::Debug for Access {
@@ -104,6 +106,13 @@ impl Access {
         self
     }
 
+    /// Shows this certificate, with its chain, to a server that asks for one (both PEM).
+    #[cfg(feature = "containers")]
+    pub(crate) fn with_certificate(mut self, certificate: &Path, key: &Path) -> Self {
+        self.certificate = Some((certificate.to_owned(), key.to_owned()));
+        self
+    }
+
     pub(crate) fn tls(&self) -> Result<Arc<ClientConfig>, AccessError> {
         let path = match &self.authorities {
             Some(path) => path.clone(),
@@ -124,9 +133,37 @@ impl Access {
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Verifier { chains, known }))
-            .with_no_client_auth();
-        Ok(Arc::new(config))
+            .with_custom_certificate_verifier(Arc::new(Verifier { chains, known }));
+        Ok(Arc::new(match &self.certificate {
+            None => config.with_no_client_auth(),
+            Some((certificate, key)) => {
+                config.with_client_auth_cert(chain(certificate)?, private_key(key)?)?
+            }
+        }))
+    }
+}
+
+/// The certificates in a file.
+fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, AccessError> {
+    let pem = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let chain = pem.map_err(|error| unusable("certificate", path, error))?;
+    match chain.is_empty() {
+        true => Err(AccessError::Nothing { what: "certificate", path: path.to_owned() }),
+        false => Ok(chain),
+    }
+}
+
+/// The key in a file; nodes have it in that of the certificate.
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, AccessError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| unusable("key", path, error))
+}
+
+fn unusable(what: &'static str, path: &Path, error: pem::Error) -> AccessError {
+    let path = path.to_owned();
+    match error {
+        pem::Error::Io(source) => AccessError::Read { what, path, source },
+        pem::Error::NoItemsFound => AccessError::Nothing { what, path },
+        other => AccessError::Certificates { path, why: other.to_string() },
     }
 }
 

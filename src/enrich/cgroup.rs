@@ -19,6 +19,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Cgroups {
     root: Option<PathBuf>,
+    beside_v1: bool,
     paths: HashMap<u64, Arc<str>>,
     walked: Option<Instant>,
 }
@@ -26,7 +27,12 @@ pub(crate) struct Cgroups {
 impl Default for Cgroups {
     fn default() -> Self {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        Cgroups { root: cgroup2_mount(&mounts), paths: HashMap::new(), walked: None }
+        Cgroups {
+            root: cgroup2_mount(&mounts),
+            beside_v1: has_cgroup1(&mounts),
+            paths: HashMap::new(),
+            walked: None,
+        }
     }
 }
 
@@ -50,6 +56,11 @@ impl Cgroups {
         self.walked = Some(Instant::now());
         self.walk();
         self.paths.get(&id).cloned()
+    }
+
+    /// Whether there are hierarchies of v1, too.
+    pub(crate) fn are_beside_v1(&self) -> bool {
+        self.beside_v1
     }
 
     /// One was made. Ids are not given twice.
@@ -96,11 +107,20 @@ impl Cgroups {
 
 /// Where the cgroup v2 hierarchy is mounted; beside v1 that may be anywhere.
 fn cgroup2_mount(mountinfo: &str) -> Option<PathBuf> {
-    mountinfo.lines().find_map(|line| {
-        // "36 35 98:0 /root /mount/point options - type source super-options"
+    mounts(mountinfo).find(|(kind, _)| *kind == "cgroup2").map(|(_, place)| place.into())
+}
+
+/// Whether hierarchies of v1 are mounted.
+fn has_cgroup1(mountinfo: &str) -> bool {
+    mounts(mountinfo).any(|(kind, _)| kind == "cgroup")
+}
+
+/// The type and the place of each mount.
+fn mounts(mountinfo: &str) -> impl Iterator<Item = (&str, &str)> {
+    // "36 35 98:0 /root /mount/point options - type source super-options"
+    mountinfo.lines().filter_map(|line| {
         let (left, right) = line.split_once(" - ")?;
-        let is_cgroup2 = right.split(' ').next() == Some("cgroup2");
-        is_cgroup2.then(|| left.split(' ').nth(4)).flatten().map(PathBuf::from)
+        Some((right.split(' ').next()?, left.split(' ').nth(4)?))
     })
 }
 
@@ -114,6 +134,8 @@ mod tests {
                     26 25 0:23 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
                     27 25 0:24 / /sys/fs/cgroup/unified rw,nosuid shared:9 - cgroup2 cgroup2 rw\n";
         assert_eq!(cgroup2_mount(info), Some(PathBuf::from("/sys/fs/cgroup/unified")));
+        assert!(has_cgroup1(info));
         assert_eq!(cgroup2_mount("nonsense"), None);
+        assert!(!has_cgroup1("28 1 0:24 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"));
     }
 }

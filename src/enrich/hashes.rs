@@ -169,7 +169,7 @@ impl Hashes {
 impl Told {
     /// The process with what is known of its executable. Records of one process share it.
     fn describe(&mut self, info: &Arc<ProcessInfo>) -> Arc<ProcessInfo> {
-        if self.sha256.is_none() {
+        if self.sha256.is_none() || info.exe_sha256 == self.sha256 {
             return Arc::clone(info);
         }
         match &self.last {

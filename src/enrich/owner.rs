@@ -24,6 +24,16 @@ const RUNTIMES: &[(&str, &str)] = &[
     ("nerdctl-", "containerd"),
     ("crio-", "cri-o"),
     ("libpod-", "podman"),
+    // Beside a service that has it started in its own cgroup (podman run --cgroups=split).
+    ("libpod-payload-", "podman"),
+];
+/// Directories in which ids of containers stand as they are.
+const PARENTS: &[(&str, &str)] = &[
+    ("docker", "docker"),
+    ("libpod_parent", "podman"),
+    // Namespaces of containerd, of which it makes paths unless told otherwise.
+    ("default", "containerd"),
+    ("k8s.io", "containerd"),
 ];
 /// Kinds of units that hold processes; slices hold units.
 const UNITS: &[&str] = &[".service", ".scope", ".socket", ".mount", ".swap"];
@@ -42,10 +52,12 @@ impl Owner {
         }
     }
 
-    /// By /proc/PID/cgroup (cgroups(7)), where processes are in hierarchies of v1: systemd's own tells
-    /// the unit, any may tell the container.
+    /// By /proc/PID/cgroup (cgroups(7)), where processes are in hierarchies of v1, alone or beside v2:
+    /// systemd's own tells the unit, any may tell the container. Of a process in a container, only a
+    /// path that leads through the container tells the unit: others name the service that started it.
     pub(crate) fn of_process(text: &str) -> Self {
         let mut owner = Owner::default();
+        let mut unit_within = None;
         for line in text.lines() {
             let mut members = line.splitn(3, ':').skip(1);
             let (Some(controllers), Some(path)) = (members.next(), members.next()) else {
@@ -53,9 +65,14 @@ impl Owner {
             };
             let of_path = Owner::of_path(path);
             if matches!(controllers, "" | "name=systemd") {
-                owner.unit = owner.unit.or(of_path.unit);
+                let unit =
+                    if of_path.container.is_some() { &mut unit_within } else { &mut owner.unit };
+                *unit = unit.take().or(of_path.unit);
             }
             owner.container = owner.container.or(of_path.container);
+        }
+        if owner.container.is_some() {
+            owner.unit = unit_within;
         }
         owner
     }
@@ -64,16 +81,21 @@ impl Owner {
 /// The container that a part of a path is of.
 fn container(parts: &[&str], at: usize) -> Option<Container> {
     let part = *parts.get(at)?;
-    let parent = at.checked_sub(1).and_then(|at| parts.get(at)).copied().unwrap_or_default();
+    let before = |by: usize| at.checked_sub(by).and_then(|at| parts.get(at)).copied();
+    let parent = before(1).unwrap_or_default();
     let named = |id: &str, runtime: &str| {
         (!id.is_empty()).then(|| Container {
-            id: id.to_owned(),
-            runtime: runtime.to_owned(),
-            name: None,
-            pod: None,
-            namespace: None,
+            pod_uid: pod_uid(parts.get(..=at).unwrap_or_default()),
+            ..Container::new(id, runtime)
         })
     };
+    // `SLICE:cri-containerd:ID` is what systemd would take apart: the names of directories, where
+    // kubelet and runtime do not agree on who manages cgroups.
+    if let Some((before, id)) = part.rsplit_once(':').filter(|(_, id)| is_id(id)) {
+        let of = before.rsplit_once(':').map_or(before, |(_, of)| of);
+        let known = RUNTIMES.iter().find(|(prefix, _)| prefix.strip_suffix('-') == Some(of));
+        return known.and_then(|(_, runtime)| named(id, runtime));
+    }
     let name = part.strip_suffix(".scope").unwrap_or(part);
     for (prefix, runtime) in RUNTIMES {
         // What watches over a container is outside of it: `libpod-conmon-ID.scope`.
@@ -82,32 +104,63 @@ fn container(parts: &[&str], at: usize) -> Option<Container> {
         }
     }
     if is_id(part) {
-        let is_of_pod = parent.starts_with("pod") || parent.contains("-pod");
-        return match parent {
-            "docker" => named(part, "docker"),
-            "libpod_parent" => named(part, "podman"),
-            // Which runtime it is that serves the kubelet does not show.
-            _ if is_of_pod => named(part, "cri"),
-            _ => None,
-        };
+        if let Some((_, runtime)) = PARENTS.iter().find(|(of, _)| *of == parent) {
+            return named(part, runtime);
+        }
+        // Amazon's: /ecs/TASK/ID.
+        if before(2) == Some("ecs") {
+            return named(part, "docker");
+        }
+        // Which runtime it is that serves the kubelet does not show.
+        return pod_uid(parts.get(..at).unwrap_or_default()).and_then(|_| named(part, "cri"));
     }
+    // `lxc.monitor.NAME`, what watches over one, has none of these shapes.
     if let Some(name) = part.strip_prefix("lxc.payload.") {
         return named(name, "lxc");
     }
-    if parent == "lxc" {
+    if matches!(parent, "lxc" | "lxc.payload") {
         return named(part, "lxc");
     }
     if parent == "machine.slice" {
         let machine = part.strip_prefix("systemd-nspawn@").and_then(|n| n.strip_suffix(".service"));
+        let machine = machine.map(unescaped);
         let machine = machine.or_else(|| {
-            let name = part.strip_prefix("machine-")?.strip_suffix(".scope")?;
+            let name = unescaped(part.strip_prefix("machine-")?.strip_suffix(".scope")?);
             // Those of libvirt are virtual machines, or its own kind of containers.
             let is_of_others = ["qemu", "lxc", "libvirt"].iter().any(|of| name.starts_with(of));
             (!is_of_others).then_some(name)
-        })?;
-        return named(&unescaped(machine), "systemd-nspawn");
+        });
+        let Some(machine) = machine else {
+            return of_libvirt(part).and_then(|n| named(&n, "libvirt-lxc"));
+        };
+        // systemd-nspawn itself, which is outside.
+        let is_supervisor = parts.get(at + 1) == Some(&"supervisor");
+        return if is_supervisor { None } else { named(&machine, "systemd-nspawn") };
     }
     None
+}
+
+/// The name in `machine-lxc-NUMBER-NAME.scope`, which libvirt gives its LXC containers.
+fn of_libvirt(part: &str) -> Option<String> {
+    let name = unescaped(part.strip_prefix("machine-lxc")?.strip_suffix(".scope")?);
+    let (number, name) = name.strip_prefix('-')?.split_once('-')?;
+    number.bytes().all(|b| b.is_ascii_digit()).then(|| name.to_owned())
+}
+
+/// The uid of the Kubernetes pod that a path leads through: `podUID`, or `kubepods-…-podUID.slice`
+/// with `_` for `-` where systemd manages cgroups.
+fn pod_uid(parts: &[&str]) -> Option<String> {
+    let is_kubelets = |part: &&str| part.contains("kubepods");
+    parts.iter().enumerate().rev().find_map(|(at, part)| {
+        let uid = match part.strip_prefix("pod") {
+            Some(uid) => parts.get(..at)?.iter().any(|p| is_kubelets(&p)).then_some(uid)?,
+            None => part.rsplit_once("-pod").filter(|(before, _)| is_kubelets(&before))?.1,
+        };
+        let uid = uid.split(['.', ':']).next().unwrap_or_default().replace('_', "-");
+        let is_uid = (8..=64).contains(&uid.len())
+            && uid.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+        is_uid.then_some(uid)
+    })
 }
 
 fn is_id(text: &str) -> bool {
@@ -141,39 +194,109 @@ mod tests {
 
     const HEX: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
+    const OTHER: &str = "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210";
+    const UID: &str = "8f7c1a52-3b1e-4d6a-9c55-0a1b2c3d4e5f";
+
+    /// `ID`, `OTHER`, `UID` (and `U_I_D`, as systemd's slices have it) stand for what they are called.
+    fn whole(path: &str) -> String {
+        let path = path.replace("OTHER", OTHER).replace("U_I_D", &UID.replace('-', "_"));
+        path.replace("UID", UID).replace("ID", HEX)
+    }
+
     fn told(path: &str) -> (Option<String>, Option<(String, String)>) {
-        let owner = Owner::of_path(&path.replace("ID", HEX));
-        let container = owner.container.map(|c| (c.runtime.clone(), c.id.replace(HEX, "ID")));
+        let owner = Owner::of_path(&whole(path));
+        let container = owner.container.map(|c| (c.runtime.clone(), c.id.clone()));
         (owner.unit.map(|unit| unit.to_string()), container)
     }
 
     #[test]
     fn containers_are_known_by_the_shapes_that_runtimes_give_their_cgroups() {
-        let pod = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod8f_1.slice";
+        let burstable =
+            "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podU_I_D.slice";
+        let guaranteed = "/kubepods.slice/kubepods-podU_I_D.slice";
+        let of_user = "/user.slice/user-1000.slice/user@1000.service/user.slice";
         for (path, runtime, id) in [
+            // Docker: with systemd, without, of a user, with a parent of its own, with init in a
+            // child; below Amazon's agent.
             ("/system.slice/docker-ID.scope", "docker", "ID"),
             ("/docker/ID", "docker", "ID"),
-            (&format!("{pod}/cri-containerd-ID.scope"), "containerd", "ID"),
-            (&format!("{pod}/crio-ID.scope"), "cri-o", "ID"),
-            ("/kubepods/besteffort/pod8f-1/ID", "cri", "ID"),
-            ("/kubepods/pod8f-1/ID", "cri", "ID"),
+            ("/docker/ID/init.scope", "docker", "ID"),
+            (&format!("{of_user}/docker-ID.scope"), "docker", "ID"),
+            ("/batch.slice/docker-ID.scope", "docker", "ID"),
+            ("/ecs/1d3b1e4d6a9c550a1b2c3d4e5f60718/ID", "docker", "ID"),
+            ("/ecstasks.slice/ecstasks-1d3b.slice/docker-ID.scope", "docker", "ID"),
+            // containerd, by nerdctl, and by its own paths of namespace and id.
+            ("/system.slice/nerdctl-ID.scope", "containerd", "ID"),
+            ("/default/ID", "containerd", "ID"),
+            ("/k8s.io/ID", "containerd", "ID"),
+            // Kubernetes: who manages cgroups may be systemd or the runtime, or they do not agree.
+            (&format!("{burstable}/cri-containerd-ID.scope"), "containerd", "ID"),
+            (&format!("{burstable}/crio-ID.scope"), "cri-o", "ID"),
+            (&format!("{burstable}/crio-ID.scope/container"), "cri-o", "ID"),
+            (&format!("{guaranteed}/docker-ID.scope"), "docker", "ID"),
+            ("/kubepods/besteffort/podUID/ID", "cri", "ID"),
+            ("/kubepods/podUID/ID", "cri", "ID"),
+            ("/kubepods/burstable/podUID/crio-ID", "cri-o", "ID"),
+            (
+                "/system.slice/containerd.service/kubepods-burstable-podU_I_D.slice:cri-containerd:ID",
+                "containerd",
+                "ID",
+            ),
+            // podman: with systemd, without, in pods, of a user, in the cgroup of a service.
             ("/machine.slice/libpod-ID.scope", "podman", "ID"),
             ("/machine.slice/libpod-ID.scope/container", "podman", "ID"),
+            ("/machine.slice/machine-libpod_pod_OTHER.slice/libpod-ID.scope", "podman", "ID"),
             ("/libpod_parent/libpod-ID", "podman", "ID"),
+            ("/libpod_parent/OTHER/libpod-ID", "podman", "ID"),
+            (&format!("{of_user}/libpod-ID.scope/container"), "podman", "ID"),
             (
-                "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-ID.scope",
+                &format!("{of_user}/user-libpod_pod_OTHER.slice/libpod-ID.scope/container"),
                 "podman",
                 "ID",
             ),
-            ("/system.slice/nerdctl-ID.scope", "containerd", "ID"),
+            ("/system.slice/web.service/libpod-payload-ID", "podman", "ID"),
+            // LXC, of which versions differ, and LXD, Incus, Proxmox and libvirt.
             ("/lxc.payload.web-1", "lxc", "web-1"),
             ("/lxc.payload.web-1/system.slice", "lxc", "web-1"),
+            ("/lxc.payload/web-1", "lxc", "web-1"),
             ("/lxc/old", "lxc", "old"),
+            ("/lxc/101/ns/init.scope", "lxc", "101"),
+            ("/machine.slice/machine-lxc\\x2d4242\\x2dweb.scope/libvirt", "libvirt-lxc", "web"),
             ("/machine.slice/systemd-nspawn@web.service/payload", "systemd-nspawn", "web"),
+            ("/machine.slice/systemd-nspawn@my\\x2dweb.service", "systemd-nspawn", "my-web"),
             ("/machine.slice/machine-my\\x2dweb.scope", "systemd-nspawn", "my-web"),
+            // A node of kind, in Docker: the container of the pod, not that of the node.
+            (
+                "/docker/OTHER/kubelet.slice/kubelet-kubepods.slice/\
+                 kubelet-kubepods-podU_I_D.slice/cri-containerd-ID.scope",
+                "containerd",
+                "ID",
+            ),
+            ("/docker/OTHER/docker/ID", "docker", "ID"),
         ] {
-            let expected = (None, Some((runtime.to_owned(), id.to_owned())));
-            assert_eq!(told(path), expected, "{path}");
+            let expected = (runtime.to_owned(), whole(id));
+            assert_eq!(told(path).1, Some(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_pod_of_a_container_is_told_as_the_kubelet_names_it() {
+        for (path, uid) in [
+            ("/kubepods/besteffort/podUID/ID", Some(UID)),
+            ("/kubepods.slice/kubepods-podU_I_D.slice/crio-ID.scope", Some(UID)),
+            ("/system.slice/x.service/kubepods-podU_I_D.slice:cri-containerd:ID", Some(UID)),
+            // Pods that the kubelet has from a file.
+            (
+                "/kubepods/pod0123456789abcdef0123456789abcdef/ID",
+                Some("0123456789abcdef0123456789abcdef"),
+            ),
+            ("/kubepods.slice/kubepods-pod..evil.slice/crio-ID.scope", None),
+            ("/mine/podUID/crio-ID", None),
+            ("/machine.slice/machine-libpod_pod_OTHER.slice/libpod-ID.scope", None),
+            ("/docker/ID", None),
+        ] {
+            let container = Owner::of_path(&whole(path)).container;
+            assert_eq!(container.unwrap().pod_uid.as_deref(), uid, "{path}");
         }
     }
 
@@ -183,6 +306,8 @@ mod tests {
         let expected =
             (Some("nginx.service".to_owned()), Some(("lxc".to_owned(), "in".to_owned())));
         assert_eq!(told(path), expected);
+        // What started the container is none of them.
+        assert_eq!(told("/system.slice/web.service/libpod-payload-ID").0, None);
     }
 
     #[test]
@@ -208,6 +333,21 @@ mod tests {
     fn what_only_looks_like_a_container_is_none() {
         for path in [
             "/machine.slice/libpod-conmon-ID.scope",
+            "/libpod_parent/conmon",
+            "/libpod_parent/libpod-conmon-ID",
+            "/system.slice/web.service/supervisor",
+            "/kubepods.slice/kubepods-podU_I_D.slice/crio-conmon-ID.scope",
+            "/kubepods/burstable/podUID/crio-conmon-ID",
+            "/kubepods/burstable/podUID",
+            "/lxc.monitor.web",
+            "/lxc.monitor/web",
+            "/lxc.payload",
+            "/machine.slice/systemd-nspawn@web.service/supervisor",
+            "/machine.slice/machine-web.scope/supervisor",
+            "/machine.slice/machine-lxc\\x2dweb.scope",
+            "/docker/buildkit/0dq2zv5xwmfr7bqgy0pcvbkd2",
+            "/mine:ID",
+            "/podUID/ID",
             "/machine.slice/machine-qemu\\x2d1\\x2dvm.scope",
             "/system.slice/docker-0123.scope",
             "/system.slice/docker.service",
@@ -222,13 +362,23 @@ mod tests {
 
     #[test]
     fn hierarchies_of_v1_tell_together() {
-        let text = format!(
-            "12:pids:/docker/{HEX}\n3:cpu,cpuacct:/docker/{HEX}\n\
-             1:name=systemd:/system.slice/docker.service\n0::/\nnonsense\n"
-        );
-        let owner = Owner::of_process(&text);
-        assert_eq!(owner.container.map(|c| c.runtime.clone()).as_deref(), Some("docker"));
-        assert_eq!(owner.unit.as_deref(), Some("docker.service"));
+        let docker = |text: &str| {
+            let owner = Owner::of_process(&text.replace("ID", HEX));
+            let container = owner.container.map(|c| (c.runtime.clone(), c.id.clone()));
+            assert_eq!(container, Some(("docker".to_owned(), HEX.to_owned())), "{text}");
+            owner.unit.map(|unit| unit.to_string())
+        };
+        // The unit that a hierarchy without the container names is that of what started it.
+        let hybrid = "12:pids:/docker/ID\n3:cpu,cpuacct:/docker/ID\n\
+                      1:name=systemd:/docker/ID\n0::/system.slice/containerd.service\nnonsense\n";
+        assert_eq!(docker(hybrid), None);
+        let apart = "12:pids:/docker/ID\n1:name=systemd:/system.slice/docker.service\n0::/\n";
+        assert_eq!(docker(apart), None);
+        let within = "4:memory:/docker/ID/system.slice/a.service\n\
+                      1:name=systemd:/docker/ID/system.slice/a.service\n0::/x.slice/b.service\n";
+        assert_eq!(docker(within).as_deref(), Some("a.service"));
+        let plain = "4:memory:/\n1:name=systemd:/system.slice/a.service\n0::/\n";
+        assert_eq!(Owner::of_process(plain).unit.as_deref(), Some("a.service"));
         assert_eq!(Owner::of_process("4:memory:/system.slice/a.service\n").unit, None);
     }
 }

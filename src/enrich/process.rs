@@ -266,8 +266,10 @@ impl Entry {
         let parent = text(&raw.parent);
         let cgroup = names.cgroups.path(raw.cgroup_id, raw.pid, now.is_some());
         let mut owner = cgroup.as_deref().map(Owner::of_path).unwrap_or_default();
-        // In the root of the v2 hierarchy are those who are told apart by hierarchies of v1.
-        if now.is_some() && cgroup.as_deref().is_none_or(|path| path == "/") {
+        // Beside hierarchies of v1, these may be what tells processes apart: that of v2 has all in its
+        // root then, or those of a container in the service that started it.
+        let is_v2_enough = cgroup.as_deref().is_some_and(|path| path != "/");
+        if now.is_some() && (!is_v2_enough || names.cgroups.are_beside_v1()) {
             let text = fs::read_to_string(format!("/proc/{}/cgroup", raw.pid));
             owner = text.map(|text| Owner::of_process(&text)).unwrap_or_default();
         }

@@ -25,11 +25,13 @@ pub use values::parse_time;
 use values::{canonical, split};
 
 /// The parameters that say which records are meant.
-pub const FILTER_NAMES: [&str; 20] = [
+pub const FILTER_NAMES: [&str; 22] = [
     "process",
     "pid",
     "uid",
     "container",
+    "pod",
+    "namespace",
     "remote",
     "cidr",
     "scope",
@@ -134,6 +136,8 @@ fn set(
         "pid" => filter.pid = typed(name, value, "process ids, whole numbers")?,
         "uid" => filter.uid = typed(name, value, "user ids, whole numbers")?,
         "container" => filter.container = texts(name, value, "ids or names of containers")?,
+        "pod" => filter.pod = texts(name, value, "names of Kubernetes pods")?,
+        "namespace" => filter.namespace = texts(name, value, "Kubernetes namespaces")?,
         "remote" => {
             let remotes: Vec<std::net::IpAddr> =
                 typed(name, value, "IP addresses such as 192.0.2.1 or 2001:db8::1")?;
@@ -324,6 +328,8 @@ impl Filter {
         put("pid", shown(&self.pid));
         put("uid", shown(&self.uid));
         put("container", escaped(&self.container));
+        put("pod", escaped(&self.pod));
+        put("namespace", escaped(&self.namespace));
         put("remote", shown(&self.remote));
         put("cidr", shown(&self.cidr));
         put("scope", shown(&self.scope));

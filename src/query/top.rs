@@ -51,6 +51,12 @@ pub enum TopBy {
     Port,
     /// Container id.
     Container,
+    /// Kubernetes pod.
+    Pod,
+    /// Kubernetes namespace.
+    Namespace,
+    /// Image of the container.
+    Image,
     /// systemd unit.
     Unit,
     /// User id.

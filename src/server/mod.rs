@@ -3,6 +3,7 @@
 mod check;
 mod clients;
 pub mod config;
+mod containers;
 mod descriptors;
 mod geo;
 pub mod listen;
@@ -20,6 +21,7 @@ mod tls;
 pub use check::PlaceError;
 pub use clients::Limits;
 pub use config::{ConfigError, Configuration};
+pub use containers::{ContainerOptions, Socket};
 pub use geo::{Geo, GeoError};
 #[cfg(feature = "ai")]
 pub use model::{Model, ModelAdvisor, ModelConfigError, ModelOptions};

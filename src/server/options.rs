@@ -170,6 +170,9 @@ pub struct Options {
     /// Work out the SHA-256 of executables: each is read once, as long as it does not change.
     #[arg(long, env = "NETSPY_HASH_EXE")]
     pub hash_exe: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub containers: super::containers::ContainerOptions,
 
     /// The kernel hooks to use.
     #[arg(long, env = "NETSPY_BACKEND", value_enum, default_value_t = BackendChoice::Auto)]
@@ -275,6 +278,17 @@ impl Options {
             ("hash_exe", self.hash_exe),
         ];
         let useless = |id: &str| place(id) >= place("replay");
+        let asked = [
+            ("runtime_socket", !self.containers.sockets.is_empty()),
+            ("kubelet", self.containers.kubelet.is_some()),
+        ];
+        if let Some((id, _)) = asked.into_iter().find(|(id, is_set)| *is_set && useless(id)) {
+            return Err(format!(
+                "--{} says whom to ask about containers that run now, and with --replay nobody is \
+                 asked: leave it out",
+                id.replace('_', "-")
+            ));
+        }
         match filters.into_iter().find(|(id, is_set)| *is_set && useless(id)) {
             Some((id, _)) => Err(format!(
                 "--{} says what is captured, and with --replay nothing is: leave it out, and name \
@@ -301,6 +315,7 @@ impl Options {
                 "--store disk needs --data-dir, the directory to keep records in".to_owned()
             );
         }
+        self.containers.check_together()?;
         match (&self.tls_cert, &self.tls_key) {
             (Some(_), None) => Err("--tls-cert needs --tls-key, the key of it".to_owned()),
             (None, Some(_)) => Err("--tls-key needs --tls-cert, its certificate".to_owned()),

@@ -15,6 +15,7 @@ use crate::capture::allocator;
 use crate::capture::error::CaptureError;
 use crate::capture::privileges::{GiveUp, PrivilegeReport};
 use crate::capture::report::AttachReport;
+use crate::containers::ContainerNames;
 use crate::query::CaptureHandle;
 use crate::record::{Header, Reader, RecordError, ReplayCapture, Writer, replay};
 use crate::server::check::{self, PlaceError};
@@ -30,7 +31,7 @@ use crate::server::reload::Reloader;
 use crate::server::serve::{Listeners, Terms, serve_on};
 use crate::server::tls::{Tls, TlsError};
 use crate::store::{HistoryError, HistoryReport, LocalSource, Store, store_drops};
-use crate::stream::{ConnectionStream, StreamHandle};
+use crate::stream::{Builder, ConnectionStream, StreamHandle};
 
 /// Why the server could not run.
 #[derive(Debug, thiserror::Error)]
@@ -361,7 +362,7 @@ pub fn check(options: &Options) -> Result<CheckReport, ServerError> {
         None => None,
     };
     let attach = match &options.replay {
-        None => options.capture().start()?.capabilities(),
+        None => builder(options)?.start()?.capabilities(),
         Some(path) => {
             let store = Store::new(options.memory_limit);
             replayed(path, &store)?.report()
@@ -396,6 +397,21 @@ fn unix(options: &Options) -> Result<Option<(tokio::net::UnixListener, SocketFil
     }
 }
 
+/// What to capture, with somebody to ask about containers, if anybody.
+fn builder(options: &Options) -> Result<Builder, ServerError> {
+    let sources = options.containers.sources();
+    let mut builder = options.capture();
+    if !sources.is_empty() {
+        let names = ContainerNames::start(sources, GiveUp { user: options.user });
+        let names = names.map_err(|error| match options.user {
+            Some(user) => ServerError::User { uid: user.uid, why: error.to_string() },
+            None => system("cannot start the thread that asks about containers")(error),
+        })?;
+        builder.containers = Some(names);
+    }
+    Ok(builder)
+}
+
 fn start(options: &Options, geo: Arc<Geo>) -> Result<(Arc<Store>, Feed), ServerError> {
     if let Some(path) = &options.replay {
         let store = Arc::new(Store::new(options.memory_limit));
@@ -406,7 +422,7 @@ fn start(options: &Options, geo: Arc<Geo>) -> Result<(Arc<Store>, Feed), ServerE
     if let Some(history) = &history {
         history.make_directory(options.user.map(|user| (user.uid, user.gid)))?;
     }
-    let stream = options.capture().start()?;
+    let stream = builder(options)?.start()?;
     let handle = stream.handle();
     let recorder = match &options.record {
         None => None,

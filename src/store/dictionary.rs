@@ -192,9 +192,13 @@ fn hash(state: &RandomState, info: &ProcessInfo) -> u64 {
 fn size_of_process(info: &ProcessInfo) -> usize {
     let text = |text: &Option<Arc<str>>| text.as_ref().map_or(0, |text| text.len() + 16);
     let container = info.container.as_ref().map_or(0, |c| {
-        let more = [&c.name, &c.pod, &c.namespace];
+        let more = [&c.name, &c.pod, &c.namespace, &c.pod_uid, &c.image];
         let more: usize = more.iter().map(|text| text.as_ref().map_or(0, String::capacity)).sum();
-        size_of_val(&**c) + c.id.capacity() + c.runtime.capacity() + more
+        let label = |(key, value): (&String, &String)| {
+            key.capacity() + value.capacity() + 2 * size_of::<String>()
+        };
+        let labels: usize = c.labels.iter().map(label).sum();
+        size_of_val(&**c) + c.id.capacity() + c.runtime.capacity() + more + labels
     });
     size_of::<ProcessInfo>()
         + info.comm.len()

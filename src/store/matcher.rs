@@ -83,7 +83,8 @@ impl<'a> Matcher<'a> {
             return None;
         }
         let inside = since <= times.min && until.is_none_or(|until| times.max < until);
-        let needs_process = [f.pid.len(), f.uid.len(), f.unit.len(), f.container.len()] != [0; 4];
+        let of_container = [f.container.len(), f.pod.len(), f.namespace.len()] != [0; 3];
+        let needs_process = of_container || [f.pid.len(), f.uid.len(), f.unit.len()] != [0; 3];
         let columns = [
             f.process.len(),
             f.remote.len(),

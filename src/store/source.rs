@@ -391,6 +391,7 @@ impl Inner {
             store: self.store.status(),
             accounting: self.books_of_capture(),
             privileges: self.capture.privileges(),
+            containers: self.capture.containers(),
         }
     }
 }

@@ -81,11 +81,13 @@ fn a_filter_means_the_same_on_rows_as_on_records() {
         all.insert(c.id, store.get(c.id).unwrap());
     }
     assert_eq!(store.status().evicted, 0);
-    let parameters: [(&str, &[&str]); 15] = [
+    let parameters: [(&str, &[&str]); 17] = [
         ("process", &["curl", "a\\,b,docker"]),
         ("pid", &["1,2", "7"]),
         ("uid", &["0", "1,2"]),
         ("container", &["012345", "short,docker"]),
+        ("pod", &["curl", "docker,x"]),
+        ("namespace", &["docker,curl"]),
         ("remote", &["10.0.0.1,10.0.0.2", "0:0:0:3::1"]),
         ("cidr", &["10.0.0.0/30", "::/0"]),
         ("host_name", &[".example.com", "curl"]),

@@ -53,6 +53,8 @@ impl Columns {
     pub const DROP: Columns = Columns(4096);
     /// [`View::close`].
     pub const CLOSE: Columns = Columns(8192);
+    /// [`Who::pod`], [`Who::pod_namespace`] and [`Who::container_image`].
+    pub const POD: Columns = Columns(16384);
 
     /// [`View::country`], [`View::asn`] and [`View::as_name`].
     pub const PLACE: Columns = Columns(16384);
@@ -121,6 +123,9 @@ pub(super) trait Columnar: std::fmt::Debug {
     fn unit(&self, row: usize) -> Option<&str>;
     fn container_id(&self, row: usize) -> Option<&str>;
     fn container_name(&self, row: usize) -> Option<&str>;
+    fn container_image(&self, row: usize) -> Option<&str>;
+    fn pod(&self, row: usize) -> Option<&str>;
+    fn pod_namespace(&self, row: usize) -> Option<&str>;
     /// A number that rows of these columns have in common that belong to the same group, or none.
     fn code(&self, by: TopBy, row: usize) -> Option<usize>;
 }
@@ -442,6 +447,30 @@ impl<'a> Who<'a> {
         match self.0 {
             Told::Info(info) => info.container.as_deref()?.name.as_deref(),
             Told::Column(columns, row) => columns.container_name(row),
+        }
+    }
+
+    /// Image of the container, if the runtime told.
+    pub fn container_image(self) -> Option<&'a str> {
+        match self.0 {
+            Told::Info(info) => info.container.as_deref()?.image.as_deref(),
+            Told::Column(columns, row) => columns.container_image(row),
+        }
+    }
+
+    /// Kubernetes pod.
+    pub fn pod(self) -> Option<&'a str> {
+        match self.0 {
+            Told::Info(info) => info.container.as_deref()?.pod.as_deref(),
+            Told::Column(columns, row) => columns.pod(row),
+        }
+    }
+
+    /// Kubernetes namespace.
+    pub fn pod_namespace(self) -> Option<&'a str> {
+        match self.0 {
+            Told::Info(info) => info.container.as_deref()?.namespace.as_deref(),
+            Told::Column(columns, row) => columns.pod_namespace(row),
         }
     }
 }

@@ -110,6 +110,9 @@ pub(super) fn table(connections: &[Connection], detailed: bool, clock: Clock) ->
         "evidence",
         "unit",
         "container",
+        "image",
+        "pod",
+        "namespace",
         "exe",
         "cwd",
         "user",
@@ -168,7 +171,7 @@ fn more_of(c: &Connection) -> Vec<Value> {
     let path = |path: Option<&str>| path.map_or(Value::Null, |path| text::short(path, 120).into());
     let process = c.process.as_ref();
     let container = process.and_then(|p| p.container.as_ref());
-    let container = container.map(|c| c.name.as_deref().unwrap_or(&c.id));
+    let called = container.map(|c| c.name.as_deref().unwrap_or(&c.id));
     let carried = c.carried();
     let drop = c.drop.as_ref().map(|d| format!("{} x{}", text::short(&d.reason, 60), d.count));
     vec![
@@ -177,7 +180,10 @@ fn more_of(c: &Connection) -> Vec<Value> {
         named(c.error.as_deref()),
         of(c.evidence.map(|e| e.as_str())),
         named(process.and_then(|p| p.unit.as_deref())),
-        named(container),
+        named(called),
+        named(container.and_then(|c| c.image.as_deref())),
+        named(container.and_then(|c| c.pod.as_deref())),
+        named(container.and_then(|c| c.namespace.as_deref())),
         path(process.and_then(|p| p.exe.as_deref())),
         path(process.and_then(|p| p.cwd.as_deref())),
         named(process.and_then(|p| p.user.as_deref())),

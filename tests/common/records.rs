@@ -231,8 +231,11 @@ impl Random {
             id: self.one(&["0123456789abcdef", "fedcba9876543210", "short"]).to_owned(),
             runtime: "docker".to_owned(),
             name: self.maybe(|r| r.word().to_owned()),
-            pod: None,
-            namespace: None,
+            pod: self.maybe(|r| r.word().to_owned()),
+            namespace: self.maybe(|r| r.word().to_owned()),
+            pod_uid: self.maybe(|r| r.word().to_owned()),
+            image: self.maybe(|r| r.word().to_owned()),
+            labels: (0..self.next(3)).map(|n| (format!("l{n}"), self.word().to_owned())).collect(),
         })
     }
 

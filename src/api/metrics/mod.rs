@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use super::Api;
 use crate::accounting::Counters;
 use crate::capture::features::FEATURES;
+use crate::containers::ContainerStatus;
 use crate::query::{CaptureHandle, HistoryStatus, StoreStatus};
 use crate::store::{HANDSHAKE_BOUNDS_US, Tallies};
 use text::{Form, Kind, Page};
@@ -77,9 +78,27 @@ fn capture_state(page: &mut Page, capture: &dyn CaptureHandle) {
     let report = capture.report();
     let help = "Whether a feature is observed on this kernel (1) or not (0).";
     page.family(Kind::Gauge, "netspy_feature_up", help);
-    let names = FEATURES.iter().map(|feature| feature.name).chain(["drops"]);
+    let others = ["drops", "container_names"];
+    let names = FEATURES.iter().map(|feature| feature.name).chain(others);
     for (name, feature) in names.filter_map(|name| Some((name, report.features.get(name)?))) {
         page.value(&[("feature", name)], u8::from(feature.ok));
+    }
+    containers(page, capture.containers().as_ref());
+}
+
+/// Where nobody is asked the family is there, and has no samples.
+fn containers(page: &mut Page, containers: Option<&ContainerStatus>) {
+    let help =
+        "Questions about containers to their runtimes and the kubelet, by what came of them.";
+    page.family(Kind::Counter, "netspy_container_questions", help);
+    let Some(status) = containers else { return };
+    for (result, count) in [
+        ("named", status.named),
+        ("unknown", status.unknown),
+        ("failed", status.failed),
+        ("skipped", status.skipped),
+    ] {
+        page.value(&[("result", result)], count);
     }
 }
 

@@ -73,6 +73,8 @@ fn known(name: &str, path: &str) -> Option<(&'static str, Value)> {
         "container" => {
             ("Id of the container, or a prefix of at least 6 characters, or its name.", texts())
         }
+        "pod" => ("Name of the Kubernetes pod.", texts()),
+        "namespace" => ("Kubernetes namespace.", texts()),
         "remote" => (
             "Remote address; of drops, that of either end.",
             list(json!({"anyOf": [

@@ -224,6 +224,15 @@ impl Printer<'_> {
             self.remark(history.stopped.as_deref().unwrap_or_default())?;
         }
         self.books(&s.accounting)?;
+        if let Some(c) = s.containers.as_ref().filter(|c| c.asked + c.skipped > 0) {
+            let [asked, named] = [c.asked, c.named].map(units::count);
+            let [unknown, failed, skipped] = [c.unknown, c.failed, c.skipped].map(units::count);
+            writeln!(
+                self.out,
+                "Names     {named} of {asked} containers; {unknown} unknown, {failed} failed, \
+                 {skipped} not asked for",
+            )?;
+        }
         writeln!(self.out, "Backend   {}\n", clean(&s.backend))?;
         self.features(&s.features)
     }

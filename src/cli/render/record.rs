@@ -1,6 +1,7 @@
 //! A connection as a line of a table, as fields of a CSV file, and in full.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 
@@ -165,7 +166,7 @@ state,outcome,errno,error,evidence,latency_us,syn_retransmits,close_time,duratio
 bytes_received,datagrams_sent,retransmits,srtt_us,close_reason,preexisting,drop_reason,drop_count,\
 socket_type,remote_name_source,remote_service,exe_deleted,ancestry,start_time,cgroup,netns,\
 container_id,container_runtime,container_name,pod,pod_namespace,exe_dev,exe_inode,exe_sha256,cwd,remote_scope,\
-remote_country,remote_asn,remote_as_name";
+remote_country,remote_asn,remote_as_name,pod_uid,container_image,container_labels";
 
 /// The fields under [`CSV_TITLES`]; what is unknown is empty.
 pub fn csv(c: &Connection) -> String {
@@ -235,7 +236,16 @@ pub fn csv(c: &Connection) -> String {
         show(remote.and_then(|r| r.country.as_ref())),
         show(remote.and_then(|r| r.asn)),
         show(remote.and_then(|r| r.as_name.as_ref())),
+        show(container.and_then(|c| c.pod_uid.as_ref())),
+        show(container.and_then(|c| c.image.as_ref())),
+        container.map(|c| labels(&c.labels, ";")).unwrap_or_default(),
     ])
+}
+
+/// `KEY=VALUE` of each.
+fn labels(labels: &BTreeMap<String, String>, between: &str) -> String {
+    let pairs: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    pairs.join(between)
 }
 
 /// Everything that is known of one connection, a fact per line.
@@ -332,8 +342,15 @@ pub fn facts(c: &Connection, clock: &Clock) -> Vec<(&'static str, String, Style)
         fact("cgroup", text(&p.cgroup));
         fact("Network namespace", p.netns.to_string());
         if let Some(container) = &p.container {
-            let name = container.name.as_deref().unwrap_or_default();
-            fact("Container", format!("{} {}", clean(&container.id), clean(name)));
+            let text =
+                |value: &Option<String>| clean(value.as_deref().unwrap_or_default()).into_owned();
+            let id = format!("{} ({})", clean(&container.id), clean(&container.runtime));
+            fact("Container", format!("{id} {}", text(&container.name)));
+            fact("Image", text(&container.image));
+            let pod = container.pod.as_ref().or(container.pod_uid.as_ref()).map(|pod| clean(pod));
+            let namespace = container.namespace.as_deref().map(|of| format!("{}/", clean(of)));
+            fact("Pod", format!("{}{}", namespace.unwrap_or_default(), pod.unwrap_or_default()));
+            fact("Labels", clean(&labels(&container.labels, ", ")).into_owned());
         }
     }
     facts.retain(|(_, text, _)| !text.trim().is_empty());

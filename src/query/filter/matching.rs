@@ -58,9 +58,12 @@ impl Texts {
     pub(crate) fn found_in_process(&self, info: &ProcessInfo) -> bool {
         let container = info.container.as_deref();
         let names = [Some(&*info.comm), info.exe.as_deref(), info.unit.as_deref()];
-        let more = [info.user.as_deref(), container.and_then(|c| c.name.as_deref())];
-        let id = container.map(|container| container.id.as_str());
-        names.into_iter().chain(more).chain([id]).flatten().any(|name| self.found_in(name))
+        let of_container = container.map(|c| {
+            let more = [&c.name, &c.image, &c.pod, &c.namespace].map(Option::as_deref);
+            [Some(c.id.as_str())].into_iter().chain(more)
+        });
+        let more = of_container.into_iter().flatten().chain([info.user.as_deref()]);
+        names.into_iter().chain(more).flatten().any(|name| self.found_in(name))
     }
 
     fn are_in(&self, c: &Connection) -> bool {
@@ -116,6 +119,13 @@ pub(crate) fn info_matches(filter: &Filter, info: Option<&ProcessInfo>) -> bool 
                 let prefix = wanted.len() >= 6 && container.id.starts_with(wanted.as_str());
                 prefix || container.id == *wanted || container.name.as_ref() == Some(wanted)
             })
+        })
+        && any(&filter.pod, |pod| {
+            info.and_then(|i| i.container.as_deref()).is_some_and(|c| c.pod.as_ref() == Some(pod))
+        })
+        && any(&filter.namespace, |namespace| {
+            let container = info.and_then(|i| i.container.as_deref());
+            container.is_some_and(|c| c.namespace.as_ref() == Some(namespace))
         })
 }
 

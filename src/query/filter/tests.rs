@@ -34,6 +34,8 @@ impl Random {
             pid: (0..self.next(3)).map(|_| self.next(1 << 31) as u32).collect(),
             uid: self.some(&[0, 1000, u32::MAX]),
             container: self.texts(),
+            pod: self.texts(),
+            namespace: self.texts(),
             remote: self.some(&["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()]),
             cidr: self.some(&["10.0.0.0/8".parse().unwrap(), "fe80::1/64".parse().unwrap()]),
             scope: self.some(Scope::VARIANTS),

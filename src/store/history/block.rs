@@ -48,7 +48,7 @@ pub(super) struct Block<'s> {
     texts: [Lazy<Texts>; TEXTS.len()],
 }
 
-const TEXTS: [C; 12] = [
+const TEXTS: [C; 15] = [
     C::RemoteName,
     C::RemoteCountry,
     C::RemoteAsName,
@@ -58,6 +58,9 @@ const TEXTS: [C; 12] = [
     C::Unit,
     C::ContainerId,
     C::ContainerName,
+    C::ContainerImage,
+    C::Pod,
+    C::PodNamespace,
     C::Host,
     C::Error,
     C::DropReason,
@@ -88,7 +91,7 @@ const CLOSE: [C; 8] = [
 
 /// The columns of a file for those that a question names.
 fn named(columns: Columns) -> Vec<C> {
-    let sets: [(Columns, &[C]); 15] = [
+    let sets: [(Columns, &[C]); 16] = [
         (Columns::REMOTE_IP, &[C::RemoteIp]),
         (Columns::PORTS, &[C::LocalPort, C::RemotePort, C::Direction]),
         (Columns::REMOTE_NAME, &[C::RemoteName]),
@@ -99,6 +102,7 @@ fn named(columns: Columns) -> Vec<C> {
         (Columns::USER, &[C::Uid, C::User]),
         (Columns::UNIT, &[C::Unit]),
         (Columns::CONTAINER, &[C::ContainerId, C::ContainerName]),
+        (Columns::POD, &[C::Pod, C::PodNamespace, C::ContainerImage]),
         (Columns::HOST, &[C::Host]),
         (Columns::ERROR, &[C::Errno, C::Error, C::Evidence]),
         (Columns::DROP, &[C::DropReason, C::DropCount]),
@@ -329,6 +333,18 @@ impl Columnar for Block<'_> {
         self.text(C::ContainerName, row)
     }
 
+    fn container_image(&self, row: usize) -> Option<&str> {
+        self.text(C::ContainerImage, row)
+    }
+
+    fn pod(&self, row: usize) -> Option<&str> {
+        self.text(C::Pod, row)
+    }
+
+    fn pod_namespace(&self, row: usize) -> Option<&str> {
+        self.text(C::PodNamespace, row)
+    }
+
     fn code(&self, by: TopBy, row: usize) -> Option<usize> {
         let text = match by {
             TopBy::Remote => {
@@ -339,6 +355,9 @@ impl Columnar for Block<'_> {
             TopBy::HostName => C::RemoteName,
             TopBy::Country => C::RemoteCountry,
             TopBy::Container => C::ContainerId,
+            TopBy::Pod => C::Pod,
+            TopBy::Namespace => C::PodNamespace,
+            TopBy::Image => C::ContainerImage,
             TopBy::Unit => C::Unit,
             TopBy::Error => C::Error,
             TopBy::Host => C::Host,

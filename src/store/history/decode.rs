@@ -205,7 +205,7 @@ fn share(shared: &mut HashMap<String, Arc<str>>, text: &str) -> Arc<str> {
 
 /// The columns about processes.
 struct Processes {
-    texts: [(C, Texts); 15],
+    texts: [(C, Texts); TEXTS.len()],
     pid: Numbers<UInt32Type>,
     tid: Numbers<UInt32Type>,
     thread: Texts,
@@ -221,9 +221,10 @@ struct Processes {
 }
 
 /// What tells the processes of one batch apart.
-type Key = ([Option<usize>; 15], [Option<u32>; 4], Option<i64>, Option<bool>, [Option<u64>; 2]);
+type Key =
+    ([Option<usize>; TEXTS.len()], [Option<u32>; 4], Option<i64>, Option<bool>, [Option<u64>; 2]);
 
-const TEXTS: [C; 15] = [
+const TEXTS: [C; 18] = [
     C::Process,
     C::Exe,
     C::ExeSha256,
@@ -239,6 +240,9 @@ const TEXTS: [C; 15] = [
     C::ContainerName,
     C::Pod,
     C::PodNamespace,
+    C::PodUid,
+    C::ContainerImage,
+    C::ContainerLabels,
 ];
 
 impl Processes {
@@ -296,6 +300,11 @@ impl Processes {
                 name: owned(C::ContainerName),
                 pod: owned(C::Pod),
                 namespace: owned(C::PodNamespace),
+                pod_uid: owned(C::PodUid),
+                image: owned(C::ContainerImage),
+                labels: text(C::ContainerLabels)
+                    .and_then(|t| serde_json::from_str(t).ok())
+                    .unwrap_or_default(),
             })
         });
         Some(ProcessInfo {

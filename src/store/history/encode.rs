@@ -509,7 +509,7 @@ impl Encoder {
 impl Processes {
     fn columns(&self, put: &mut impl FnMut(Column, ArrayRef)) -> Result<(), ArrowError> {
         type Text = fn(&ProcessInfo) -> Option<std::borrow::Cow<'_, str>>;
-        let texts: [(Column, Text); 15] = [
+        let texts: [(Column, Text); 18] = [
             (Column::Process, |p| Some((&*p.comm).into())),
             (Column::Exe, |p| p.exe.as_deref().map(Into::into)),
             (Column::ExeSha256, |p| p.exe_sha256.as_deref().map(Into::into)),
@@ -528,6 +528,13 @@ impl Processes {
             (Column::Pod, |p| p.container.as_deref()?.pod.as_deref().map(Into::into)),
             (Column::PodNamespace, |p| {
                 p.container.as_deref()?.namespace.as_deref().map(Into::into)
+            }),
+            (Column::PodUid, |p| p.container.as_deref()?.pod_uid.as_deref().map(Into::into)),
+            (Column::ContainerImage, |p| p.container.as_deref()?.image.as_deref().map(Into::into)),
+            (Column::ContainerLabels, |p| {
+                let labels = &p.container.as_deref()?.labels;
+                let has_any = (!labels.is_empty()).then_some(labels)?;
+                serde_json::to_string(has_any).ok().map(Into::into)
             }),
         ];
         for (column, text) in texts {

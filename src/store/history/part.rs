@@ -24,7 +24,7 @@ use crate::store::segment::{Range, Segment as MemorySegment};
 use crate::store::view::{Columns, View};
 
 /// Where a text is looked for, as in a record.
-const SEARCHED: [C; 13] = [
+const SEARCHED: [C; 16] = [
     C::Path,
     C::Error,
     C::DropReason,
@@ -38,6 +38,9 @@ const SEARCHED: [C; 13] = [
     C::User,
     C::ContainerId,
     C::ContainerName,
+    C::ContainerImage,
+    C::Pod,
+    C::PodNamespace,
 ];
 
 /// Where the name of a process is looked for.
@@ -294,6 +297,12 @@ impl DiskPart {
                 move |row| id.holds(row) || name.holds(row)
             };
             rows = self.keep(rows, &[C::ContainerId, C::ContainerName], test)?;
+        }
+        for (column, wanted) in [(C::Pod, &f.pod), (C::PodNamespace, &f.namespace)] {
+            if !wanted.is_empty() {
+                let meant = |text: &str| wanted.iter().any(|wanted| wanted == text);
+                rows = self.keep(rows, &[column], |b| text_test(b, column, meant))?;
+            }
         }
         if !f.host_name.is_empty() {
             let meant = |name: &str| f.host_name.iter().any(|w| host_name_matches(w, name));

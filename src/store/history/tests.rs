@@ -270,12 +270,14 @@ fn filters_mean_the_same_on_disk_as_on_records() {
     drop(store);
     // Nothing is in memory.
     let store = place.open();
-    let parameters: [(&str, &[&str]); 20] = [
+    let parameters: [(&str, &[&str]); 22] = [
         ("process", &["curl", "a\\,b,docker"]),
         ("pid", &["1,2", "7"]),
         ("uid", &["0", "1,2"]),
         ("unit", &["nginx.service", "curl"]),
         ("container", &["012345", "short,docker"]),
+        ("pod", &["curl", "docker,x"]),
+        ("namespace", &["docker,curl"]),
         ("remote", &["10.0.0.1,10.0.0.2", "0:0:0:3::1"]),
         ("cidr", &["10.0.0.0/30", "::/0"]),
         ("scope", &["private", "global,loopback"]),
