@@ -14,8 +14,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 
+mod dns;
 mod dropped;
 
+pub use dns::{DnsId, DnsOutcome, DnsRecord};
 pub use dropped::{DropId, DropRecord};
 
 /// Times in JSON: always nine digits after the point, so that they sort as text.
@@ -153,6 +155,7 @@ macro_rules! word_enum {
         }
     };
 }
+use word_enum;
 
 word_enum! {
     /// Who opened the connection.

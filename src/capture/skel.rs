@@ -38,7 +38,7 @@ const _: () = assert!(size_of::<types::netspy_conn>() == 216);
 const _: () = assert!(size_of::<types::netspy_unix>() == 328);
 const _: () = assert!(size_of::<types::netspy_exec>() == 1056);
 const _: () = assert!(size_of::<types::netspy_counters>() == 104);
-const _: () = assert!(size_of::<types::netspy_dns>() == 32);
+const _: () = assert!(size_of::<types::netspy_dns>() == 240);
 const _: () = assert!(size_of::<types::netspy_cgroup>() == 528);
 const _: () = assert!(size_of::<types::netspy_traffic>() == 48);
 const _: () = assert!(size_of::<types::netspy_walk>() == 16);

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use crate::accounting::Accounting;
 use crate::capture::error::CaptureError;
 use crate::query::Source;
-use crate::store::{LocalSource, Store, store_drops};
+use crate::store::{LocalSource, Store, store_dns, store_drops};
 use crate::stream::{Builder, ConnectionStream, StreamHandle};
 
 /// What a command line that runs for minutes or hours keeps of the past.
@@ -38,6 +38,7 @@ impl OwnCapture {
             source,
         };
         let drops = store_drops(stream.drops(), &store).map_err(no_thread)?;
+        let dns = store_dns(stream.dns(), &store).map_err(no_thread)?;
         let thread = std::thread::Builder::new().name("netspy-store".to_owned());
         let reader = thread.spawn(move || {
             while let Some(batch) = stream.next_batch_blocking() {
@@ -45,7 +46,7 @@ impl OwnCapture {
             }
             store.close();
         });
-        let readers = Mutex::new(vec![reader.map_err(no_thread)?, drops]);
+        let readers = Mutex::new(vec![reader.map_err(no_thread)?, drops, dns]);
         let keeper = Arc::clone(&source);
         let books = tokio::spawn(async move { keeper.keep_books().await });
         Ok(OwnCapture { handle, source, readers, books })

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use strum::{VariantArray, VariantNames};
 
-use crate::event::{Direction, Outcome, Protocol, State};
+use crate::event::{Direction, DnsOutcome, Outcome, Protocol, State};
 use crate::query::diff::Diff;
 use crate::query::findings::Findings;
 use crate::query::top::{Top, TopBy};
@@ -74,7 +74,8 @@ fn known(name: &str, path: &str) -> Option<(&'static str, Value)> {
             ("Id of the container, or a prefix of at least 6 characters, or its name.", texts())
         }
         "remote" => (
-            "Remote address; of drops, that of either end.",
+            "Remote address; of drops, that of either end; of questions for names, the server's or \
+             one that was the answer.",
             list(json!({"anyOf": [
                 {"type": "string", "format": "ipv4"},
                 {"type": "string", "format": "ipv6"},
@@ -86,13 +87,19 @@ fn known(name: &str, path: &str) -> Option<(&'static str, Value)> {
                 "pattern": r"^((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(\.(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])){3}/(3[0-2]|[12]?[0-9])|([0-9a-f]{1,4}:){7}[0-9a-f]{1,4}/(12[0-8]|1[01][0-9]|[1-9]?[0-9])|([0-9a-f]{1,4}:){1,3}:/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))$"})),
         ),
         "host_name" => (
-            "Remote host name, or `.example.com` for that domain and everything below it.",
+            "Remote host name, of questions that which was asked for, or `.example.com` for that domain and everything below it.",
             texts(),
         ),
         "port" => ("Remote port; of what comes in or listens, the local one.", numbers(65_535)),
         "protocol" => ("Protocol of the socket.", words::<Protocol>(&[])),
         "direction" => ("Who opened it.", words::<Direction>(&[])),
         "state" => ("What it is doing.", words::<State>(&[])),
+        "outcome" if path == "/api/v1/dns" => (
+            "What came of the question. `unsuccessful` stands for nxdomain, servfail, refused, failed \
+             and timed_out.",
+            words::<DnsOutcome>(&["unsuccessful"]),
+        ),
+        "type" => ("Type that was asked for, such as `A`, in any letter case.", texts()),
         "outcome" => (
             "How it ended. `unsuccessful` stands for refused, timed_out, unreachable, denied, reset \
              and failed.",
@@ -230,14 +237,15 @@ pub(super) fn body(members: &[&str]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::query::{diff, drops, filter, findings, series, top};
+    use crate::query::{diff, dns, drops, filter, findings, series, top};
 
     #[test]
     fn every_parameter_of_the_query_layer_is_described() {
         let pages = [&filter::FILTER_NAMES[..], &filter::PAGE_NAMES].concat();
         let dropped = [&drops::DROP_FILTER_NAMES[..], &drops::DROP_PAGE_NAMES].concat();
         let own = [top::names(), series::names(), diff::names(), findings::names()].concat();
-        for name in [pages, dropped, own].concat() {
+        let asked = [&dns::DNS_FILTER_NAMES[..], &dns::DNS_PAGE_NAMES].concat();
+        for name in [pages, dropped, asked, own].concat() {
             let (description, schema) = known(name, "/api/v1/connections").expect(name);
             assert!(description.ends_with('.') && schema.is_object(), "{name}");
         }
