@@ -116,7 +116,8 @@ pub struct DnsCounters {
     pub no_room: u64,
     /// Messages that were lost on their way from the kernel, or could not be understood.
     pub messages_lost: u64,
-    /// Records that a [`DnsStream`](crate::stream::DnsStream) was not read in time for.
+    /// Records, also later versions of them, that a [`DnsStream`](crate::stream::DnsStream) was not
+    /// read in time for.
     pub lost: u64,
 }
 

@@ -155,7 +155,8 @@ macro_rules! word_enum {
         }
     };
 }
-use word_enum;
+
+pub(crate) use word_enum;
 
 word_enum! {
     /// Who opened the connection.

@@ -316,6 +316,35 @@ mod tests {
         assert!(replayed >= 12, "{replayed}");
     }
 
+    /// Where no fuzzer can be had. `NETSPY_DNS_MUTATIONS` is how often each file of the corpus is
+    /// changed.
+    #[test]
+    fn changed_messages_name_what_is_text() {
+        let rounds = std::env::var("NETSPY_DNS_MUTATIONS").ok();
+        let rounds: usize = rounds.map_or(500, |rounds| rounds.parse().unwrap());
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/dns_message");
+        let files = fs::read_dir(&corpus).unwrap().map(|file| fs::read(file.unwrap().path()));
+        let files: Vec<_> = files.map(Result::unwrap).collect();
+        let mut random = Random(7);
+        for round in 0..rounds * files.len() {
+            let mut bytes = files[round % files.len()].clone();
+            for _ in 0..=random.next(4) {
+                let len = bytes.len() as u64;
+                let at = random.next(len + 1) as usize;
+                match random.next(4) {
+                    0 if at < bytes.len() => bytes[at] = random.next(256) as u8,
+                    // What begins a pointer, the longest label, the end of a name.
+                    1 if at < bytes.len() => {
+                        bytes[at] = [0xc0, 0xc1, 63, 0, 255][random.next(5) as usize];
+                    }
+                    2 => bytes.truncate(at),
+                    _ => bytes.insert(at, random.next(256) as u8),
+                }
+            }
+            dns_message(&bytes);
+        }
+    }
+
     #[test]
     fn files_of_the_corpus_are_recovered_or_set_aside() {
         let replayed = replay("journal_recovery", journal_recovery);

@@ -222,7 +222,8 @@ impl ConnectionStream {
     }
 
     /// Questions for names and what came of them, from here on. The filters of the [`Builder`] leave
-    /// out the same as they would of the connections that carry them. Where they cannot be seen (the
+    /// out the same as they would of the connections that carry them. A record comes again, under its
+    /// id, with the connections that followed. Where they cannot be seen (the
     /// feature `dns_names` of the report says why), none come.
     pub fn dns(&self) -> DnsStream {
         self.handle.shared.dns.subscribers.subscribe()

@@ -64,6 +64,7 @@ enum {
 
 enum {
 	BPF_RB_AVAIL_DATA = 0,
+	BPF_RB_RING_SIZE = 1,
 };
 
 /* Helpers that not every kernel has: their presence is a relocation too. */

@@ -133,6 +133,13 @@ static __always_inline void read_packet(struct __sk_buff *skb, struct netspy_pac
 		}                                                                                  \
 	} while (0)
 
+/* Any program may send to this port as much as it likes: half of the ring is left to attempts. */
+static __always_inline bool has_room_for_dns(void)
+{
+	return bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) <
+	       bpf_ringbuf_query(&events, BPF_RB_RING_SIZE) / 2;
+}
+
 /* Copies a part of a message behind what is known of it. */
 #define KEEP_DNS(skb, from, p, part, most, n)                                                      \
 	do {                                                                                       \
@@ -178,7 +185,9 @@ static __always_inline void keep_part(struct __sk_buff *skb, const struct netspy
 				      const struct netspy_packet *p, const struct netspy_part *part,
 				      struct netspy_counters *n)
 {
-	if (part->kept <= NETSPY_DNS_SMALL)
+	if (!has_room_for_dns())
+		COUNT(n, dns_lost);
+	else if (part->kept <= NETSPY_DNS_SMALL)
 		KEEP_DNS(skb, from, p, part, NETSPY_DNS_SMALL, n);
 	else
 		KEEP_DNS(skb, from, p, part, NETSPY_DNS_LARGE, n);
@@ -219,7 +228,8 @@ static __always_inline void on_dns_syn(struct __sk_buff *skb, struct bpf_sock *s
 
 	if (p->is_answer) {
 		a = bpf_sk_storage_get(&askers, sk, NULL, 0);
-		if (!a || !(p->tcp_flags & TCP_ACK))
+		/* Once followed, it is one that was sent again. */
+		if (!a || !(p->tcp_flags & TCP_ACK) || a->answers.is_followed)
 			return;
 		s = &a->answers;
 	} else {

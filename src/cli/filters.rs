@@ -250,6 +250,9 @@ pub struct WhatDns {
     /// all of these that are failures
     #[arg(long, value_name = "OUTCOME")]
     pub outcome: Vec<String>,
+    /// A connection that carried the question, or followed the answer
+    #[arg(long, value_name = "ID")]
+    pub connection: Vec<String>,
 }
 
 impl WhatDns {
@@ -263,6 +266,7 @@ impl WhatDns {
             ("protocol", &self.protocol),
             ("type", &self.record_type),
             ("outcome", &self.outcome),
+            ("connection", &self.connection),
         ];
         let lists = lists.into_iter().filter_map(|(name, v)| Some((name, joined(v)?)));
         let (mut filter, page) = query::dns::parse(lists.chain(window_and_page(when, page)))?;

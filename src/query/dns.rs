@@ -10,7 +10,7 @@ use strum::VariantArray;
 use super::filter::{self, UNSUCCESSFUL};
 use super::{Page, QueryError, Window};
 use crate::accounting::{Counters, Gap};
-use crate::event::{DnsOutcome, DnsRecord, Protocol};
+use crate::event::{ConnectionId, DnsOutcome, DnsRecord, Protocol};
 
 /// Which questions for names are meant. Within one member any value may match; all members must
 /// match. An empty member matches everything.
@@ -30,6 +30,8 @@ pub struct DnsFilter {
     pub record_type: Vec<String>,
     /// What came of it.
     pub outcome: Vec<DnsOutcome>,
+    /// A connection that carried the question, or followed the answer: what named its remote.
+    pub connection: Vec<ConnectionId>,
     /// Start of the window (the question was sent at or after it).
     pub since: Option<Timestamp>,
     /// End of the window (the question was sent before it).
@@ -37,8 +39,18 @@ pub struct DnsFilter {
 }
 
 /// The parameters that say which questions are meant.
-pub const DNS_FILTER_NAMES: [&str; 9] =
-    ["process", "pid", "host_name", "remote", "protocol", "type", "outcome", "since", "until"];
+pub const DNS_FILTER_NAMES: [&str; 10] = [
+    "process",
+    "pid",
+    "host_name",
+    "remote",
+    "protocol",
+    "type",
+    "outcome",
+    "connection",
+    "since",
+    "until",
+];
 
 /// The parameters that say which part of the list is meant: it is newest first.
 pub const DNS_PAGE_NAMES: [&str; 2] = ["limit", "cursor"];
@@ -56,7 +68,7 @@ pub fn parse<N: AsRef<str>, V: AsRef<str>>(
         let Some(known) = names.iter().copied().find(|known| *known == name) else {
             return Err(filter::unknown(name, &names));
         };
-        if !["type", "outcome"].contains(&known) {
+        if !["type", "outcome", "connection"].contains(&known) {
             others.push((name.to_owned(), value.to_owned()));
             continue;
         }
@@ -69,6 +81,7 @@ pub fn parse<N: AsRef<str>, V: AsRef<str>>(
         }
         match known {
             "type" => filter.record_type = filter::texts(name, value, "types such as A or AAAA")?,
+            "connection" => filter.connection = ids(name, value)?,
             _ => filter.outcome = outcomes(name, value)?,
         }
     }
@@ -99,6 +112,13 @@ fn outcomes(name: &str, value: &str) -> Result<Vec<DnsOutcome>, QueryError> {
     Ok(chosen)
 }
 
+fn ids(name: &str, value: &str) -> Result<Vec<ConnectionId>, QueryError> {
+    let accepted = "ids of connections such as 1f0c22ab-3b9aca00-4d2";
+    let parts = filter::texts(name, value, accepted)?;
+    let id = |part: &String| part.parse().map_err(|_| filter::wrong(name, part, accepted));
+    parts.iter().map(id).collect()
+}
+
 impl DnsFilter {
     /// The parameters that [`parse`] reads back as this filter.
     pub fn to_pairs(&self) -> Vec<(&'static str, String)> {
@@ -120,6 +140,10 @@ impl DnsFilter {
             let words: Vec<_> = self.outcome.iter().map(|outcome| outcome.as_str()).collect();
             pairs.push(("outcome", words.join(",")));
         }
+        if !self.connection.is_empty() {
+            let ids: Vec<_> = self.connection.iter().map(ToString::to_string).collect();
+            pairs.push(("connection", ids.join(",")));
+        }
         pairs
     }
 
@@ -136,6 +160,9 @@ impl DnsFilter {
             && any(&self.protocol, |protocol| record.protocol == *protocol)
             && any(&self.remote, |ip| record.server.ip == *ip || record.addresses.contains(ip))
             && any(&self.host_name, |name| filter::host_name_matches(name, &record.name))
+            && any(&self.connection, |id| {
+                record.connection == Some(*id) || record.connections.contains(id)
+            })
             && any(&self.pid, |pid| process.is_some_and(|p| p.pid == *pid))
             && any(&self.process, |name| {
                 process.is_some_and(|p| *p.thread == **name || filter::has_name(&p.info, name))
@@ -262,6 +289,7 @@ mod tests {
             protocol: vec![Protocol::Udp],
             record_type: vec!["A".to_owned(), "x,y".to_owned()],
             outcome: vec![DnsOutcome::Nxdomain, DnsOutcome::TimedOut],
+            connection: vec![ConnectionId { start_ns: 1, tid: 7, boot: 2 }],
             since: Some("2026-01-31T09:30:00.5Z".parse().unwrap()),
             until: Some("2026-01-31T09:30:01Z".parse().unwrap()),
         };
@@ -276,6 +304,7 @@ mod tests {
             vec![("state", "open")],
             vec![("sort", "oldest")],
             vec![("type", "")],
+            vec![("connection", "1-2")],
             vec![("outcome", "established")],
             vec![("outcome", "answered"), ("outcome", "servfail")],
             vec![("limit", "0")],
@@ -294,7 +323,9 @@ mod tests {
 
     #[test]
     fn each_member_of_a_filter_selects() {
-        let record = asked(1);
+        let id = |start_ns| ConnectionId { start_ns, tid: 7, boot: 1 };
+        let (connection, connections) = (Some(id(1)), vec![id(2), id(3)]);
+        let record = DnsRecord { connection, connections, ..asked(1) };
         let cases = [
             ("process", "x,curl", "curls"),
             ("pid", "7", "8"),
@@ -304,6 +335,8 @@ mod tests {
             ("remote", "198.51.100.1", "198.51.100.2"),
             ("protocol", "tcp,udp", "tcp"),
             ("type", "a", "AAAA"),
+            ("connection", "00000001-1-7", "00000001-4-7"),
+            ("connection", "00000001-4-7,00000001-3-7", "00000002-3-7"),
             ("outcome", "answered,nxdomain", "unsuccessful"),
         ];
         for (name, matching, other) in cases {

@@ -80,6 +80,25 @@ fn of_two_names_for_one_address_the_last_counts_and_records_keep_theirs() {
 }
 
 #[test]
+fn a_name_that_moves_names_what_it_led_to_at_the_time() {
+    let Some(watch) = network() else { return };
+    let server = Server::start(LOCALHOST);
+    let moves = [(80, 1101), (81, 1102), (80, 1103)];
+    for (last, port) in moves {
+        server.set("moving.example", &[[198, 51, 100, last]]);
+        server.ask("moving.example", Ask::Connected);
+        refuse(v4([198, 51, 100, last], port));
+    }
+    for (last, port) in moves {
+        let remote = v4([198, 51, 100, last], port);
+        assert_eq!(called(&watch, remote), is("moving.example", NameSource::Dns), "{port}");
+        let id = watch.outcome(remote).id;
+        let asked = watch.dns("what led there", |r| r.connections.first() == Some(&id));
+        assert_eq!(asked.addresses, [remote.ip()], "{port}");
+    }
+}
+
+#[test]
 fn what_another_process_asked_for_is_told_apart() {
     let Some(watch) = network() else { return };
     let server = Server::start(LOCALHOST);

@@ -1,9 +1,14 @@
 //! Questions for names as records of their own.
 
-use netspy::event::{DnsOutcome, Endpoint, Protocol};
+use std::net::UdpSocket;
 
-use crate::dns::{LOCALHOST, network};
-use crate::dns_server::{Ask, PORT, Segments, Server};
+use netspy::ConnectionStream;
+use netspy::event::{DnsOutcome, Endpoint, Protocol};
+use netspy::stream::Builder;
+
+use crate::dns::{LOCALHOST, network, refuse};
+use crate::dns_server::{Ask, PORT, Segments, Server, question};
+use crate::harness::{ip, observes, own_network, v4, watch};
 
 #[test]
 fn what_came_of_a_question_is_told() {
@@ -60,4 +65,37 @@ fn a_question_that_nobody_answers_times_out() {
     let after = books();
     assert!(after.questions > before.questions && after.listed > before.listed);
     assert_eq!((after.no_room, after.lost), (before.no_room, before.lost));
+}
+
+#[test]
+fn a_flood_of_questions_is_counted_and_leaves_room_for_attempts() {
+    const ATTEMPTS: u16 = 50;
+    let pid = Some(std::process::id());
+    let small = Builder { ring_bytes: Some(64 << 10), ..ConnectionStream::builder() };
+    let Some(watch) = watch(Builder { only_pid: pid.into_iter().collect(), ..small }) else {
+        return;
+    };
+    if !observes(&watch, "dns_names") {
+        println!("skipped: nothing here sees DNS messages");
+        return;
+    }
+    own_network();
+    ip("address add 198.51.100.0/24 dev lo");
+    // Takes what comes, and answers nothing.
+    let _sink = UdpSocket::bind((LOCALHOST, PORT)).unwrap();
+    let socket = UdpSocket::bind((LOCALHOST, 0)).unwrap();
+    socket.connect((LOCALHOST, PORT)).unwrap();
+    let question = question("flood.example");
+    for attempt in 0..ATTEMPTS {
+        for _ in 0..400 {
+            socket.send(&question).unwrap();
+        }
+        refuse(v4([198, 51, 100, 70], 5000 + attempt));
+    }
+    for attempt in 0..ATTEMPTS {
+        watch.outcome(v4([198, 51, 100, 70], 5000 + attempt));
+    }
+    let counters = watch.handle.counters();
+    assert!(counters.dns.messages_lost > 0, "{counters:?}");
+    assert_eq!(counters.lost.ring_full, 0, "{counters:?}");
 }

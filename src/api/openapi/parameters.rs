@@ -26,6 +26,8 @@ const TEXT: &str = concat!(
 const AGE: &str = "^[0-9]+(ms|s|m|h|d|w)$";
 /// A length of time, up to a year or so.
 const STEP: &str = r"^0*[1-9]([0-9]{0,9}ms|[0-9]{0,6}s|[0-9]{0,4}m|[0-9]{0,2}h|[0-9]?d|w)$";
+/// The id of a connection.
+const CONNECTION: &str = "^[0-9a-f]{1,8}-[0-9a-f]{1,16}-[0-9a-f]{1,8}$";
 /// What the server makes, and nobody else can.
 const CURSOR: &str = "^[!-~]{1,128}$";
 
@@ -98,6 +100,10 @@ fn known(name: &str, path: &str) -> Option<(&'static str, Value)> {
             "What came of the question. `unsuccessful` stands for nxdomain, servfail, refused, failed \
              and timed_out.",
             words::<DnsOutcome>(&["unsuccessful"]),
+        ),
+        "connection" => (
+            "Id of a connection that carried the question, or that followed the answer.",
+            list(json!({"type": "string", "pattern": CONNECTION})),
         ),
         "type" => ("Type that was asked for, such as `A`, in any letter case.", texts()),
         "outcome" => (
@@ -208,7 +214,7 @@ pub(super) fn in_path(name: &str) -> Value {
         "in": "path",
         "description": "The id of a record.",
         "required": true,
-        "schema": {"type": "string", "pattern": "^[0-9a-f]{1,8}-[0-9a-f]{1,16}-[0-9a-f]{1,8}$"},
+        "schema": {"type": "string", "pattern": CONNECTION},
     })
 }
 
