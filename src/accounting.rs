@@ -69,6 +69,9 @@ pub struct Counters {
     /// Dropped packets, which are no part of the sum.
     #[serde(default)]
     pub drops: DropCounters,
+    /// Questions for names, which are no part of the sum.
+    #[serde(default)]
+    pub dns: DnsCounters,
 }
 
 /// What became of the packets that the kernel dropped, since the start of capture.
@@ -96,6 +99,32 @@ impl DropCounters {
     /// Packets that are in no record yet.
     pub fn pending(&self) -> u64 {
         self.packets.saturating_sub(self.listed + self.no_room + self.no_address)
+    }
+}
+
+/// What became of questions for names, since the start of capture.
+///
+/// `questions = listed + no_room + pending`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct DnsCounters {
+    /// Questions that were seen, and that the filters do not leave out.
+    pub questions: u64,
+    /// Questions in records.
+    pub listed: u64,
+    /// Questions that found no room among those that wait for an answer, and are in no record.
+    pub no_room: u64,
+    /// Messages that were lost on their way from the kernel, or could not be understood.
+    pub messages_lost: u64,
+    /// Records, also later versions of them, that a [`DnsStream`](crate::stream::DnsStream) was not
+    /// read in time for.
+    pub lost: u64,
+}
+
+impl DnsCounters {
+    /// Questions that wait for an answer.
+    pub fn pending(&self) -> u64 {
+        self.questions.saturating_sub(self.listed + self.no_room)
     }
 }
 

@@ -15,10 +15,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 
+mod dns;
 mod dropped;
 mod remote;
 mod scope;
 
+pub use dns::{DnsId, DnsOutcome, DnsRecord};
 pub use dropped::{DropId, DropRecord};
 pub use remote::Remote;
 pub use scope::Scope;

@@ -17,8 +17,10 @@ use tower::ServiceExt;
 use crate::accounting::Counters;
 use crate::api::{Api, Transport};
 use crate::capture::report::{AttachReport, Backend};
-use crate::event::{Connection, DropRecord};
-use crate::query::{CaptureHandle, QueryError, Window, diff, drops, filter, findings, series, top};
+use crate::event::{Connection, DnsRecord, DropRecord};
+use crate::query::{
+    CaptureHandle, QueryError, Window, diff, dns, drops, filter, findings, series, top,
+};
 use crate::store::{DropSelection, HistoryOptions, LocalSource, Selection, Store};
 use crate::test_records::*;
 
@@ -36,7 +38,8 @@ pub fn query_parameters(data: &[u8]) {
     let world = WORLD.get_or_init(World::new);
     let pairs: Pairs = form_urlencoded::parse(query).into_owned().collect();
     // Where what is right depends on the moment, either may be.
-    let (path, accepted) = match question % 8 {
+    let which = if *question == b'8' { 8 } else { question % 8 };
+    let (path, accepted) = match which {
         0 => ("/api/v1/connections", Some(list(world, &pairs))),
         1 => ("/api/v1/summary", None),
         2 => ("/api/v1/top", Some(groups(world, &pairs))),
@@ -44,6 +47,7 @@ pub fn query_parameters(data: &[u8]) {
         4 => ("/api/v1/diff", differences(world, &pairs)),
         5 => ("/api/v1/drops", Some(dropped_packets(world, &pairs))),
         6 => ("/api/v1/findings", Some(stands_out(&pairs))),
+        8 => ("/api/v1/dns", Some(questions(world, &pairs))),
         _ => ("/api/events", None),
     };
     if let Some(status) = world.ask(path, query) {
@@ -150,6 +154,25 @@ fn dropped_packets(world: &World, pairs: &Pairs) -> bool {
     }
 }
 
+fn questions(world: &World, pairs: &Pairs) -> bool {
+    let Ok((filter, page)) = dns::parse(pairs.clone()) else { return false };
+    let again = [filter.to_pairs(), page.to_pairs()].concat();
+    assert_eq!(dns::parse(written(&again)).unwrap(), (filter.clone(), page.clone()));
+    let meant = world.asked.iter().filter(|record| filter.matches(record)).count() as u64;
+    match world.stores[0].dns(&filter, &page) {
+        Ok(selected) => {
+            assert_eq!(selected.total, meant, "{pairs:?}");
+            true
+        }
+        Err(error) => {
+            assert!(
+                matches!(error, QueryError::Invalid { parameter, .. } if parameter == "cursor")
+            );
+            false
+        }
+    }
+}
+
 fn stands_out(pairs: &Pairs) -> bool {
     let Ok((filter, limit)) = findings::parse(pairs.clone()) else { return false };
     let again = findings::to_pairs(&filter, limit);
@@ -161,6 +184,7 @@ fn stands_out(pairs: &Pairs) -> bool {
 struct World {
     records: Vec<Connection>,
     drops: Vec<DropRecord>,
+    asked: Vec<DnsRecord>,
     stores: [Arc<Store>; 2],
     router: Router,
     runtime: Runtime,
@@ -226,6 +250,8 @@ impl World {
         let stores = [Arc::new(Store::new(8 << 20)), Arc::new(open())];
         stores[0].apply(records.clone());
         stores[0].apply_drops(drops.clone());
+        let asked: Vec<_> = (0..20).map(asked).collect();
+        stores[0].apply_dns(asked.clone());
         stores[1].apply(second.to_vec());
         let (stop, stopping) = watch::channel(false);
         let source = LocalSource::new(Arc::clone(&stores[0]), Arc::new(NoCapture));
@@ -234,7 +260,7 @@ impl World {
         let within = runtime.enter();
         let router = Api::new(source, stopping).router(Transport::Unix);
         drop(within);
-        World { records, drops, stores, router, runtime, _stop: stop }
+        World { records, drops, asked, stores, router, runtime, _stop: stop }
     }
 
     /// Asks over REST; `None` where the bytes are no part of an address.
@@ -288,6 +314,35 @@ mod tests {
     fn messages_of_the_corpus_name_what_is_text() {
         let replayed = replay("dns_message", dns_message);
         assert!(replayed >= 12, "{replayed}");
+    }
+
+    /// Where no fuzzer can be had. `NETSPY_DNS_MUTATIONS` is how often each file of the corpus is
+    /// changed.
+    #[test]
+    fn changed_messages_name_what_is_text() {
+        let rounds = std::env::var("NETSPY_DNS_MUTATIONS").ok();
+        let rounds: usize = rounds.map_or(500, |rounds| rounds.parse().unwrap());
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/dns_message");
+        let files = fs::read_dir(&corpus).unwrap().map(|file| fs::read(file.unwrap().path()));
+        let files: Vec<_> = files.map(Result::unwrap).collect();
+        let mut random = Random(7);
+        for round in 0..rounds * files.len() {
+            let mut bytes = files[round % files.len()].clone();
+            for _ in 0..=random.next(4) {
+                let len = bytes.len() as u64;
+                let at = random.next(len + 1) as usize;
+                match random.next(4) {
+                    0 if at < bytes.len() => bytes[at] = random.next(256) as u8,
+                    // What begins a pointer, the longest label, the end of a name.
+                    1 if at < bytes.len() => {
+                        bytes[at] = [0xc0, 0xc1, 63, 0, 255][random.next(5) as usize];
+                    }
+                    2 => bytes.truncate(at),
+                    _ => bytes.insert(at, random.next(256) as u8),
+                }
+            }
+            dns_message(&bytes);
+        }
     }
 
     #[test]

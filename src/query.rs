@@ -20,6 +20,7 @@ use crate::containers::ContainerStatus;
 use crate::event::{Connection, ConnectionId, Direction, Outcome, Protocol, Scope, State, Traffic};
 
 pub mod diff;
+pub mod dns;
 pub mod drops;
 pub mod filter;
 pub mod findings;
@@ -30,6 +31,7 @@ pub mod top;
 pub use shown::sees_sent;
 
 use diff::{Compare, Diff};
+use dns::{DnsFilter, DnsList};
 use drops::{DropFilter, DropList};
 use findings::Findings;
 use series::{Series, Step};
@@ -407,6 +409,8 @@ pub trait Source: Send + Sync {
     ) -> Result<Diff, QueryError>;
     /// Dropped packets that match, one page of them; the page's order is always newest first.
     async fn drops(&self, filter: &DropFilter, page: &Page) -> Result<DropList, QueryError>;
+    /// Questions for names that match, one page of them; the page's order is always newest first.
+    async fn dns(&self, filter: &DnsFilter, page: &Page) -> Result<DnsList, QueryError>;
     /// What stands out among the records that match: at most `limit` findings, or
     /// [`Findings::DEFAULT_LIMIT`].
     async fn findings(&self, filter: &Filter, limit: Option<usize>)

@@ -21,10 +21,10 @@ use crate::capture::shared::Shared;
 use crate::containers::{ContainerDetails, ContainerStatus};
 use crate::event::{Connection, ConnectionId, Traffic};
 
-mod dropped;
+mod beside;
 
-pub use dropped::DropStream;
-pub(crate) use dropped::Subscribers;
+pub(crate) use beside::Subscribers;
+pub use beside::{DnsStream, DropStream, RecordStream};
 
 /// What to capture: filters run in the kernel, before an event costs anything.
 ///
@@ -227,6 +227,14 @@ impl ConnectionStream {
     /// [capabilities](Self::capabilities) say so), none come.
     pub fn drops(&self) -> DropStream {
         self.handle.shared.drops.subscribers.subscribe()
+    }
+
+    /// Questions for names and what came of them, from here on. The filters of the [`Builder`] leave
+    /// out the same as they would of the connections that carry them. A record comes again, under its
+    /// id, with the connections that followed. Where they cannot be seen (the
+    /// feature `dns_names` of the report says why), none come.
+    pub fn dns(&self) -> DnsStream {
+        self.handle.shared.dns.subscribers.subscribe()
     }
 
     /// What is observed, by which hooks.

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 
 use common::records::*;
 use common::{Answer, Server, server};
-use netspy::event::DropRecord;
-use netspy::query::{diff, drops, filter, findings, series, top};
+use netspy::event::{DnsOutcome, DnsRecord, DropRecord};
+use netspy::query::{diff, dns, drops, filter, findings, series, top};
 use serde_json::Value;
 
 async fn with(server: &Server, target: &str, header: &str) -> Answer {
@@ -38,6 +38,7 @@ async fn the_document_has_every_path_and_what_it_has_is_there() {
         "/api/v1/connections",
         "/api/v1/connections/{id}",
         "/api/v1/diff",
+        "/api/v1/dns",
         "/api/v1/drops",
         "/api/v1/findings",
         "/api/v1/series",
@@ -96,6 +97,7 @@ async fn the_document_has_the_parameters_that_the_server_reads() {
         ("series", series::names()),
         ("diff", diff::names()),
         ("findings", findings::names()),
+        ("dns", [&dns::DNS_FILTER_NAMES[..], &dns::DNS_PAGE_NAMES].concat()),
         ("drops", [&drops::DROP_FILTER_NAMES[..], &drops::DROP_PAGE_NAMES].concat()),
         ("status", Vec::new()),
     ];
@@ -181,6 +183,10 @@ async fn answers_have_the_form_that_the_document_says() {
     let server = server(wild).await;
     let hostile = DropRecord { time: jiff::Timestamp::MIN, ..dropped(9) };
     server.store.apply_drops((0..5).map(dropped).chain([hostile]).collect());
+    let silent =
+        DnsRecord { outcome: DnsOutcome::TimedOut, rcode: None, process: None, ..asked(9) };
+    let hostile = DnsRecord { time: jiff::Timestamp::MIN, answered: None, ..asked(10) };
+    server.store.apply_dns((0..5).map(asked).chain([silent, hostile]).collect());
     let document = server.get("/openapi.json").await.json();
     for target in [
         "/api/v1/connections?limit=100",
@@ -192,6 +198,7 @@ async fn answers_have_the_form_that_the_document_says() {
         // What it is compared with, and the first step, would begin before the year 0.
         "/api/v1/diff?since=0001-01-01T00:00:00Z",
         "/api/v1/series?since=0000-01-01T00:00:00Z",
+        "/api/v1/dns",
         "/api/v1/drops",
         "/api/v1/findings",
         "/api/v1/status",

@@ -10,6 +10,7 @@ use super::openapi::{self, Answer, MakeSchema, Operation, schema};
 use super::{Api, event, metrics, stream, v1};
 use crate::event::Connection;
 use crate::query::diff::{self, Diff};
+use crate::query::dns::{DNS_FILTER_NAMES, DNS_PAGE_NAMES, DnsList};
 use crate::query::drops::{DROP_FILTER_NAMES, DROP_PAGE_NAMES, DropList};
 use crate::query::filter::{FILTER_NAMES, PAGE_NAMES};
 use crate::query::findings::{self, Findings};
@@ -84,6 +85,7 @@ fn own() -> Vec<Route> {
     let filters = FILTER_NAMES.to_vec();
     let pages = [&FILTER_NAMES[..], &PAGE_NAMES].concat();
     let dropped = [&DROP_FILTER_NAMES[..], &DROP_PAGE_NAMES].concat();
+    let asked = [&DNS_FILTER_NAMES[..], &DNS_PAGE_NAMES].concat();
     let mut one = question(
         "/api/v1/connections/{id}",
         "get_connection",
@@ -145,6 +147,15 @@ fn own() -> Vec<Route> {
             get(v1::drops),
             dropped,
             schema::<DropList>,
+        ),
+        question(
+            "/api/v1/dns",
+            "list_dns",
+            "Questions that processes sent to name servers and what came of them, newest first, page \
+             by page.",
+            get(v1::dns),
+            asked,
+            schema::<DnsList>,
         ),
         question(
             "/api/v1/findings",

@@ -11,6 +11,7 @@ use super::problem::Problem;
 use super::{Api, Transport, withhold, withhold_of};
 use crate::event::ConnectionId;
 use crate::query::diff::{self, Diff};
+use crate::query::dns::{self, DnsList};
 use crate::query::drops::{self, DropList};
 use crate::query::filter::{self, FILTER_NAMES};
 use crate::query::findings::{self, Findings};
@@ -94,6 +95,17 @@ pub(super) async fn drops(
     let (filter, page) = drops::parse(pairs(query.as_deref()))?;
     let mut list = api.source.drops(&filter, &page).await?;
     withhold_of(list.drops.iter_mut().filter_map(|d| d.process.as_mut()), transport);
+    Ok(Json(list))
+}
+
+pub(super) async fn dns(
+    State(api): State<Api>,
+    Extension(transport): Extension<Transport>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<DnsList>, Problem> {
+    let (filter, page) = dns::parse(pairs(query.as_deref()))?;
+    let mut list = api.source.dns(&filter, &page).await?;
+    withhold_of(list.questions.iter_mut().filter_map(|q| q.process.as_mut()), transport);
     Ok(Json(list))
 }
 

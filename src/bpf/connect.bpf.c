@@ -596,13 +596,33 @@ int send_cgroup6(struct bpf_sock_addr *ctx)
 	return on_cgroup_send(ctx, AF_INET6);
 }
 
-/* ---- answers to questions for names ---- */
+/* ---- questions for names, and answers: whatever these see, they let pass ---- */
 
-/* Lets every packet pass. */
 SEC("cgroup_skb/ingress")
 int dns_ingress(struct __sk_buff *skb)
 {
-	on_packet(skb);
+	on_dns_packet(skb, true);
+	return 1;
+}
+
+SEC("cgroup_skb/egress")
+int dns_egress(struct __sk_buff *skb)
+{
+	on_dns_packet(skb, false);
+	return 1;
+}
+
+SEC("cgroup/sendmsg4")
+int dns_ask4(struct bpf_sock_addr *ctx)
+{
+	on_dns_ask(ctx, false);
+	return 1;
+}
+
+SEC("cgroup/sendmsg6")
+int dns_ask6(struct bpf_sock_addr *ctx)
+{
+	on_dns_ask(ctx, true);
 	return 1;
 }
 

@@ -73,6 +73,7 @@ enum netspy_end {
 #define NETSPY_F_INBOUND     0x0100 /* accepted */
 #define NETSPY_F_LISTENER    0x0200 /* a socket that listens, no attempt; counted nowhere */
 #define NETSPY_F_NO_START    0x0800 /* start_ns is the time of the outcome: the start was not seen */
+#define NETSPY_F_ASKER	     0x0400 /* no attempt, but who asks a name server */
 #define NETSPY_F_COUNTED     0x1000 /* all its datagrams are counted, */
 #define NETSPY_F_BYTES	     0x2000 /* and their bytes */
 
@@ -176,16 +177,18 @@ struct netspy_cgroup {
 	__u8 path[NETSPY_CGROUP_LEN]; /* from the root of the hierarchy */
 };
 
-/* A DNS message came back to a socket that had sent to where it comes from. What follows it in the
- * ring is the message, as far as it was kept. */
+/* A DNS message, or a part of one, that a socket sent to a name server, or that came back to it.
+ * What follows this in the ring are its bytes, as far as they were kept. */
 struct netspy_dns {
-	__u32 kind;
-	__u32 netns;
+	/* Who asked, over what; `remote` is the server. */
+	struct netspy_conn asker;
+	__u64 sock; /* tells the messages of one socket from those of others */
 	__u64 time_ns;
-	__u64 task_start_ns; /* of the process whose socket it is */
-	__u32 pid;
-	__u16 len;  /* bytes of the message */
-	__u16 kept; /* of these, in the ring */
+	__u16 len;   /* bytes of the message */
+	__u16 begin; /* where in the message the part begins */
+	__u16 kept;  /* bytes of it in the ring */
+	__u8 is_answer;
+	__u8 has_record; /* `asker` is that of the record of the socket */
 };
 
 /* What an open connection has carried so far. */
@@ -229,7 +232,7 @@ struct netspy_counters {
 	__u64 stood_in;
 	/* Processes for which `descendants` had no room. */
 	__u64 unfollowed;
-	/* DNS messages for which the ring had no room. */
+	/* DNS messages for which the ring had no room, and where TCP could not be followed. */
 	__u64 dns_lost;
 };
 
@@ -249,7 +252,7 @@ _Static_assert(sizeof(struct netspy_unix) == 336, "layout of netspy_unix");
 _Static_assert(sizeof(struct netspy_exec) == 2392, "layout of netspy_exec");
 _Static_assert(sizeof(struct netspy_fork) == 48, "layout of netspy_fork");
 _Static_assert(sizeof(struct netspy_cgroup) == 528, "layout of netspy_cgroup");
-_Static_assert(sizeof(struct netspy_dns) == 32, "layout of netspy_dns");
+_Static_assert(sizeof(struct netspy_dns) == 248, "layout of netspy_dns");
 _Static_assert(sizeof(struct netspy_traffic) == 48, "layout of netspy_traffic");
 _Static_assert(sizeof(struct netspy_walk) == 16, "layout of netspy_walk");
 _Static_assert(sizeof(struct netspy_counters) == 104, "layout of netspy_counters");

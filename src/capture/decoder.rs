@@ -6,7 +6,8 @@ use super::decode::{self, DecodeError, Raw};
 use super::drops_skel::types::{netspy_drop, netspy_drop_key};
 use super::{FLAG_LISTENER, FLAG_PREEXISTING, FLAG_SHOWN, FLAG_SWEPT};
 use crate::enrich::Enricher;
-use crate::event::{Connection, ConnectionId, DropRecord};
+use crate::enrich::dns::Counts;
+use crate::event::{Connection, ConnectionId, DnsRecord, DropRecord};
 
 /// One record of an attempt, or of what is none.
 #[derive(Debug)]
@@ -95,6 +96,16 @@ impl Decoder {
         reason: Arc<str>,
     ) -> DropRecord {
         self.enricher.dropped(key, drop, reason)
+    }
+
+    /// What came of questions for names since the last time.
+    pub(crate) fn take_dns(&mut self) -> Vec<DnsRecord> {
+        self.enricher.take_dns()
+    }
+
+    /// What became of all questions for names.
+    pub(crate) fn dns_counts(&self) -> Counts {
+        self.enricher.dns_counts()
     }
 
     /// DNS messages that could not be understood.

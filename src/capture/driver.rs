@@ -257,8 +257,6 @@ impl<'a> Driver<'a> {
             }
             let Some(count) = self.drain(ring, pending, loaded) else { return DROPPED };
             self.shown.drained();
-            let undecodable = self.decoder.undecodable_dns();
-            self.shared.undecodable_dns.store(undecodable, Ordering::Release);
             let look = if asked > answered { Look::Asked } else { Look::Due };
             if !self.look_at_drops(look, loaded)
                 || !self.look_at_hashes()
@@ -383,10 +381,13 @@ impl<'a> Driver<'a> {
             let consumed = ring.consume_raw_n(BATCH);
             let records = std::mem::take(&mut *pending.borrow_mut());
             if consumed <= 0 || records.is_empty() {
+                // Also what has waited long enough, though nothing came.
+                self.shared.dns.publish(&mut self.decoder);
                 return if self.sender.is_closed() { None } else { Some(total) };
             }
             total += records.len();
             let batch = self.batch(records);
+            self.shared.dns.publish(&mut self.decoder);
             if !batch.connections.is_empty() && !self.send(batch) {
                 return None;
             }

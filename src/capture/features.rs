@@ -277,13 +277,14 @@ pub const FEATURES: &[FeatureHooks] = &[
         name: "dns_names",
         required: false,
         hooks: &[Hook {
-            name: "cgroup_skb/ingress",
+            name: "cgroup_skb/ingress + egress, cgroup/sendmsg4 + sendmsg6",
             backend: None,
-            programs: &["dns_ingress"],
+            // What comes back is of interest only where the question was seen.
+            programs: &["dns_ingress", "dns_ask4", "dns_ask6", "dns_egress"],
             needs: &[Need::Cgroup2, Need::ProbeRead],
             note: Some(
-                "answers over UDP from port 53; not those over TCP, TLS or HTTPS, nor those that a \
-                 resolver's cache gives over other sockets",
+                "UDP and TCP at port 53; not TLS or HTTPS, nor what a resolver's cache gives over \
+                 other sockets",
             ),
         }],
         without: "remotes have no names, but those of /etc/hosts",

@@ -20,6 +20,7 @@ mod loader;
 mod packets;
 pub mod plan;
 pub mod privileges;
+pub(crate) mod questions;
 mod reasons;
 pub mod report;
 pub(crate) mod shared;
@@ -35,6 +36,8 @@ mod walk;
 pub(crate) const FLAG_SHOWN: u16 = 0x0001;
 /// `NETSPY_F_NO_REMOTE`.
 pub(crate) const FLAG_NO_REMOTE: u16 = 0x0004;
+/// `NETSPY_F_FILTERED`: the filters leave it out.
+pub(crate) const FLAG_FILTERED: u16 = 0x0002;
 /// `NETSPY_F_SWEPT`: this version was put into the ring by a sweep.
 pub(crate) const FLAG_SWEPT: u16 = 0x0020;
 /// `NETSPY_F_OWN_CLOSE`.

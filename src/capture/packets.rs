@@ -37,7 +37,7 @@ pub(crate) struct DropDesk {
     listed: AtomicU64,
     no_room: AtomicU64,
     no_address: AtomicU64,
-    pub subscribers: Subscribers,
+    pub subscribers: Subscribers<DropRecord>,
 }
 
 impl DropDesk {

@@ -13,6 +13,7 @@ use super::error::CaptureError;
 use super::loader::Loaded;
 use super::packets::{DropDesk, Packets};
 use super::privileges::PrivilegeReport;
+use super::questions::DnsDesk;
 use super::report::AttachReport;
 use super::skel::types::netspy_counters;
 use super::traffic::TrafficDesk;
@@ -34,7 +35,7 @@ pub(crate) struct Shared {
     pub delivered: AtomicU64,
     pub(super) slow_consumer: AtomicU64,
     pub(super) undecodable: AtomicU64,
-    pub(super) undecodable_dns: AtomicU64,
+    pub dns: DnsDesk,
     pub(super) updates_lost: AtomicU64,
     counters: MapHandle,
     descendants: MapHandle,
@@ -95,7 +96,7 @@ impl Shared {
             delivered: AtomicU64::new(0),
             slow_consumer: AtomicU64::new(0),
             undecodable: AtomicU64::new(0),
-            undecodable_dns: AtomicU64::new(0),
+            dns: DnsDesk::default(),
             updates_lost: AtomicU64::new(0),
             counters,
             descendants,
@@ -166,6 +167,7 @@ impl Shared {
         self.drains.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
         self.drained.notify_all();
         self.drops.subscribers.end();
+        self.dns.subscribers.end();
         *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
     }
 
@@ -225,6 +227,7 @@ impl Shared {
             .sum();
         // After what it is subtracted from.
         let kernel = self.kernel();
+        let dns = self.dns.counters(kernel.dns_lost);
         let missed =
             skipped.saturating_sub(kernel.stood_in) + self.links_missed() + kernel.unfollowed;
         Counters {
@@ -242,8 +245,9 @@ impl Shared {
             missed,
             address_unread: kernel.address_unread,
             exec_lost: kernel.exec_lost,
-            dns_lost: kernel.dns_lost + self.undecodable_dns.load(Ordering::Acquire),
+            dns_lost: dns.messages_lost,
             drops: self.drops.counters(),
+            dns,
         }
     }
 }

@@ -41,7 +41,7 @@ const _: () = assert!(size_of::<types::netspy_unix>() == 336);
 const _: () = assert!(size_of::<types::netspy_exec>() == 2392);
 const _: () = assert!(size_of::<types::netspy_fork>() == 48);
 const _: () = assert!(size_of::<types::netspy_counters>() == 104);
-const _: () = assert!(size_of::<types::netspy_dns>() == 32);
+const _: () = assert!(size_of::<types::netspy_dns>() == 248);
 const _: () = assert!(size_of::<types::netspy_cgroup>() == 528);
 const _: () = assert!(size_of::<types::netspy_traffic>() == 48);
 const _: () = assert!(size_of::<types::netspy_walk>() == 16);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::completions::{Complete, Completions};
-use super::filters::{DropPage, Page, What, WhatDrops, When};
+use super::filters::{DropPage, Page, What, WhatDns, WhatDrops, When};
 use super::mcp;
 use super::questions;
 use super::render::Output;
@@ -168,6 +168,8 @@ pub enum Command {
     Ask(super::ask::Ask),
     /// Packets that the kernel dropped, and why
     Drops(Drops),
+    /// Questions for names: who asked for what, and what came of it
+    Dns(Dns),
     /// Health, what is observed by which hooks, and the books
     Status(Status),
     /// What capture can see on this machine, and what would bring the rest
@@ -284,6 +286,28 @@ pub struct Drops {
     pub output: Output,
     #[command(flatten)]
     pub what: WhatDrops,
+    #[command(flatten)]
+    pub when: When,
+    #[command(flatten)]
+    pub page: DropPage,
+}
+
+/// Arguments of `dns`.
+#[derive(Debug, Clone, Default, Args)]
+#[command(after_help = "\
+A line is a question that a process sent to a name server, over UDP or TCP. What a cache answered is
+no question; one over TLS or HTTPS is not seen.
+
+Examples:
+  netspy dns --since 15m
+  netspy dns --outcome unsuccessful
+  netspy dns --host-name .example.com --process curl --output json")]
+pub struct Dns {
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    pub output: Output,
+    #[command(flatten)]
+    pub what: WhatDns,
     #[command(flatten)]
     pub when: When,
     #[command(flatten)]

@@ -12,6 +12,7 @@ use super::render::Output;
 use super::render::answers::Printer;
 use super::signals::Signals;
 use crate::event::{ConnectionId, InvalidId};
+use crate::query::dns::DnsFilter;
 use crate::query::drops::DropFilter;
 use crate::query::{self, Filter, Source};
 
@@ -124,6 +125,39 @@ pub async fn drops_now(
 ) -> Result<(), Failure> {
     let (filter, page) = args.what.read(&args.when, &args.page)?;
     print_drops(&filter, &page, args.output, &*origin.source, printer).await
+}
+
+/// `dns`.
+pub async fn dns(
+    args: &args::Dns,
+    origin: &Origin,
+    printer: &mut Printer<'_>,
+) -> Result<(), Failure> {
+    let (mut filter, page) = args.what.read(&args.when, &args.page)?;
+    gather_window(&mut filter.since, &mut filter.until, &args.when, origin).await?;
+    print_dns(&filter, &page, args.output, &*origin.source, printer).await
+}
+
+/// `dns` as far as it is known at this moment.
+pub async fn dns_now(
+    args: &args::Dns,
+    origin: &Origin,
+    printer: &mut Printer<'_>,
+) -> Result<(), Failure> {
+    let (filter, page) = args.what.read(&args.when, &args.page)?;
+    print_dns(&filter, &page, args.output, &*origin.source, printer).await
+}
+
+async fn print_dns(
+    filter: &DnsFilter,
+    page: &query::Page,
+    output: Output,
+    source: &dyn Source,
+    printer: &mut Printer<'_>,
+) -> Result<(), Failure> {
+    let list = source.dns(filter, page).await?;
+    printer.dns(&list, output)?;
+    if list.questions.is_empty() { Err(Failure::Nothing) } else { Ok(()) }
 }
 
 async fn print_drops(

@@ -7,6 +7,7 @@ use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 
 use super::failure::Failure;
+use crate::query::dns::DnsFilter;
 use crate::query::drops::DropFilter;
 use crate::query::{self, Filter, QueryError, Source, filter};
 
@@ -259,7 +260,73 @@ pub struct WhatDrops {
     pub reason: Vec<String>,
 }
 
-/// Which part of the list of drops.
+/// Which questions for names.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Which questions (several values: separated by commas)")]
+pub struct WhatDns {
+    /// Name of the process or thread that asked, or base name of its executable
+    #[arg(long, value_name = "NAME")]
+    pub process: Vec<String>,
+    /// Its process id
+    #[arg(long, value_name = "PID")]
+    pub pid: Vec<String>,
+    /// The name that was asked for; .example.com for that domain and everything below it
+    #[arg(long, value_name = "NAME")]
+    pub host_name: Vec<String>,
+    /// Address of the server, or one that was the answer
+    #[arg(long, value_name = "IP")]
+    pub remote: Vec<String>,
+    /// udp or tcp
+    #[arg(long, value_name = "PROTOCOL")]
+    pub protocol: Vec<String>,
+    /// A, AAAA, PTR, ...
+    #[arg(long = "type", value_name = "TYPE")]
+    pub record_type: Vec<String>,
+    /// answered, no_data, nxdomain, servfail, refused, failed, truncated, timed_out; unsuccessful for
+    /// all of these that are failures
+    #[arg(long, value_name = "OUTCOME")]
+    pub outcome: Vec<String>,
+    /// A connection that carried the question, or followed the answer
+    #[arg(long, value_name = "ID")]
+    pub connection: Vec<String>,
+}
+
+impl WhatDns {
+    /// The filter that these flags, with a time and a page, stand for.
+    pub fn read(&self, when: &When, page: &DropPage) -> Result<(DnsFilter, query::Page), Failure> {
+        let lists = [
+            ("process", &self.process),
+            ("pid", &self.pid),
+            ("host_name", &self.host_name),
+            ("remote", &self.remote),
+            ("protocol", &self.protocol),
+            ("type", &self.record_type),
+            ("outcome", &self.outcome),
+            ("connection", &self.connection),
+        ];
+        let lists = lists.into_iter().filter_map(|(name, v)| Some((name, joined(v)?)));
+        let (mut filter, page) = query::dns::parse(lists.chain(window_and_page(when, page)))?;
+        if let Some(seconds) = when.duration {
+            filter.since = last(seconds);
+        }
+        Ok((filter, page))
+    }
+}
+
+fn window_and_page(
+    when: &When,
+    page: &DropPage,
+) -> impl Iterator<Item = (&'static str, String)> + use<> {
+    let single = [
+        ("since", when.since.clone()),
+        ("until", when.until.clone()),
+        ("limit", page.limit.clone()),
+        ("cursor", page.cursor.clone()),
+    ];
+    single.into_iter().filter_map(|(name, v)| Some((name, v?)))
+}
+
+/// Which part of a list that is newest first.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Which part")]
 pub struct DropPage {
@@ -283,14 +350,7 @@ impl WhatDrops {
             ("reason", &self.reason),
         ];
         let lists = lists.into_iter().filter_map(|(name, v)| Some((name, joined(v)?)));
-        let single = [
-            ("since", &when.since),
-            ("until", &when.until),
-            ("limit", &page.limit),
-            ("cursor", &page.cursor),
-        ];
-        let single = single.into_iter().filter_map(|(name, v)| Some((name, v.clone()?)));
-        let (mut filter, page) = query::drops::parse(lists.chain(single))?;
+        let (mut filter, page) = query::drops::parse(lists.chain(window_and_page(when, page)))?;
         if let Some(seconds) = when.duration {
             filter.since = last(seconds);
         }

@@ -245,6 +245,7 @@ async fn run_command(
         #[cfg(feature = "ai")]
         Command::Ask(args) => ask::Words::Ask(args).ask(&origin, printer).await,
         Command::Drops(args) => commands::drops(args, &origin, printer).await,
+        Command::Dns(args) => commands::dns(args, &origin, printer).await,
         Command::Status(args) => commands::status(args, &origin, printer).await,
         Command::Record(args) => recording::record(args, &origin).await,
         Command::Replay(_)
@@ -302,6 +303,10 @@ fn check(command: &Command) -> Result<Capture, Failure> {
             Ok(Capture::Never)
         }
         Command::Drops(args) => {
+            args.what.read(&args.when, &args.page)?;
+            Ok(Capture::Allowed { no_unix: true })
+        }
+        Command::Dns(args) => {
             args.what.read(&args.when, &args.page)?;
             Ok(Capture::Allowed { no_unix: true })
         }

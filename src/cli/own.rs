@@ -8,7 +8,7 @@ use crate::capture::error::CaptureError;
 use crate::capture::privileges::GiveUp;
 use crate::containers::{ContainerNames, ContainerSources};
 use crate::query::Source;
-use crate::store::{LocalSource, Store, store_drops};
+use crate::store::{LocalSource, Store, store_dns, store_drops};
 use crate::stream::{Builder, ConnectionStream, StreamHandle};
 
 /// What a command line that runs for minutes or hours keeps of the past.
@@ -47,6 +47,7 @@ impl OwnCapture {
             source,
         };
         let drops = store_drops(stream.drops(), &store).map_err(no_thread)?;
+        let dns = store_dns(stream.dns(), &store).map_err(no_thread)?;
         let thread = std::thread::Builder::new().name("netspy-store".to_owned());
         let reader = thread.spawn(move || {
             while let Some(batch) = stream.next_batch_blocking() {
@@ -54,7 +55,7 @@ impl OwnCapture {
             }
             store.close();
         });
-        let readers = Mutex::new(vec![reader.map_err(no_thread)?, drops]);
+        let readers = Mutex::new(vec![reader.map_err(no_thread)?, drops, dns]);
         let keeper = Arc::clone(&source);
         let books = tokio::spawn(async move { keeper.keep_books().await });
         Ok(OwnCapture { handle, source, readers, books })

@@ -12,6 +12,7 @@ use super::quiet::{self, Stderr};
 use super::render::text::clean;
 use crate::event::{Connection, ConnectionId};
 use crate::query::diff::{Compare, Diff};
+use crate::query::dns::{DnsFilter, DnsList};
 use crate::query::drops::{DropFilter, DropList};
 use crate::query::findings::Findings;
 use crate::query::series::{Series, Step};
@@ -106,6 +107,9 @@ impl Source for Patient {
     }
     async fn drops(&self, filter: &DropFilter, page: &Page) -> Result<DropList, QueryError> {
         self.wait(self.0.drops(filter, page)).await
+    }
+    async fn dns(&self, filter: &DnsFilter, page: &Page) -> Result<DnsList, QueryError> {
+        self.wait(self.0.dns(filter, page)).await
     }
     async fn findings(
         &self,

@@ -25,6 +25,7 @@ pub use address::{Address, InvalidAddress};
 
 use crate::event::{Connection, ConnectionId};
 use crate::query::diff::{self, Compare, Diff};
+use crate::query::dns::{DnsFilter, DnsList};
 use crate::query::drops::{DropFilter, DropList};
 use crate::query::findings::{self, Findings};
 use crate::query::series::{self, Series, Step};
@@ -135,6 +136,11 @@ impl Source for HttpSource {
     async fn drops(&self, filter: &DropFilter, page: &Page) -> Result<DropList, QueryError> {
         let pairs = filter.to_pairs().into_iter().chain(page.to_pairs());
         self.ask(&params::with_pairs("/api/v1/drops", pairs)).await
+    }
+
+    async fn dns(&self, filter: &DnsFilter, page: &Page) -> Result<DnsList, QueryError> {
+        let pairs = filter.to_pairs().into_iter().chain(page.to_pairs());
+        self.ask(&params::with_pairs("/api/v1/dns", pairs)).await
     }
 
     async fn findings(

@@ -4,13 +4,16 @@
 
 pub(crate) mod cgroup;
 mod connection;
+pub(crate) mod dns;
 mod dropped;
 pub(crate) mod errno;
+#[cfg(all(feature = "server", any(test, fuzzing)))]
+mod fuzzing;
 pub(crate) mod hashes;
 mod hosts;
 mod names;
 #[cfg(all(feature = "server", any(test, fuzzing)))]
-pub use names::dns_message;
+pub use fuzzing::dns_message;
 mod owner;
 pub(crate) mod process;
 mod services;
@@ -18,10 +21,10 @@ pub(crate) mod users;
 
 use std::sync::Arc;
 
-use crate::capture::clock::Clock;
+use crate::capture::clock::{Clock, boot_ns};
 use crate::capture::drops_skel::types::{netspy_drop, netspy_drop_key};
 use crate::capture::skel::types::{netspy_conn, netspy_dns, netspy_exec, netspy_fork};
-use crate::event::{Connection, ConnectionId, DropId, DropRecord};
+use crate::event::{Connection, ConnectionId, DnsRecord, DropId, DropRecord};
 
 /// Turns kernel records into [`Connection`]s. Owned by the capture thread.
 #[derive(Debug)]
@@ -31,6 +34,7 @@ pub(crate) struct Enricher {
     clock: Clock,
     processes: process::Processes,
     names: names::Names,
+    transactions: dns::Transactions,
     drops: u32,
 }
 
@@ -42,10 +46,12 @@ pub(crate) fn boot() -> u32 {
 
 impl Enricher {
     pub(crate) fn new() -> Self {
-        let host = read("/proc/sys/kernel/hostname");
+        let host: Arc<str> = read("/proc/sys/kernel/hostname").into();
+        let boot = boot();
         Enricher {
-            host: host.into(),
-            boot: boot(),
+            transactions: dns::Transactions::new(Arc::clone(&host), boot),
+            host,
+            boot,
             clock: Clock::new(),
             processes: process::Processes::default(),
             names: names::Names::new(hosts::Hosts::of_host()),
@@ -53,10 +59,12 @@ impl Enricher {
         }
     }
 
-    /// Follows the wall clock if it was set, and /etc/hosts.
+    /// Follows the wall clock if it was set, and /etc/hosts; gives up on questions for names that
+    /// have had no answer for long.
     pub(crate) fn refresh(&mut self) {
         self.clock.refresh();
         self.names.refresh();
+        self.transactions.expire(boot_ns());
     }
 
     /// A control group was made.
@@ -64,14 +72,29 @@ impl Enricher {
         self.processes.cgroup(id, &text(path));
     }
 
-    /// A DNS message came back to a process.
+    /// A DNS message, or a part of one, that a process sent or got.
     pub(crate) fn dns(&mut self, dns: &netspy_dns, message: &[u8]) {
-        self.names.message(dns, message);
+        let (processes, clock) = (&mut self.processes, &self.clock);
+        let who = |asker: &netspy_conn| processes.resolve(asker, clock);
+        let told = self.transactions.message(dns, message, clock, who);
+        if let dns::Told::Names(answer, number) = told {
+            self.names.learn(&dns.asker, dns.time_ns, &answer, number);
+        }
+    }
+
+    /// What came of questions for names since the last time.
+    pub(crate) fn take_dns(&mut self) -> Vec<DnsRecord> {
+        self.transactions.take()
+    }
+
+    /// What became of all questions for names.
+    pub(crate) fn dns_counts(&self) -> dns::Counts {
+        self.transactions.counts()
     }
 
     /// DNS messages that could not be understood.
     pub(crate) fn undecodable_dns(&self) -> u64 {
-        self.names.undecodable()
+        self.transactions.undecodable()
     }
 
     /// A program was started.
@@ -94,7 +117,9 @@ impl Enricher {
         let process = self.processes.resolve(raw, &self.clock);
         let host = Arc::clone(&self.host);
         let mut connection = connection::build(raw, path, process, &self.clock, host, self.boot)?;
-        self.names.name(raw, &mut connection);
+        if let Some(question) = self.names.name(raw, &mut connection) {
+            self.transactions.followed(question, connection.id);
+        }
         Some(connection)
     }
 }

@@ -60,7 +60,7 @@ pub const MAX_VALUES: usize = 256;
 pub const MAX_VALUE_BYTES: usize = 16 * 1024;
 
 /// The word that stands for every outcome for which [`Outcome::is_unsuccessful`] holds.
-const UNSUCCESSFUL: &str = "unsuccessful";
+pub(super) const UNSUCCESSFUL: &str = "unsuccessful";
 
 /// Reads parameters; ages count from now.
 pub fn parse<N: AsRef<str>, V: AsRef<str>>(

@@ -30,7 +30,7 @@ use crate::server::options::Options;
 use crate::server::reload::Reloader;
 use crate::server::serve::{Listeners, Terms, serve_on};
 use crate::server::tls::{Tls, TlsError};
-use crate::store::{HistoryError, HistoryReport, LocalSource, Store, store_drops};
+use crate::store::{HistoryError, HistoryReport, LocalSource, Store, store_dns, store_drops};
 use crate::stream::{Builder, ConnectionStream, StreamHandle};
 
 /// Why the server could not run.
@@ -116,7 +116,8 @@ enum Feed {
 struct Capturing {
     handle: StreamHandle,
     ingest: thread::JoinHandle<()>,
-    drops: thread::JoinHandle<()>,
+    /// What they store comes beside attempts.
+    beside: [thread::JoinHandle<()>; 2],
     asked: Arc<AtomicBool>,
 }
 
@@ -130,10 +131,11 @@ impl Feed {
 
     /// Ends capture and stores what was captured until then.
     fn stop(self) {
-        if let Feed::Capture(Capturing { handle, ingest, drops, asked }) = self {
+        if let Feed::Capture(Capturing { handle, ingest, beside, asked }) = self {
             asked.store(true, Ordering::SeqCst);
             handle.stop();
-            if [ingest.join(), drops.join()].iter().any(Result::is_err) {
+            let [drops, dns] = beside;
+            if [ingest.join(), drops.join(), dns.join()].iter().any(Result::is_err) {
                 tracing::error!("a thread that stores records had failed");
             }
         }
@@ -439,6 +441,7 @@ fn start(options: &Options, geo: Arc<Geo>) -> Result<(Arc<Store>, Feed), ServerE
     });
     let no_thread = system("cannot start a thread");
     let drops = store_drops(stream.drops(), &store).map_err(&no_thread)?;
+    let dns = store_dns(stream.dns(), &store).map_err(&no_thread)?;
     let asked = Arc::new(AtomicBool::new(false));
     let (stored, asked_here) = (Arc::clone(&store), Arc::clone(&asked));
     let ingest = thread::Builder::new()
@@ -447,7 +450,7 @@ fn start(options: &Options, geo: Arc<Geo>) -> Result<(Arc<Store>, Feed), ServerE
         .map_err(no_thread)?;
     let report = handle.wait_for_privileges();
     tell_privileges(options, report.as_ref())?;
-    Ok((store, Feed::Capture(Capturing { handle, ingest, drops, asked })))
+    Ok((store, Feed::Capture(Capturing { handle, ingest, beside: [drops, dns], asked })))
 }
 
 /// Of this thread, before it starts others.

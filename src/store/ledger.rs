@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::accounting::{Accounting, Counters, Gap};
 use crate::query::Window;
+use crate::query::dns::DnsBooks;
 use crate::query::drops::DropBooks;
 
 /// Samples that are kept as they came: an hour.
@@ -284,6 +285,24 @@ impl Ledger {
         let unwatched = until.is_some_and(|until| until <= self.start);
         drops.complete &= drops.gaps.is_empty() && !unwatched;
         drops
+    }
+
+    /// The same of questions for names.
+    pub fn dns_books(
+        &self,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+        now: Timestamp,
+        current: &Counters,
+    ) -> DnsBooks {
+        let books = self.books_from(self.start, since, until, now, current);
+        let (from, to) = (books.since, books.until);
+        let [before, after] = self.figures(from, to, now.max(self.start), current);
+        let mut dns = DnsBooks::between(&before, &after, Window { since: from, until: to });
+        dns.gaps = books.gaps;
+        let unwatched = until.is_some_and(|until| until <= self.start);
+        dns.complete &= dns.gaps.is_empty() && !unwatched;
+        dns
     }
 
     /// The figures at both edges.

@@ -10,6 +10,7 @@
 mod archive;
 mod cursor;
 mod dictionary;
+mod dns;
 mod drops;
 mod evictions;
 mod figures;
@@ -36,10 +37,12 @@ use std::thread::JoinHandle;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::event::{Connection, ConnectionId, DropRecord};
+use crate::event::{Connection, ConnectionId, DnsRecord, DropRecord};
+use crate::query::dns::DnsFilter;
 use crate::query::{Page, QueryError, StoreStatus};
-use crate::stream::DropStream;
+use crate::stream::{DnsStream, DropStream};
 use archive::{Archive, Noted, Part};
+use dns::Questions;
 use drops::Drops;
 use evictions::Evictions;
 use follow::Log;
@@ -47,6 +50,7 @@ use ledger::Past;
 use row::wide;
 use segment::{Body, MAX_ROWS, Range, Segment, Updated};
 
+pub use dns::SelectedDns;
 pub use drops::{DropSelection, SelectedDrops};
 pub use figures::Differing;
 pub use follow::{Changes, Follower};
@@ -59,7 +63,7 @@ pub use history::{HistoryError, HistoryOptions, HistoryReport};
 pub use matcher::Selection;
 pub use scan::{Selected, Totals};
 pub use source::LocalSource;
-pub use tallies::{HANDSHAKE_BOUNDS_US, Tallies};
+pub use tallies::{ANSWER_BOUNDS_US, HANDSHAKE_BOUNDS_US, Tallies};
 pub use view::{Columns, View, Who};
 
 /// Changes that are kept as they came, for followers.
@@ -67,6 +71,9 @@ const LOG_CHANGES: usize = 8192;
 
 /// Of the memory, drops have one part in so many.
 const DROPS_PART: usize = 32;
+/// The same of questions for names, and what one takes beside itself: its texts and addresses.
+const DNS_PART: usize = 32;
+const DNS_BESIDE: usize = 256;
 
 /// The newest records, bounded by bytes.
 #[derive(Debug)]
@@ -90,6 +97,7 @@ pub struct Store {
     earlier: Option<u64>,
     evictions: Mutex<Evictions>,
     drops: Mutex<Drops>,
+    questions: Mutex<Questions>,
     tallies: Tallies,
     /// Where records outlive memory, if they do.
     archive: Option<Box<dyn Archive>>,
@@ -159,7 +167,9 @@ impl Store {
         let limit = usize::try_from(limit_bytes).unwrap_or(usize::MAX).max(64 * 1024);
         let log_changes = (limit / 16 / size_of::<Connection>()).clamp(16, LOG_CHANGES);
         let drop_records = limit / DROPS_PART / size_of::<DropRecord>();
-        let segment_bytes = limit - log_changes * size_of::<Connection>() - limit / DROPS_PART;
+        let dns_records = limit / DNS_PART / (size_of::<DnsRecord>() + DNS_BESIDE);
+        let beside = limit / DROPS_PART + limit / DNS_PART;
+        let segment_bytes = limit - log_changes * size_of::<Connection>() - beside;
         // Changes are numbered on from the clock: a number from an earlier life of the server
         // lies before all of this life's.
         let start = Timestamp::now().as_microsecond().max(0).unsigned_abs().max(last);
@@ -189,6 +199,7 @@ impl Store {
             earlier: None,
             evictions: Mutex::default(),
             drops: Mutex::new(Drops::new(drop_records)),
+            questions: Mutex::new(Questions::new(dns_records)),
             tallies: Tallies::default(),
             archive,
             holds_earlier: false,
@@ -381,6 +392,32 @@ impl Store {
         lock(&self.drops).select(selection, page)
     }
 
+    /// Takes questions for names in: new ones, and later versions of known ones.
+    pub fn apply_dns(&self, records: Vec<DnsRecord>) {
+        let mut questions = lock(&self.questions);
+        for record in records {
+            let (outcome, latency) = (record.outcome, record.latency_us);
+            if questions.add(record) {
+                self.tallies.note_dns(outcome, latency);
+            }
+        }
+    }
+
+    /// One page of the questions for names that match.
+    pub fn dns(&self, filter: &DnsFilter, page: &Page) -> Result<SelectedDns, QueryError> {
+        lock(&self.questions).select(filter, page)
+    }
+
+    /// The time of the newest question for a name that matches.
+    pub fn newest_dns(&self, filter: &DnsFilter) -> Option<Timestamp> {
+        lock(&self.questions).newest(filter)
+    }
+
+    /// Questions for names of this time that have aged out.
+    pub fn dns_evicted_between(&self, since: Timestamp, until: Timestamp) -> u64 {
+        lock(&self.questions).evicted_between(since, until)
+    }
+
     /// The time of the newest drop that is selected.
     pub fn newest_drop(&self, selection: &DropSelection) -> Option<Timestamp> {
         lock(&self.drops).newest(selection)
@@ -493,6 +530,20 @@ pub(crate) fn store_drops(
     std::thread::Builder::new().name("netspy-drops".to_owned()).spawn(move || {
         while let Some(drops) = stream.next_batch_blocking() {
             store.apply_drops(drops);
+        }
+    })
+}
+
+/// The same with questions for names.
+#[cfg_attr(not(any(feature = "server", feature = "cli")), allow(dead_code))]
+pub(crate) fn store_dns(
+    mut stream: DnsStream,
+    store: &Arc<Store>,
+) -> std::io::Result<JoinHandle<()>> {
+    let store = Arc::clone(store);
+    std::thread::Builder::new().name("netspy-dns".to_owned()).spawn(move || {
+        while let Some(records) = stream.next_batch_blocking() {
+            store.apply_dns(records);
         }
     })
 }

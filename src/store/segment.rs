@@ -157,6 +157,15 @@ impl Body {
         if c.drop.is_none() {
             c.drop.clone_from(&known.drop);
         }
+        // Nor does it lose its name where the answer is forgotten by the time it ends.
+        if let (Some(remote), Some(before)) = (&mut c.remote, &known.remote)
+            && remote.ip == before.ip
+            && remote.name.is_none()
+            && before.name.is_some()
+        {
+            remote.name.clone_from(&before.name);
+            remote.name_source = before.name_source;
+        }
         if known == *c {
             return Updated::Same;
         }

@@ -16,6 +16,7 @@ use crate::accounting::{Counters, Gap};
 use crate::analysis::Tally;
 use crate::event::{Connection, ConnectionId, State};
 use crate::query::diff::{Compare, Compared, Diff};
+use crate::query::dns::{DnsFilter, DnsList};
 use crate::query::drops::{DropFilter, DropList};
 use crate::query::findings::Findings;
 use crate::query::series::{Series, Step};
@@ -350,16 +351,51 @@ impl Inner {
         })
     }
 
+    fn dns(&self, filter: &DnsFilter, page: &Page) -> Result<DnsList, QueryError> {
+        let (since, until) = (filter.since, filter.until);
+        let selected = self.store.dns(filter, page)?;
+        let newest_outside_window = match selected.total {
+            0 if since.is_some() || until.is_some() => {
+                let anytime = DnsFilter { since: None, until: None, ..filter.clone() };
+                self.store.newest_dns(&anytime)
+            }
+            _ => None,
+        };
+        let not_seen = self.not_seen("dns_names", "questions for names");
+        // They are kept in memory alone: there are none of before.
+        let watched = since.or_else(|| (!self.replayed).then(|| self.capture.since()));
+        let mut accounting = self.dns_books(since, until);
+        accounting.complete &= not_seen.is_none();
+        Ok(DnsList {
+            questions: selected.questions,
+            total: selected.total,
+            by_outcome: selected.by_outcome,
+            answer_times: selected.answer_times,
+            next_cursor: selected.next_cursor,
+            window: self.window(watched, until),
+            accounting,
+            not_seen,
+            newest_outside_window,
+        })
+    }
+
     /// Why drops are not seen, if they are not.
     fn drops_not_seen(&self) -> Option<String> {
-        if self.replayed {
-            return Some("a recording holds no drops".to_owned());
+        match self.replayed {
+            true => Some("a recording holds no drops".to_owned()),
+            false => self.not_seen("drops", "dropped packets"),
         }
-        let feature = self.capture.report().features.remove("drops");
-        match feature {
+    }
+
+    /// Why what is beside attempts is not seen, if it is not.
+    fn not_seen(&self, feature: &str, what: &str) -> Option<String> {
+        if self.replayed {
+            return Some(format!("a recording holds no {what}"));
+        }
+        match self.capture.report().features.remove(feature) {
             Some(feature) if feature.ok => None,
             Some(feature) => Some(feature.note.unwrap_or_default()),
-            None => Some("this capture does not see dropped packets".to_owned()),
+            None => Some(format!("this capture does not see {what}")),
         }
     }
 
@@ -452,6 +488,11 @@ impl Source for LocalSource {
     async fn drops(&self, filter: &DropFilter, page: &Page) -> Result<DropList, QueryError> {
         let (filter, page) = (filter.clone(), page.clone());
         self.look(move |inner| inner.drops(filter, &page)).await?
+    }
+
+    async fn dns(&self, filter: &DnsFilter, page: &Page) -> Result<DnsList, QueryError> {
+        let (filter, page) = (filter.clone(), page.clone());
+        self.look(move |inner| inner.dns(&filter, &page)).await?
     }
 
     async fn findings(

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use strum::VariantArray;
 
-use crate::event::{Connection, Direction, DropRecord, Outcome, Protocol};
+use crate::event::{Connection, Direction, DnsOutcome, DropRecord, Outcome, Protocol};
 
 const DIRECTIONS: usize = Direction::VARIANTS.len();
 const PROTOCOLS: usize = Protocol::VARIANTS.len();
@@ -21,6 +21,13 @@ pub const HANDSHAKE_BOUNDS_US: [u64; 14] = [
 ];
 const CLASSES: usize = HANDSHAKE_BOUNDS_US.len() + 1;
 
+/// The same of the time until a question for a name is answered.
+pub const ANSWER_BOUNDS_US: [u64; 14] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+    1_000_000, 5_000_000,
+];
+const DNS_OUTCOMES: usize = DnsOutcome::VARIANTS.len();
+
 /// Counters of what was taken in.
 #[derive(Debug)]
 pub struct Tallies {
@@ -29,6 +36,9 @@ pub struct Tallies {
     handshakes_us: AtomicU64,
     /// By place in [`DROP_REASONS`]; the last is for all that is not there.
     drops: [AtomicU64; DROP_REASONS.len() + 1],
+    dns: [AtomicU64; DNS_OUTCOMES],
+    answers: [AtomicU64; ANSWER_BOUNDS_US.len() + 1],
+    answers_us: AtomicU64,
 }
 
 impl Default for Tallies {
@@ -39,6 +49,9 @@ impl Default for Tallies {
             handshakes: array::from_fn(zero),
             handshakes_us: AtomicU64::new(0),
             drops: array::from_fn(zero),
+            dns: array::from_fn(zero),
+            answers: array::from_fn(zero),
+            answers_us: AtomicU64::new(0),
         }
     }
 }
@@ -65,6 +78,28 @@ impl Tallies {
     pub(super) fn note_drop(&self, drop: &DropRecord) {
         let place = DROP_REASONS.binary_search(&&*drop.reason).unwrap_or(DROP_REASONS.len());
         add(self.drops.get(place), drop.count);
+    }
+
+    pub(super) fn note_dns(&self, outcome: DnsOutcome, latency_us: Option<u64>) {
+        add(self.dns.get(place(DnsOutcome::VARIANTS, outcome)), 1);
+        if let Some(us) = latency_us {
+            let class = ANSWER_BOUNDS_US.iter().position(|bound| us <= *bound);
+            add(self.answers.get(class.unwrap_or(ANSWER_BOUNDS_US.len())), 1);
+            self.answers_us.fetch_add(us, Ordering::Relaxed);
+        }
+    }
+
+    /// Questions for names by what came of them, where there were any.
+    pub fn dns(&self) -> impl Iterator<Item = (DnsOutcome, u64)> {
+        let counts = self.dns.iter().map(|n| n.load(Ordering::Relaxed));
+        DnsOutcome::VARIANTS.iter().copied().zip(counts).filter(|(_, n)| *n > 0)
+    }
+
+    /// Times from question to answer: how many are in each class of [`ANSWER_BOUNDS_US`], and their
+    /// sum in microseconds.
+    pub fn answers(&self) -> ([u64; ANSWER_BOUNDS_US.len() + 1], u64) {
+        let classes = self.answers.each_ref().map(|n| n.load(Ordering::Relaxed));
+        (classes, self.answers_us.load(Ordering::Relaxed))
     }
 
     /// Attempts by direction, protocol and outcome; those that there were.

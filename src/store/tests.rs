@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::*;
-use crate::event::{Outcome, Process, ProcessInfo, Protocol, Remote, State};
+use crate::event::{NameSource, Outcome, Process, ProcessInfo, Protocol, Remote, State};
 use crate::query::filter::parse_at;
 use crate::query::top::TopBy;
 use crate::query::{Filter, Follow, Page, Sort};
@@ -36,6 +36,23 @@ fn pages(store: &Store, limit: usize, sort: Sort, mut between: impl FnMut()) -> 
 }
 
 #[test]
+fn a_name_that_is_forgotten_by_the_end_stays_with_its_record() {
+    let store = store();
+    let mut named = in_progress(1, &info(7, "curl"));
+    let remote = named.remote.as_mut().unwrap();
+    (remote.name, remote.name_source) = (Some("a.example".into()), Some(NameSource::Dns));
+    let mut ended = refused(1, &info(7, "curl"));
+    ended.id = named.id;
+    ended.remote.as_mut().unwrap().ip = remote.ip;
+    assert_eq!(ended.remote.as_ref().unwrap().name, None);
+    store.apply(vec![named.clone()]);
+    store.apply(vec![ended]);
+    let found = store.get(named.id).unwrap();
+    assert_eq!(found.outcome, Outcome::Refused);
+    assert_eq!(found.remote.unwrap().name.as_deref(), Some("a.example"));
+}
+
+#[test]
 fn every_record_comes_out_as_it_went_in_and_versions_replace_each_other() {
     let store = store();
     let mut random = Random(1);
@@ -52,6 +69,12 @@ fn every_record_comes_out_as_it_went_in_and_versions_replace_each_other() {
         if let Some(known) = known {
             c.time = known.time;
             c.drop = c.drop.or_else(|| known.drop.clone());
+            if let (Some(remote), Some(before)) = (&mut c.remote, &known.remote)
+                && (remote.ip, &remote.name) == (before.ip, &None)
+                && before.name.is_some()
+            {
+                (remote.name, remote.name_source) = (before.name.clone(), before.name_source);
+            }
             if rank(c.state) < rank(known.state) || c == *known {
                 assert_eq!(applied.unchanged, 1);
                 continue;

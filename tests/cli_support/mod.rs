@@ -348,6 +348,7 @@ pub fn event(seq: u64, connection: &Value) -> String {
 
 pub const CONNECTIONS: &str = "/api/v1/connections";
 pub const DROPS: &str = "/api/v1/drops";
+pub const DNS: &str = "/api/v1/dns";
 pub const SUMMARY: &str = "/api/v1/summary";
 pub const STATUS: &str = "/api/v1/status";
 pub const STREAM: &str = "/api/v1/stream";

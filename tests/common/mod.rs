@@ -43,7 +43,7 @@ impl CaptureHandle for FakeCapture {
         let hook = Some("tracepoint/syscalls/sys_exit_connect".to_owned());
         AttachReport {
             backend: Some(Backend::Tracepoint),
-            features: ["connect", "drops"]
+            features: ["connect", "dns_names", "drops"]
                 .map(|name| {
                     let hook = hook.clone();
                     (name.to_owned(), Feature { hook, ok: true, note: None, not_used: vec![] })

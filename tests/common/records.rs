@@ -185,6 +185,30 @@ pub fn dropped(n: u64) -> DropRecord {
     }
 }
 
+/// A question for a name that was answered, the n-th of the tests' time.
+pub fn asked(n: u64) -> DnsRecord {
+    DnsRecord {
+        id: DnsId { start_ns: 1_000_000 + n * 1_000, number: n as u32, boot: 0xb007 },
+        host: "web-1".into(),
+        time: micros(n as i64),
+        name: "www.example.com".into(),
+        record_type: "A".into(),
+        protocol: Protocol::Udp,
+        server: Endpoint { ip: Ipv4Addr::new(192, 0, 2, 53).into(), port: 53 },
+        local: Endpoint { ip: Ipv4Addr::LOCALHOST.into(), port: 40_000 },
+        outcome: DnsOutcome::Answered,
+        rcode: Some(0),
+        addresses: vec![Ipv4Addr::new(198, 51, 100, 1).into()],
+        ttl_s: Some(60),
+        answered: Some(micros(n as i64 + 412)),
+        latency_us: Some(412),
+        sent: 1,
+        connection: None,
+        process: Some(Process { tid: 7, thread: "curl".into(), info: info(7, "curl") }),
+        connections: Vec::new(),
+    }
+}
+
 /// A seeded generator: the same records in every run.
 pub struct Random(pub u64);
 

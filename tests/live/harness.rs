@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use netspy::capture::report::Backend;
-use netspy::event::{Connection, DropRecord, Outcome};
+use netspy::event::{Connection, DnsRecord, DropRecord, Outcome};
 use netspy::stream::{Builder, StreamHandle};
 use netspy::{CaptureError, ConnectionStream};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
@@ -81,7 +81,9 @@ pub struct Watch {
 struct Seen {
     versions: Mutex<Vec<Connection>>,
     drops: Mutex<Vec<DropRecord>>,
+    dns: Mutex<Vec<DnsRecord>>,
     changed: Condvar,
+    changed_dns: Condvar,
 }
 
 /// The backend that all tests are to use (`NETSPY_LIVE_BACKEND`); without one, what the kernel at
@@ -139,6 +141,7 @@ pub fn shared() -> Option<Watch> {
         watch.settle();
         watch.seen.versions.lock().unwrap().clear();
         watch.seen.drops.lock().unwrap().clear();
+        watch.seen.dns.lock().unwrap().clear();
     }
     Some(watch)
 }
@@ -158,6 +161,16 @@ impl Running {
                 }
             }
         });
+        let mut asked = stream.dns();
+        let dns = std::thread::spawn({
+            let seen = Arc::clone(&seen);
+            move || {
+                while let Some(batch) = asked.next_batch_blocking() {
+                    seen.dns.lock().unwrap().extend(batch);
+                    seen.changed_dns.notify_all();
+                }
+            }
+        });
         let reader = std::thread::spawn({
             let seen = Arc::clone(&seen);
             move || {
@@ -167,7 +180,7 @@ impl Running {
                 }
             }
         });
-        Some(Running { handle, seen, readers: vec![reader, drops] })
+        Some(Running { handle, seen, readers: vec![reader, drops, dns] })
     }
 }
 
@@ -254,6 +267,19 @@ impl Watch {
             .unwrap();
         assert!(!timeout.timed_out(), "not {packets} drops of {what} in {guard:#?}");
         matching(&guard)
+    }
+
+    /// The first question for a name that matches, once it is known what came of it.
+    pub fn dns(&self, what: &str, matches: impl Fn(&DnsRecord) -> bool) -> DnsRecord {
+        let guard = self.seen.dns.lock().unwrap();
+        let (guard, _) = self
+            .seen
+            .changed_dns
+            .wait_timeout_while(guard, PATIENCE, |all| !all.iter().any(&matches))
+            .unwrap();
+        let found = guard.iter().find(|r| matches(r)).cloned();
+        assert!(found.is_some(), "no question of {what} in {guard:#?}");
+        found.unwrap()
     }
 
     /// Ends capture, and gives every drop that it saw.

@@ -11,6 +11,9 @@ mod containers;
 mod datagram;
 mod descendants;
 mod dns;
+mod dns_programs;
+mod dns_records;
+mod dns_server;
 mod drops;
 mod fast_open;
 mod faults;
@@ -34,6 +37,8 @@ mod roles;
 mod send;
 mod takeover;
 mod tcp;
+#[path = "../common/tools.rs"]
+mod tools;
 mod traffic;
 mod unix;
 mod unseen;

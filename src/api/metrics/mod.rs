@@ -13,11 +13,11 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
 use super::Api;
-use crate::accounting::Counters;
+use crate::accounting::{Counters, DnsCounters};
 use crate::capture::features::FEATURES;
 use crate::containers::ContainerStatus;
 use crate::query::{CaptureHandle, HistoryStatus, StoreStatus};
-use crate::store::{HANDSHAKE_BOUNDS_US, Tallies};
+use crate::store::{ANSWER_BOUNDS_US, HANDSHAKE_BOUNDS_US, Tallies};
 use text::{Form, Kind, Page};
 
 pub(super) async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Response {
@@ -58,6 +58,7 @@ fn books(page: &mut Page, counters: &Counters) {
     let help =
         "Dropped packets that found no room among the flows, and are counted by reason alone.";
     counter("netspy_drops_no_room", help, counters.drops.no_room);
+    dns_books(&mut counter, &counters.dns);
     let help = "Attempts that wait for an outcome or are on their way.";
     page.single(Kind::Gauge, "netspy_pending", help, counters.pending());
     page.family(Kind::Counter, "netspy_lost", "Attempts that were lost, by cause.");
@@ -70,6 +71,18 @@ fn books(page: &mut Page, counters: &Counters) {
     ] {
         page.value(&[("cause", cause)], count);
     }
+}
+
+/// Questions for names: questions = listed + no_room + those that wait.
+fn dns_books(counter: &mut impl FnMut(&'static str, &str, u64), dns: &DnsCounters) {
+    let help = "Questions for names that the kernel side saw.";
+    counter("netspy_dns_questions", help, dns.questions);
+    let help = "Questions for names that found no room among those that wait for an answer.";
+    counter("netspy_dns_no_room", help, dns.no_room);
+    let help = "DNS messages that were lost, or could not be understood.";
+    counter("netspy_dns_messages_lost", help, dns.messages_lost);
+    let help = "Records of questions for names that were not taken in in time.";
+    counter("netspy_dns_lost", help, dns.lost);
 }
 
 fn capture_state(page: &mut Page, capture: &dyn CaptureHandle) {
@@ -125,6 +138,15 @@ fn tallies(page: &mut Page, tallies: &Tallies) {
     page.family(Kind::Histogram, "netspy_handshake_seconds", help);
     let (classes, sum) = tallies.handshakes();
     let bounds = HANDSHAKE_BOUNDS_US.map(|us| us as f64 / 1e6);
+    page.histogram(&bounds, &classes, sum as f64 / 1e6);
+    page.family(Kind::Counter, "netspy_dns_outcomes", "What came of questions for names.");
+    for (outcome, count) in tallies.dns() {
+        page.value(&[("outcome", outcome.as_str())], count);
+    }
+    let help = "Time from question for a name to answer.";
+    page.family(Kind::Histogram, "netspy_dns_answer_seconds", help);
+    let (classes, sum) = tallies.answers();
+    let bounds = ANSWER_BOUNDS_US.map(|us| us as f64 / 1e6);
     page.histogram(&bounds, &classes, sum as f64 / 1e6);
 }
 

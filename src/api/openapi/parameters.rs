@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use strum::{VariantArray, VariantNames};
 
-use crate::event::{Direction, Outcome, Protocol, Scope, State};
+use crate::event::{Direction, DnsOutcome, Outcome, Protocol, Scope, State};
 use crate::query::diff::Diff;
 use crate::query::findings::Findings;
 use crate::query::top::{Top, TopBy};
@@ -26,6 +26,8 @@ const TEXT: &str = concat!(
 const AGE: &str = "^[0-9]+(ms|s|m|h|d|w)$";
 /// A length of time, up to a year or so.
 const STEP: &str = r"^0*[1-9]([0-9]{0,9}ms|[0-9]{0,6}s|[0-9]{0,4}m|[0-9]{0,2}h|[0-9]?d|w)$";
+/// The id of a connection.
+const CONNECTION: &str = "^[0-9a-f]{1,8}-[0-9a-f]{1,16}-[0-9a-f]{1,8}$";
 /// What the server makes, and nobody else can.
 const CURSOR: &str = "^[!-~]{1,128}$";
 
@@ -76,7 +78,8 @@ fn known(name: &str, path: &str) -> Option<(&'static str, Value)> {
         "pod" => ("Name of the Kubernetes pod.", texts()),
         "namespace" => ("Kubernetes namespace.", texts()),
         "remote" => (
-            "Remote address; of drops, that of either end.",
+            "Remote address; of drops, that of either end; of questions for names, the server's or \
+             one that was the answer.",
             list(json!({"anyOf": [
                 {"type": "string", "format": "ipv4"},
                 {"type": "string", "format": "ipv6"},
@@ -100,13 +103,23 @@ fn known(name: &str, path: &str) -> Option<(&'static str, Value)> {
             numbers(u64::from(u32::MAX)),
         ),
         "host_name" => (
-            "Remote host name, or `.example.com` for that domain and everything below it.",
+            "Remote host name, of questions that which was asked for, or `.example.com` for that domain and everything below it.",
             texts(),
         ),
         "port" => ("Remote port; of what comes in or listens, the local one.", numbers(65_535)),
         "protocol" => ("Protocol of the socket.", words::<Protocol>(&[])),
         "direction" => ("Who opened it.", words::<Direction>(&[])),
         "state" => ("What it is doing.", words::<State>(&[])),
+        "outcome" if path == "/api/v1/dns" => (
+            "What came of the question. `unsuccessful` stands for nxdomain, servfail, refused, failed \
+             and timed_out.",
+            words::<DnsOutcome>(&["unsuccessful"]),
+        ),
+        "connection" => (
+            "Id of a connection that carried the question, or that followed the answer.",
+            list(json!({"type": "string", "pattern": CONNECTION})),
+        ),
+        "type" => ("Type that was asked for, such as `A`, in any letter case.", texts()),
         "outcome" => (
             "How it ended. `unsuccessful` stands for refused, timed_out, unreachable, denied, reset \
              and failed.",
@@ -215,7 +228,7 @@ pub(super) fn in_path(name: &str) -> Value {
         "in": "path",
         "description": "The id of a record.",
         "required": true,
-        "schema": {"type": "string", "pattern": "^[0-9a-f]{1,8}-[0-9a-f]{1,16}-[0-9a-f]{1,8}$"},
+        "schema": {"type": "string", "pattern": CONNECTION},
     })
 }
 
@@ -244,14 +257,15 @@ pub(super) fn body(members: &[&str]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::query::{diff, drops, filter, findings, series, top};
+    use crate::query::{diff, dns, drops, filter, findings, series, top};
 
     #[test]
     fn every_parameter_of_the_query_layer_is_described() {
         let pages = [&filter::FILTER_NAMES[..], &filter::PAGE_NAMES].concat();
         let dropped = [&drops::DROP_FILTER_NAMES[..], &drops::DROP_PAGE_NAMES].concat();
         let own = [top::names(), series::names(), diff::names(), findings::names()].concat();
-        for name in [pages, dropped, own].concat() {
+        let asked = [&dns::DNS_FILTER_NAMES[..], &dns::DNS_PAGE_NAMES].concat();
+        for name in [pages, dropped, asked, own].concat() {
             let (description, schema) = known(name, "/api/v1/connections").expect(name);
             assert!(description.ends_with('.') && schema.is_object(), "{name}");
         }

@@ -12,6 +12,7 @@ use crate::cli::failure::Failure;
 use crate::cli::locate::{Capture, Named, Origin, locate, read_address};
 use crate::event::{Connection, ConnectionId};
 use crate::query::diff::{Compare, Diff};
+use crate::query::dns::{DnsFilter, DnsList};
 use crate::query::drops::{DropFilter, DropList};
 use crate::query::findings::Findings;
 use crate::query::series::{Series, Step};
@@ -132,6 +133,11 @@ impl Source for Lazy {
     async fn drops(&self, filter: &DropFilter, page: &Page) -> Result<DropList, QueryError> {
         let source = self.origin().await?.source;
         self.noted(source.drops(filter, page).await).await
+    }
+
+    async fn dns(&self, filter: &DnsFilter, page: &Page) -> Result<DnsList, QueryError> {
+        let source = self.origin().await?.source;
+        self.noted(source.dns(filter, page).await).await
     }
 
     async fn findings(

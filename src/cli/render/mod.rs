@@ -4,6 +4,7 @@ pub mod analysis;
 pub mod answers;
 pub mod csv;
 mod diff;
+mod dns;
 pub mod drops;
 mod findings;
 pub mod groups;

@@ -195,6 +195,7 @@ impl Shell<'_> {
             ShellCommand::Dropsummary(q) => drops::summary(q, None, source, printer).await,
             ShellCommand::Droplist(q) => drops::list(q, None, source, printer).await,
             ShellCommand::Drops(args) => commands::drops_now(args, &origin, printer).await,
+            ShellCommand::Dns(args) => commands::dns_now(args, &origin, printer).await,
             ShellCommand::Connections(args) => commands::list_now(args, &origin, printer).await,
             ShellCommand::Count(args) => Question::Count(args).ask_now(&origin, printer).await,
             ShellCommand::Top(args) => Question::Top(args).ask_now(&origin, printer).await,

@@ -34,6 +34,8 @@ droplist [--process NAME] [--pid PID] [--max-events COUNT]
     The latest dropped packets
 drops [filters]
     The same as 'netspy drops': dropped packets with reason, addresses and process
+dns [filters]
+    The same as 'netspy dns': questions for names, who asked, and what came of them
 insights [SUMMARY-TEXT], contextual QUESTION
     What stands out, and answers to questions, in words: by a model if one is named, else by rules
 show ID
@@ -116,6 +118,8 @@ pub enum ShellCommand {
     Droplist(Question),
     /// Dropped packets with reason, addresses and process
     Drops(args::Drops),
+    /// Questions for names, and what came of them
+    Dns(args::Dns),
     /// Everything that is known of one connection
     Show(args::Show),
     /// Health, what is observed by which hooks, and the books

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::Inner;
 use crate::accounting::{Accounting, Counters, Gap};
+use crate::query::dns::DnsBooks;
 use crate::query::drops::DropBooks;
 use crate::query::{Filter, Window};
 use crate::store::archive::Noted;
@@ -147,6 +148,24 @@ impl Inner {
             }
         }
         gaps
+    }
+
+    /// The books of the questions for names of a window.
+    pub(super) fn dns_books(&self, since: Option<Timestamp>, until: Option<Timestamp>) -> DnsBooks {
+        let mut books = match self.replayed {
+            true => {
+                let window = self.window(since, until);
+                DnsBooks::between(&Default::default(), &Default::default(), window)
+            }
+            false => {
+                let counters = self.sample();
+                lock(&self.ledger).dns_books(since, until, Timestamp::now(), &counters)
+            }
+        };
+        let (since, until) = (since.unwrap_or(Timestamp::MIN), until.unwrap_or(Timestamp::MAX));
+        books.evicted = self.store.dns_evicted_between(since, until);
+        books.complete &= books.evicted == 0;
+        books
     }
 
     /// The books of the drops of a window.

@@ -1,4 +1,4 @@
-//! [`DropStream`]: dropped packets as a stream of their own.
+//! [`RecordStream`]: what is seen beside attempts, as streams of their own.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -9,26 +9,31 @@ use std::task::{Context, Poll};
 use async_channel::{Receiver, Sender, TrySendError};
 use futures_core::Stream;
 
-use crate::event::DropRecord;
+use crate::event::{DnsRecord, DropRecord};
+
+/// The packets that the kernel drops, as they are counted.
+pub type DropStream = RecordStream<DropRecord>;
+
+/// Questions for names, as soon as it is known what came of them.
+pub type DnsStream = RecordStream<DnsRecord>;
 
 /// Batches that may wait for a reader: of one a half-second while drops come. Beyond, they are lost
 /// and counted.
 const BATCHES: usize = 32;
 
-/// The packets that the kernel drops, as they are counted: a [`Stream`] and a blocking
-/// [`Iterator`]. It ends with the capture.
+/// Records of one kind: a [`Stream`] and a blocking [`Iterator`]. It ends with the capture.
 ///
 /// Each reader gets every record from its start on. What a reader does not take in time is lost,
-/// and counted in the books of drops.
+/// and counted in the books of its kind.
 #[derive(Debug)]
-pub struct DropStream {
-    receiver: Pin<Box<Receiver<Vec<DropRecord>>>>,
-    ready: VecDeque<DropRecord>,
+pub struct RecordStream<T> {
+    receiver: Pin<Box<Receiver<Vec<T>>>>,
+    ready: VecDeque<T>,
 }
 
-impl DropStream {
+impl<T> RecordStream<T> {
     /// The next records; waits for at least one. `None` when capture has ended.
-    pub fn next_batch_blocking(&mut self) -> Option<Vec<DropRecord>> {
+    pub fn next_batch_blocking(&mut self) -> Option<Vec<T>> {
         if !self.ready.is_empty() {
             return Some(std::mem::take(&mut self.ready).into());
         }
@@ -36,7 +41,7 @@ impl DropStream {
     }
 
     /// As [`next_batch_blocking`](Self::next_batch_blocking), for asynchronous callers.
-    pub async fn next_batch(&mut self) -> Option<Vec<DropRecord>> {
+    pub async fn next_batch(&mut self) -> Option<Vec<T>> {
         if !self.ready.is_empty() {
             return Some(std::mem::take(&mut self.ready).into());
         }
@@ -44,13 +49,13 @@ impl DropStream {
     }
 }
 
-impl Stream for DropStream {
-    type Item = DropRecord;
+impl<T: Unpin> Stream for RecordStream<T> {
+    type Item = T;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<DropRecord>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
         loop {
-            if let Some(drop) = self.ready.pop_front() {
-                return Poll::Ready(Some(drop));
+            if let Some(record) = self.ready.pop_front() {
+                return Poll::Ready(Some(record));
             }
             match self.receiver.as_mut().poll_next(cx) {
                 Poll::Ready(Some(batch)) => self.ready = batch.into(),
@@ -61,10 +66,10 @@ impl Stream for DropStream {
     }
 }
 
-impl Iterator for DropStream {
-    type Item = DropRecord;
+impl<T> Iterator for RecordStream<T> {
+    type Item = T;
 
-    fn next(&mut self) -> Option<DropRecord> {
+    fn next(&mut self) -> Option<T> {
         if self.ready.is_empty() {
             self.ready = self.next_batch_blocking()?.into();
         }
@@ -72,43 +77,67 @@ impl Iterator for DropStream {
     }
 }
 
-/// The readers of dropped packets.
-#[derive(Debug, Default)]
-pub(crate) struct Subscribers {
-    senders: Mutex<Senders>,
+/// How much a record counts in the books.
+pub(crate) trait Counted {
+    fn count(&self) -> u64;
+}
+
+impl Counted for DropRecord {
+    fn count(&self) -> u64 {
+        self.count
+    }
+}
+
+impl Counted for DnsRecord {
+    fn count(&self) -> u64 {
+        1
+    }
+}
+
+/// The readers of records of one kind.
+#[derive(Debug)]
+pub(crate) struct Subscribers<T> {
+    senders: Mutex<Senders<T>>,
     lost: AtomicU64,
 }
 
-#[derive(Debug, Default)]
-struct Senders {
-    list: Vec<Sender<Vec<DropRecord>>>,
+#[derive(Debug)]
+struct Senders<T> {
+    list: Vec<Sender<Vec<T>>>,
     /// No more will come.
     ended: bool,
 }
 
-impl Subscribers {
+impl<T> Default for Subscribers<T> {
+    fn default() -> Self {
+        let senders = Senders { list: Vec::new(), ended: false };
+        Subscribers { senders: Mutex::new(senders), lost: AtomicU64::new(0) }
+    }
+}
+
+impl<T: Counted + Clone> Subscribers<T> {
     /// A reader from here on.
-    pub(crate) fn subscribe(&self) -> DropStream {
+    pub(crate) fn subscribe(&self) -> RecordStream<T> {
         let (sender, receiver) = async_channel::bounded(BATCHES);
         let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
         if !senders.ended {
             senders.list.push(sender);
         }
-        DropStream { receiver: Box::pin(receiver), ready: VecDeque::new() }
+        RecordStream { receiver: Box::pin(receiver), ready: VecDeque::new() }
     }
 
     /// Hands records to every reader.
-    pub(crate) fn publish(&self, drops: Vec<DropRecord>) {
-        if drops.is_empty() {
+    pub(crate) fn publish(&self, records: Vec<T>) {
+        if records.is_empty() {
             return;
         }
         let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
-        senders.list.retain(|sender| match sender.try_send(drops.clone()) {
+        senders.list.retain(|sender| match sender.try_send(records.clone()) {
             Ok(()) => true,
             Err(TrySendError::Closed(_)) => false,
             Err(TrySendError::Full(lost)) => {
-                let packets = lost.iter().map(|drop| drop.count).sum();
-                self.lost.fetch_add(packets, Ordering::AcqRel);
+                let lost = lost.iter().map(Counted::count).sum();
+                self.lost.fetch_add(lost, Ordering::AcqRel);
                 true
             }
         });
@@ -121,7 +150,7 @@ impl Subscribers {
         senders.ended = true;
     }
 
-    /// Packets of records that readers did not take in time.
+    /// What readers did not take in time.
     pub(crate) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Acquire)
     }

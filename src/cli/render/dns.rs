@@ -1,0 +1,178 @@
+//! Questions for names in every form of [`Output`].
+
+use std::io;
+
+use super::answers::{Printer, beside, gaps};
+use super::csv::{self, known as show};
+use super::record::address;
+use super::screen::{BAD, DIM, GOOD, ODD};
+use super::table::{self, Cell, Cut, Steps};
+use super::text::clean;
+use super::units::{self, Clock};
+use super::{Output, write_json};
+use crate::event::{DnsOutcome, DnsRecord};
+use crate::query::dns::DnsList;
+
+const TITLES: [&str; 7] = ["TIME", "PROCESS", "NAME", "TYPE", "OUTCOME", "TOOK", "ANSWER"];
+
+/// What gives way on a narrow terminal.
+const STEPS: Steps = &[
+    (6, 30),
+    (2, 40),
+    (1, 16),
+    (6, 18),
+    (2, 28),
+    (1, 10),
+    (5, 0),
+    (6, 10),
+    (2, 20),
+    (0, 8),
+    (3, 0),
+    (6, 0),
+];
+
+const CSV_TITLES: &str = "id,time,host,name,type,protocol,server_ip,server_port,local_ip,local_port,\
+outcome,rcode,addresses,ttl_s,answered,latency_us,sent,connection,connections,pid,tid,comm,thread,\
+exe,unit,uid,user";
+
+impl Printer<'_> {
+    /// A list of questions for names.
+    pub fn dns(&mut self, list: &DnsList, output: Output) -> io::Result<()> {
+        match output {
+            Output::Table => self.dns_table(list),
+            Output::Json => write_json(self.out, list, true),
+            Output::Jsonl => {
+                list.questions.iter().try_for_each(|q| write_json(self.out, q, false))?;
+                self.dns_beside(list)
+            }
+            Output::Csv => {
+                writeln!(self.out, "{CSV_TITLES}")?;
+                list.questions.iter().try_for_each(|q| writeln!(self.out, "{}", csv(q)))?;
+                self.dns_beside(list)
+            }
+        }
+    }
+
+    /// What a reader of single records must know of the answer.
+    fn dns_beside(&mut self, list: &DnsList) -> io::Result<()> {
+        beside(self.out, more(list).into_iter().chain(incomplete(list, &self.clock)))
+    }
+
+    fn dns_table(&mut self, list: &DnsList) -> io::Result<()> {
+        if list.questions.is_empty() {
+            writeln!(self.out, "No questions for names match.")?;
+            if let Some(time) = list.newest_outside_window {
+                let time = self.clock.full(time);
+                writeln!(self.out, "The newest match outside the time asked for was {time}.")?;
+            }
+        } else {
+            let fine = self.screen.is_wide();
+            let rows: Vec<_> = list.questions.iter().map(|q| cells(q, &self.clock, fine)).collect();
+            table::write(self.out, &self.screen, &TITLES, &rows, STEPS)?;
+            if let Some(more) = more(list) {
+                writeln!(self.out, "{}", self.screen.paint(&more, DIM))?;
+            }
+        }
+        match incomplete(list, &self.clock) {
+            Some(warning) => writeln!(self.out, "{}", self.screen.paint(&warning, ODD)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn more(list: &DnsList) -> Option<String> {
+    super::answers::more(list.questions.len(), list.total, list.next_cursor.as_deref())
+}
+
+fn cells(q: &DnsRecord, clock: &Clock, fine: bool) -> Vec<Cell> {
+    let time = if fine { clock.fine(q.time) } else { clock.short(q.time) };
+    let mut process = Cell::plain("-");
+    if let Some(p) = &q.process {
+        let pid = format!("[{}]", p.pid);
+        process = Cell::plain(format!("{}{pid}", clean(&p.comm))).cut(Cut::Before(pid.len()));
+    }
+    let colour = match q.outcome {
+        DnsOutcome::Answered => GOOD,
+        outcome if outcome.is_failure() => BAD,
+        _ => ODD,
+    };
+    vec![
+        Cell::new(time, DIM),
+        process,
+        Cell::plain(clean(&q.name)),
+        Cell::plain(clean(&q.record_type)),
+        Cell::new(q.outcome.as_str(), colour),
+        Cell::plain(q.latency_us.map_or_else(|| "-".to_owned(), units::duration)),
+        Cell::plain(answer(q)),
+    ]
+}
+
+/// The addresses; without one, who was asked.
+fn answer(q: &DnsRecord) -> String {
+    match &q.addresses[..] {
+        [] => format!("(by {})", address(q.server.ip, q.server.port)),
+        [one] => one.to_string(),
+        [first, rest @ ..] => format!("{first} +{}", rest.len()),
+    }
+}
+
+fn csv(q: &DnsRecord) -> String {
+    let process = q.process.as_ref();
+    let joined = |items: Vec<String>| items.join(" ");
+    csv::line([
+        q.id.to_string(),
+        csv::time(q.time),
+        q.host.to_string(),
+        q.name.to_string(),
+        q.record_type.to_string(),
+        q.protocol.to_string(),
+        q.server.ip.to_string(),
+        q.server.port.to_string(),
+        q.local.ip.to_string(),
+        q.local.port.to_string(),
+        q.outcome.to_string(),
+        show(q.rcode),
+        joined(q.addresses.iter().map(ToString::to_string).collect()),
+        show(q.ttl_s),
+        q.answered.map(csv::time).unwrap_or_default(),
+        show(q.latency_us),
+        q.sent.to_string(),
+        show(q.connection),
+        joined(q.connections.iter().map(ToString::to_string).collect()),
+        show(process.map(|p| p.pid)),
+        show(process.map(|p| p.tid)),
+        show(process.map(|p| &p.comm)),
+        show(process.map(|p| &p.thread)),
+        show(process.and_then(|p| p.exe.as_ref())),
+        show(process.and_then(|p| p.unit.as_ref())),
+        show(process.map(|p| p.uid)),
+        show(process.and_then(|p| p.user.as_ref())),
+    ])
+}
+
+/// The sentence for a list from which something may be missing, with every cause.
+fn incomplete(list: &DnsList, clock: &Clock) -> Option<String> {
+    if let Some(why) = &list.not_seen {
+        return Some(format!("Questions for names are not seen: {}.", clean(why)));
+    }
+    let a = &list.accounting;
+    if a.complete {
+        return None;
+    }
+    let counts = [
+        (a.no_room, "questions found no room while they waited for an answer"),
+        (a.messages_lost, "messages were lost or not understood"),
+        (a.lost, "records lost on their way to the store"),
+        (a.evicted, "older records have aged out"),
+    ];
+    let mut causes: Vec<String> = counts
+        .iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, what)| format!("{} {what}", units::count(*n)))
+        .collect();
+    causes.extend(gaps(&a.gaps, clock));
+    if causes.is_empty() {
+        causes.push("the server names no cause".to_owned());
+    }
+    Some(format!("Incomplete: {}.", causes.join("; ")))
+}
