@@ -96,7 +96,7 @@ fn every_record_comes_out_as_it_went_in_and_versions_replace_each_other() {
 fn a_filter_means_the_same_on_rows_as_on_records() {
     let mut random = Random(2);
     // Small segments, so that what is worked out per segment differs.
-    let store = Store::new(1 << 20);
+    let store = Store::new(2 << 20);
     let mut all = HashMap::new();
     for _ in 0..2_000 {
         let c = random.connection();

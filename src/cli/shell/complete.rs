@@ -155,6 +155,6 @@ mod tests {
         assert_eq!(after("nonsense --pro").1, Vec::<String>::new());
         assert_eq!(after("show --id=").1, Vec::<String>::new());
         // A flag takes no value: another option may follow it.
-        assert!(after("connections --all --po").1.contains(&"--port ".to_owned()));
+        assert!(after("connections --all --por").1.contains(&"--port ".to_owned()));
     }
 }
