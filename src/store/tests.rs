@@ -73,7 +73,7 @@ fn every_record_comes_out_as_it_went_in_and_versions_replace_each_other() {
 fn a_filter_means_the_same_on_rows_as_on_records() {
     let mut random = Random(2);
     // Small segments, so that what is worked out per segment differs.
-    let store = Store::new(1 << 20);
+    let store = Store::new(2 << 20);
     let mut all = HashMap::new();
     for _ in 0..2_000 {
         let c = random.connection();
@@ -81,13 +81,16 @@ fn a_filter_means_the_same_on_rows_as_on_records() {
         all.insert(c.id, store.get(c.id).unwrap());
     }
     assert_eq!(store.status().evicted, 0);
-    let parameters: [(&str, &[&str]); 15] = [
+    let parameters: [(&str, &[&str]); 18] = [
         ("process", &["curl", "a\\,b,docker"]),
         ("pid", &["1,2", "7"]),
         ("uid", &["0", "1,2"]),
         ("container", &["012345", "short,docker"]),
         ("remote", &["10.0.0.1,10.0.0.2", "0:0:0:3::1"]),
         ("cidr", &["10.0.0.0/30", "::/0"]),
+        ("scope", &["private", "global,loopback"]),
+        ("country", &["DE", "de,FR"]),
+        ("asn", &["64500", "AS64500,7"]),
         ("host_name", &[".example.com", "curl"]),
         ("port", &["1", "2,3"]),
         ("protocol", &["tcp,udp", "unix"]),
