@@ -104,7 +104,7 @@ fn a_filter_means_the_same_on_rows_as_on_records() {
         all.insert(c.id, store.get(c.id).unwrap());
     }
     assert_eq!(store.status().evicted, 0);
-    let parameters: [(&str, &[&str]); 17] = [
+    let parameters: [(&str, &[&str]); 20] = [
         ("process", &["curl", "a\\,b,docker"]),
         ("pid", &["1,2", "7"]),
         ("uid", &["0", "1,2"]),
@@ -113,6 +113,9 @@ fn a_filter_means_the_same_on_rows_as_on_records() {
         ("namespace", &["docker,curl"]),
         ("remote", &["10.0.0.1,10.0.0.2", "0:0:0:3::1"]),
         ("cidr", &["10.0.0.0/30", "::/0"]),
+        ("scope", &["private", "global,loopback"]),
+        ("country", &["DE", "de,FR"]),
+        ("asn", &["64500", "AS64500,7"]),
         ("host_name", &[".example.com", "curl"]),
         ("port", &["1", "2,3"]),
         ("protocol", &["tcp,udp", "unix"]),
