@@ -194,8 +194,10 @@ fn the_stub_of_systemd_resolved_is_asked_like_any_server() {
     let stub = Ipv4Addr::new(127, 0, 0, 53);
     let server = Server::start(LOCALHOST);
     server.set("stub.netspy.example", &[[198, 51, 100, 50]]);
-    // It wants a user of its own, files in /run and a configuration.
-    let line = "mount -t tmpfs none /run && mkdir -p /run/systemd && \
+    // It wants a network that is up beside loopback, a user of its own, files in /run and a
+    // configuration.
+    let line = "ip link add up0 type veth peer name up1 && ip address add 192.0.2.1/24 dev up0 && \
+        ip link set up0 up && ip link set up1 up && mount -t tmpfs none /run && mkdir -p /run/systemd && \
         { cat /etc/passwd; echo systemd-resolve:x:990:990::/:/bin/false; } > /run/passwd && \
         { cat /etc/group; echo systemd-resolve:x:990:; } > /run/group && \
         mount --bind /run/passwd /etc/passwd && mount --bind /run/group /etc/group && \
