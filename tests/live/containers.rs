@@ -55,7 +55,8 @@ fn records_name_the_unit_and_the_container_of_their_process() {
     let Some(mut tree) = Tree::new() else { return };
     let of_pod = "kubepods.slice/kubepods-burstable.slice/\
                   kubepods-burstable-pod8f7c1a52_3b1e_4d6a_9c55_0a1b2c3d4e5f.slice";
-    let pod = Some("8f7c1a52-3b1e-4d6a-9c55-0a1b2c3d4e5f");
+    let uid = "8f7c1a52-3b1e-4d6a-9c55-0a1b2c3d4e5f";
+    let pod = Some(uid);
     let of_user = "user.slice/user-1000.slice/user@1000.service/user.slice";
     for (path, runtime, id, unit, pod) in [
         (format!("system.slice/docker-{ID}.scope"), Some("docker"), ID, None, None),
@@ -63,7 +64,7 @@ fn records_name_the_unit_and_the_container_of_their_process() {
         (format!("{of_pod}/cri-containerd-{ID}.scope"), Some("containerd"), ID, None, pod),
         (format!("{of_pod}/crio-{ID}.scope/container"), Some("cri-o"), ID, None, pod),
         (format!("{of_pod}/crio-conmon-{ID}.scope"), None, "", Some("SCOPE"), None),
-        (format!("kubepods/besteffort/pod{}/{ID}", pod.unwrap()), Some("cri"), ID, None, pod),
+        (format!("kubepods/besteffort/pod{uid}/{ID}"), Some("cri"), ID, None, pod),
         (format!("machine.slice/libpod-{ID}.scope/container"), Some("podman"), ID, None, None),
         (format!("machine.slice/libpod-conmon-{ID}.scope"), None, "", Some("SCOPE"), None),
         (
