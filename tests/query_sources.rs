@@ -94,7 +94,7 @@ fn varied() -> Vec<Connection> {
 
 #[tokio::test]
 async fn each_filter_selects_and_count_list_and_summary_agree() {
-    let cases: [(&[(&str, &str)], u64); 29] = [
+    let cases: [(&[(&str, &str)], u64); 33] = [
         (&[], 10),
         (&[("process", "curl")], 4),
         (&[("process", "curl,wget")], 6),
