@@ -150,11 +150,11 @@ fn of_libvirt(part: &str) -> Option<String> {
 /// The uid of the Kubernetes pod that a path leads through: `podUID`, or `kubepods-…-podUID.slice`
 /// with `_` for `-` where systemd manages cgroups.
 fn pod_uid(parts: &[&str]) -> Option<String> {
-    let is_kubelets = |part: &&str| part.contains("kubepods");
+    let is_kubelets = |part: &str| part.contains("kubepods");
     parts.iter().enumerate().rev().find_map(|(at, part)| {
         let uid = match part.strip_prefix("pod") {
-            Some(uid) => parts.get(..at)?.iter().any(|p| is_kubelets(&p)).then_some(uid)?,
-            None => part.rsplit_once("-pod").filter(|(before, _)| is_kubelets(&before))?.1,
+            Some(uid) => parts.get(..at)?.iter().any(|p| is_kubelets(p)).then_some(uid)?,
+            None => part.rsplit_once("-pod").filter(|(before, _)| is_kubelets(before))?.1,
         };
         let uid = uid.split(['.', ':']).next().unwrap_or_default().replace('_', "-");
         let is_uid = (8..=64).contains(&uid.len())

@@ -35,7 +35,7 @@ pub(super) struct Source {
 #[derive(Debug)]
 enum Place {
     Socket(RuntimeSocket),
-    Kubelet(kubelet::Asked),
+    Kubelet(Box<kubelet::Asked>),
 }
 
 #[derive(Debug, Default)]
@@ -50,7 +50,8 @@ struct Health {
 impl Source {
     pub(super) fn all(sources: ContainerSources) -> Vec<Self> {
         let sockets = sources.sockets.into_iter().map(Place::Socket);
-        let kubelet = sources.kubelet.map(|kubelet| Place::Kubelet(kubelet::Asked::new(kubelet)));
+        let kubelet =
+            sources.kubelet.map(|kubelet| Place::Kubelet(kubelet::Asked::new(kubelet).into()));
         // Runtimes first: they know more, and are asked for one container alone.
         let places = sockets.chain(kubelet);
         let (health, room) = (Mutex::default, || Semaphore::new(AT_A_TIME));
