@@ -36,8 +36,9 @@ pub(super) fn router<S: Clone + Send + Sync + 'static, H: ServerHandler>(
     let room = Arc::new(Semaphore::new(MAX_REQUESTS));
     Router::new()
         .route_service(mcp::PATH, mcp::service(make, stopping))
-        .layer(from_fn(words))
-        .layer(from_fn_with_state(room, bound))
+        // Not of what is no route of these: the rest of the API answers that.
+        .route_layer(from_fn(words))
+        .route_layer(from_fn_with_state(room, bound))
 }
 
 /// MCP alone, answered by what `make` makes, until `stopping` becomes true: with `tokens`, to those who show one, and otherwise to

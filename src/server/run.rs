@@ -297,9 +297,11 @@ impl Server {
             }
             Ok::<_, ServerError>(())
         })?;
+        // From here on something may be missed.
+        let stopping = jiff::Timestamp::now();
         feed.stop();
         store.close();
-        source.close_books();
+        source.close_books(stopping);
         let status = store.status();
         tracing::info!(
             "stopped; {} records were held, {} had aged out",

@@ -31,6 +31,15 @@ pub(super) struct Group {
     pub(super) older: Vec<Arc<Segment>>,
 }
 
+/// How far a store has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// The last change.
+    pub(super) change: u64,
+    /// Attempts that were taken in since the start, up to that change.
+    pub(super) attempts: u64,
+}
+
 /// Figures of a capture.
 #[derive(Debug, Clone)]
 pub(super) struct Noted {
@@ -41,8 +50,8 @@ pub(super) struct Noted {
     pub(super) counters: Counters,
     /// The last change before those of this capture.
     pub(super) after: u64,
-    /// The last change when they were read.
-    pub(super) change: u64,
+    /// What was stored when they were read.
+    pub(super) progress: Progress,
     /// Why it watches no longer.
     pub(super) ended: Option<String>,
 }

@@ -9,6 +9,7 @@ use crate::accounting::{Accounting, Counters, Gap};
 use crate::query::Window;
 use crate::query::dns::DnsBooks;
 use crate::query::drops::DropBooks;
+use crate::store::archive::Progress;
 
 /// Samples that are kept as they came: an hour.
 const FINE: usize = 3_600;
@@ -29,14 +30,14 @@ pub(super) struct Sample {
     pub(super) first: Timestamp,
     pub(super) last: Timestamp,
     pub(super) counters: Counters,
-    /// The last change of that time, as far as it is known: 0 where it is not.
-    pub(super) change: u64,
+    /// What was stored by then; nothing where that is not known.
+    pub(super) progress: Progress,
 }
 
 impl Sample {
     /// Figures of one moment.
     pub(super) fn new(at: Timestamp, counters: Counters) -> Self {
-        Sample { first: at, last: at, counters, change: 0 }
+        Sample { first: at, last: at, counters, progress: Progress::default() }
     }
 
     /// The figures when a capture begins.

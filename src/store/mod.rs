@@ -41,7 +41,7 @@ use crate::event::{Connection, ConnectionId, DnsRecord, DropRecord};
 use crate::query::dns::DnsFilter;
 use crate::query::{Page, QueryError, StoreStatus};
 use crate::stream::{DnsStream, DropStream};
-use archive::{Archive, Noted, Part};
+use archive::{Archive, Noted, Part, Progress};
 use dns::Questions;
 use drops::Drops;
 use evictions::Evictions;
@@ -114,6 +114,8 @@ struct Writer {
     /// The latest start in those segments: what starts later is new, or in the last segment.
     sealed_max: Option<u64>,
     next_seq: u64,
+    /// Attempts that were taken in.
+    attempts: u64,
     bytes: usize,
     /// The last change before the group that is being filled, and before those that are full.
     group_after: u64,
@@ -152,13 +154,13 @@ impl Store {
     pub fn open(limit_bytes: u64, options: &HistoryOptions) -> Result<Self, HistoryError> {
         let (history, left) = history::History::open(options)?;
         let rotated = history.last();
-        let last = left.last().map_or(0, |(version, _)| *version).max(rotated);
+        let last = left.records.last().map_or(0, |(version, _)| *version).max(rotated);
         let mut store = Store::with_archive(limit_bytes, Some(Box::new(history)), last);
         store.earlier = Some(last).filter(|last| *last > 0);
         // What lies in journals comes into memory, where followers find it.
         store.evicted_up_to = AtomicU64::new(if last > 0 { rotated } else { store.start });
         store.take_over(left);
-        store.holds_earlier = store.held() > 0;
+        store.holds_earlier = store.held() > 0 || !store.past().damage.is_empty();
         Ok(store)
     }
 
@@ -183,6 +185,7 @@ impl Store {
                 starts: Vec::new(),
                 sealed_max: None,
                 next_seq: start + 1,
+                attempts: 0,
                 bytes: 0,
                 group_after: start,
                 groups: VecDeque::new(),
@@ -277,6 +280,7 @@ impl Store {
                 applied.inserted += 1;
                 self.tallies.note(c, None);
                 applied.attempts += u64::from(c.is_attempt());
+                writer.attempts += u64::from(c.is_attempt());
                 self.records.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -360,6 +364,12 @@ impl Store {
             body.tables.decode(row)
         });
         here.or_else(|| self.parts(&memory).iter().find_map(|part| part.get(id)))
+    }
+
+    /// How far it has come, in one moment.
+    fn progress(&self) -> Progress {
+        let writer = lock(&self.writer);
+        Progress { change: writer.next_seq - 1, attempts: writer.attempts }
     }
 
     /// The number of the latest change.

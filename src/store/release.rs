@@ -113,16 +113,19 @@ impl Store {
 
     /// Takes records over that an earlier process left in no segment, by their last changes.
     #[cfg(feature = "history")]
-    pub(super) fn take_over(&self, left: Vec<(u64, Connection)>) {
+    pub(super) fn take_over(
+        &self,
+        super::history::Taken { after, records }: super::history::Taken,
+    ) {
         let Some(archive) = self.archive.as_deref() else { return };
-        let Some((first, _)) = left.first() else { return };
+        let Some((first, _)) = records.first() else { return };
         let mut writer = lock(&self.writer);
         // The group begins before them, not with this process.
-        writer.group_after = first.saturating_sub(1);
+        writer.group_after = first.saturating_sub(1).min(after);
         writer.segments.clear();
         writer.bytes = 0;
         self.add_segment(&mut writer);
-        for (version, connection) in &left {
+        for (version, connection) in &records {
             if archive.may_hold(connection.id) {
                 archive.supersede(connection.id, archive.rotated());
             }

@@ -36,7 +36,7 @@ struct Inner {
     capture: Arc<dyn CaptureHandle>,
     ledger: Mutex<Ledger>,
     /// What the figures were a second ago.
-    read: Mutex<Option<(Timestamp, Counters, u64)>>,
+    read: Mutex<Option<(Timestamp, Counters, super::Progress)>>,
     started: Instant,
     /// Nothing is captured: the records come from a file, and are of another time.
     replayed: bool,
@@ -89,10 +89,10 @@ impl LocalSource {
     }
 
     /// Has the last of the books written: capture has ended, and everything that it delivered is
-    /// stored.
-    pub fn close_books(&self) {
+    /// stored. It was whole until this time, before it was told to stop.
+    pub fn close_books(&self, stopping: Timestamp) {
         if self.inner.store.keeps_books() && !self.inner.replayed {
-            self.inner.close();
+            self.inner.close(stopping);
         }
     }
 
@@ -149,8 +149,11 @@ impl Inner {
             // Of a server that ran before this one. What is older than all captures existed before
             // them, and nobody watched then; unless that cannot be known.
             false if self.store.holds_earlier() => {
-                let first = self.store.past().whole_since();
-                oldest().max(first.unwrap_or(Timestamp::MIN)).min(start)
+                let past = self.store.past();
+                let kept = oldest().max(past.whole_since().unwrap_or(Timestamp::MIN));
+                // What somebody took away was to be kept.
+                let lost = past.damage.iter().map(|gap| gap.since).min();
+                kept.min(lost.unwrap_or(kept)).min(start)
             }
             false => start,
         }

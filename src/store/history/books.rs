@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::changes::Changes;
 use super::directory::Directory;
 use crate::accounting::{Counters, Gap};
-use crate::store::archive::Noted;
+use crate::store::archive::{Noted, Progress};
 use crate::store::evictions::Stretch;
 use crate::store::ledger::{Past, Run, Sample};
 use crate::store::row::{nanos, wide};
@@ -48,18 +48,23 @@ enum Entry {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<u64>,
     },
-    /// Figures of the capture that began last, when everything up to this `change` was in files.
+    /// Figures of the capture that began last, when everything up to this `change` was in files, which
+    /// `stored` attempts were by then.
     Figures {
         at: Timestamp,
         counters: Counters,
         #[serde(default, skip_serializing_if = "is_unknown")]
         change: u64,
+        #[serde(default, skip_serializing_if = "is_unknown")]
+        stored: u64,
     },
     /// They have not changed until then; the records may have.
     Same {
         at: Timestamp,
         #[serde(default, skip_serializing_if = "is_unknown")]
         change: u64,
+        #[serde(default, skip_serializing_if = "is_unknown")]
+        stored: u64,
     },
     /// Nothing was watched after the last figures, or, if they are from the files of a process that
     /// had ended without notice, not all since then.
@@ -200,13 +205,14 @@ impl Books {
         if begins {
             entries.push(Entry::Started { at: run.start, first: run.is_first, after: run.after });
         }
-        let change = noted.change;
+        let progress = noted.progress;
+        let Progress { change, attempts: stored } = progress;
         if changed {
-            run.samples.push(Sample { change, ..Sample::new(at, noted.counters) });
-            entries.push(Entry::Figures { at, counters: noted.counters, change });
+            run.samples.push(Sample { progress, ..Sample::new(at, noted.counters) });
+            entries.push(Entry::Figures { at, counters: noted.counters, change, stored });
         } else {
-            (last.last, last.change) = (at, change);
-            entries.push(Entry::Same { at, change });
+            (last.last, last.progress) = (at, progress);
+            entries.push(Entry::Same { at, change, stored });
         }
         if let Some(why) = &noted.ended {
             run.why = Some(why.clone());
@@ -286,8 +292,11 @@ impl Books {
         if let Some(oldest) = oldest {
             let is_whole = past.whole_since().is_some();
             past.runs.retain(|run| run.end() >= oldest);
-            past.damage.retain(|gap| gap.until >= oldest);
-            self.evicted.retain(|stretch| stretch.times.max >= nanos(oldest));
+            // Of what is lacking from the time of a run that is known, as long as that is.
+            let known = past.runs.first().or(self.current.as_ref()).map(|run| run.start);
+            let known = known.map_or(oldest, |start| start.min(oldest));
+            past.damage.retain(|gap| gap.until >= known);
+            self.evicted.retain(|stretch| stretch.times.max >= nanos(known));
             // History of before it is as old, and gone.
             if let Some(first) = past.runs.first_mut().or(self.current.as_mut()) {
                 first.is_first |= is_whole;
@@ -320,10 +329,11 @@ fn incomplete(counters: &Counters) -> (u64, u64, u64) {
 
 fn add_run(text: &mut String, run: &Run) {
     text.extend(line(&Entry::Started { at: run.start, first: run.is_first, after: run.after }));
-    for Sample { first, last, counters, change } in run.samples.iter().copied() {
-        text.extend(line(&Entry::Figures { at: first, counters, change }));
+    for Sample { first, last, counters, progress } in run.samples.iter().copied() {
+        let Progress { change, attempts: stored } = progress;
+        text.extend(line(&Entry::Figures { at: first, counters, change, stored }));
         if last > first {
-            text.extend(line(&Entry::Same { at: last, change }));
+            text.extend(line(&Entry::Same { at: last, change, stored }));
         }
     }
     let ended = |why| line(&Entry::Ended { why, since: run.whole_until });
@@ -443,24 +453,26 @@ impl Contents {
                 let at = runs.last().map_or(at, |run| at.max(run.end()));
                 runs.push(Run { after, ..Run::new(at, first) });
             }
-            Entry::Figures { at, counters, change } => {
+            Entry::Figures { at, counters, change, stored } => {
                 if runs.is_empty() {
                     // The line of its start is damaged.
                     runs.push(Run::new(at, false));
                 }
                 if let Some(run) = runs.last_mut() {
                     let at = at.max(run.end());
+                    let progress = Progress { change, attempts: stored };
                     match run.samples.last_mut() {
                         Some(last) if last.counters == counters => {
-                            (last.last, last.change) = (at, change);
+                            (last.last, last.progress) = (at, progress);
                         }
-                        _ => run.samples.push(Sample { change, ..Sample::new(at, counters) }),
+                        _ => run.samples.push(Sample { progress, ..Sample::new(at, counters) }),
                     }
                 }
             }
-            Entry::Same { at, change } => {
+            Entry::Same { at, change, stored } => {
                 if let Some(last) = runs.last_mut().and_then(|run| run.samples.last_mut()) {
-                    (last.last, last.change) = (at.max(last.last), change);
+                    let progress = Progress { change, attempts: stored };
+                    (last.last, last.progress) = (at.max(last.last), progress);
                 }
             }
             Entry::Ended { why, since } => {

@@ -6,15 +6,16 @@ use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 
-use super::books::Books;
 use super::segment::Segment;
 use super::{Shared, lock};
+use crate::store::evictions::Stretch;
 use crate::store::row::nanos;
 use crate::store::segment::Range;
 
 impl Shared {
     /// Lets go of what is too much, or too old.
     pub(super) fn keep_limits(&self) {
+        self.look_for_removed();
         let oldest_time =
             self.options.max_age.and_then(|age| Timestamp::now().checked_sub(age).ok().map(nanos));
         loop {
@@ -44,22 +45,57 @@ impl Shared {
             return;
         }
         let (times, records) = (segment.times(), segment.shown());
-        self.evicted.fetch_add(records, Ordering::Relaxed);
         // Before it is gone, so that no answer lacks it unawares, be it one of the next process.
         let changes = (segment.facts.after, segment.facts.last);
-        self.note_let_go(&mut lock(&self.books), times, records, changes);
+        let kept = Kept { last: changes.1, times, records };
+        let all = {
+            // Answers of this one have it as long as memory does.
+            let mut kept_in_memory = lock(&self.kept_in_memory);
+            match self.released.load(Ordering::SeqCst) < kept.last {
+                true => kept_in_memory.push(kept),
+                false => self.count_evicted(&kept),
+            }
+            let kept =
+                kept_in_memory.iter().map(|k| Stretch { times: k.times, records: k.records });
+            lock(&self.evictions).all().into_iter().chain(kept).collect()
+        };
+        lock(&self.books).let_go(times, records, changes, all);
+        segment.note_let_go();
         if let Err(error) = fs::remove_file(&segment.path) {
             tracing::warn!("{}: cannot be removed: {error}", segment.path.display());
         }
     }
 
-    /// Notes records that no answer has any more.
-    fn note_let_go(&self, books: &mut Books, times: Range<i64>, records: u64, changes: (u64, u64)) {
-        let all = {
-            let mut evictions = lock(&self.evictions);
-            evictions.add(times, records);
-            evictions.all()
-        };
-        books.let_go(times, records, changes, all);
+    fn count_evicted(&self, gone: &Kept) {
+        self.evicted.fetch_add(gone.records, Ordering::Relaxed);
+        lock(&self.evictions).add(gone.times, gone.records);
     }
+
+    /// Memory lets go of everything up to this change: what is in no segment any more is gone with it.
+    pub(super) fn note_released(&self, change: u64) {
+        let mut kept = lock(&self.kept_in_memory);
+        self.released.fetch_max(change, Ordering::SeqCst);
+        kept.retain(|kept| {
+            let stays = kept.last > change;
+            if !stays {
+                self.count_evicted(kept);
+            }
+            stays
+        });
+    }
+
+    /// Looks whether somebody else has taken segments away: what is remembered of them answers some
+    /// questions without them.
+    fn look_for_removed(&self) {
+        self.segments().iter().for_each(|segment| segment.look());
+    }
+}
+
+/// Records that are in no file any more, and in memory still.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// The last change of their segment.
+    last: u64,
+    times: Range<i64>,
+    records: u64,
 }

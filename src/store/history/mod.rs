@@ -60,6 +60,7 @@ use books::Books;
 pub use check::HistoryReport;
 use directory::Directory;
 pub(in crate::store) use fields::{Fields, RemoteFields};
+use keep::Kept;
 use part::{DiskPart, Superseded};
 use segment::Segment;
 use sync::Unsynced;
@@ -203,6 +204,10 @@ struct Shared {
     lacking: Mutex<(u64, u64)>,
     evicted: AtomicU64,
     evictions: Mutex<Evictions>,
+    /// What was let go of the files while memory had it.
+    kept_in_memory: Mutex<Vec<Kept>>,
+    /// Up to which change memory has let go.
+    released: AtomicU64,
     books: Mutex<Books>,
     /// What memory has let go of that is in no segment, and not in the books yet.
     given_up: Mutex<Vec<GivenUp>>,
@@ -219,9 +224,16 @@ pub(super) struct History {
 /// What the last process left in its journals: records with the numbers of their changes.
 pub(super) type Left = Vec<(u64, Connection)>;
 
+/// The same, with the change before all of them.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) after: u64,
+    pub(super) records: Left,
+}
+
 impl History {
     /// Takes the directory, and reads what is there.
-    pub(super) fn open(options: &HistoryOptions) -> Result<(Self, Left), HistoryError> {
+    pub(super) fn open(options: &HistoryOptions) -> Result<(Self, Taken), HistoryError> {
         let directory = Directory::take(&options.directory)?;
         let mut found = recovery::recover(&directory)?;
         let first = found.next_number;
@@ -258,7 +270,8 @@ impl History {
             spawn("netspy-segments", |shared, _| rotate::run(shared))?,
             spawn("netspy-sync", |shared, _| sync::run(shared))?,
         ];
-        Ok((History { shared, threads: Mutex::new(threads) }, found.left))
+        let taken = Taken { after: found.left_after, records: found.left };
+        Ok((History { shared, threads: Mutex::new(threads) }, taken))
     }
 
     /// The last change that is known.
@@ -303,6 +316,8 @@ impl Shared {
             lacking: Mutex::default(),
             evicted: AtomicU64::new(0),
             evictions: Mutex::new(evictions),
+            kept_in_memory: Mutex::default(),
+            released: AtomicU64::new(last),
             books: Mutex::new(books),
             given_up: Mutex::default(),
             recovery: Mutex::default(),
@@ -422,6 +437,7 @@ impl Archive for History {
     }
 
     fn release(&self, change: u64, remaining: &[Arc<MemorySegment>]) {
+        self.shared.note_released(change);
         // The records whose later versions are in the segment of this group have been with memory
         // so far, if they changed once more: now they would be shown twice.
         let segments = self.shared.segments();

@@ -36,7 +36,7 @@ pub(super) fn missing(contents: &Contents, found: &Found) -> Missing {
     contents.accounted.ranges().for_each(|range| known.add(range));
     found.segments.iter().for_each(|s| known.add((s.facts.after, s.facts.last)));
     let of_run = |run: &Run| {
-        let noted = run.samples.iter().map(|sample| sample.change).max();
+        let noted = run.samples.iter().map(|sample| sample.progress.change).max();
         let Some((after, last)) = run.after.zip(noted) else { return Vec::new() };
         let ranges = known.missing_in((after, last)).into_iter();
         ranges.map(|range| (gap(run, range), range)).collect()
@@ -46,9 +46,11 @@ pub(super) fn missing(contents: &Contents, found: &Found) -> Missing {
 
 /// When the changes after the first of these and up to the second came, as far as figures tell.
 fn gap(run: &Run, (after, last): (u64, u64)) -> Gap {
-    let samples = || run.samples.iter().filter(|sample| sample.change > 0);
-    let since = samples().rfind(|sample| sample.change <= after).map_or(run.start, |s| s.last);
-    let until = samples().find(|sample| sample.change >= last).map_or(run.end(), |s| s.last);
+    let samples = || run.samples.iter().filter(|sample| sample.progress.change > 0);
+    let since =
+        samples().rfind(|sample| sample.progress.change <= after).map_or(run.start, |s| s.last);
+    let until =
+        samples().find(|sample| sample.progress.change >= last).map_or(run.end(), |s| s.last);
     let why = format!(
         "{} changes of this time were in files of history that were removed, cut or damaged",
         last - after
@@ -62,28 +64,29 @@ pub(super) fn add_found(contents: &mut Contents, found: &Found) {
     let ends_before = |run: &&mut Run| run.why.is_none() || run.whole_until == Some(run.end());
     let Some(run) = contents.past.runs.last_mut().filter(ends_before) else { return };
     let Some(last) = run.samples.last().copied() else { return };
-    if last.change == 0 {
+    if last.progress.change == 0 {
         // Books of a program that did not say which changes they knew.
         return;
     }
-    let beyond = Beyond::of(found, &last);
+    let Beyond { stored, later, until } = Beyond::of(found, &last);
     let mut counters = last.counters;
-    let shown = beyond.pending.min(counters.pending());
-    if shown + beyond.later == 0 {
+    // What is in files was delivered, and nothing else was for good.
+    counters.delivered = last.progress.attempts + stored;
+    let accounted = counters.delivered + counters.filtered + counters.lost.total();
+    counters.attempts = (counters.attempts + later).max(accounted);
+    if counters == last.counters {
         return;
     }
-    counters.delivered += shown + beyond.later;
-    counters.attempts += beyond.later;
-    let at = beyond.until.max(last.last);
-    run.samples.push(Sample { change: last.change, ..Sample::new(at, counters) });
+    let at = until.max(last.last);
+    run.samples.push(Sample { progress: last.progress, ..Sample::new(at, counters) });
     run.whole_until = Some(last.last);
     run.why.get_or_insert_with(|| UNNOTICED.to_owned());
 }
 
-/// Attempts that were shown after the last figures.
+/// Attempts that were stored after the last figures.
 struct Beyond {
-    /// Those that had begun by then.
-    pending: u64,
+    stored: u64,
+    /// Those of them that began later, too.
     later: u64,
     /// When the last of them began.
     until: Timestamp,
@@ -91,23 +94,23 @@ struct Beyond {
 
 impl Beyond {
     fn of(found: &Found, last: &Sample) -> Beyond {
-        let mut beyond = Beyond { pending: 0, later: 0, until: last.last };
+        let mut beyond = Beyond { stored: 0, later: 0, until: last.last };
         let new = |c: &&Connection| {
             let first = found.first_shown.get(&c.id);
-            c.is_attempt() && first.is_some_and(|first| *first > last.change)
+            c.is_attempt() && first.is_some_and(|first| *first > last.progress.change)
         };
         let left: Vec<_> = found.left.iter().map(|(_, c)| c).filter(new).collect();
         let earlier = held_in(&found.segments, &left);
         for c in left.iter().filter(|c| !earlier.contains(&c.id)) {
-            match c.time > last.last {
-                true => beyond.later += 1,
-                false => beyond.pending += 1,
-            }
+            beyond.stored += 1;
+            beyond.later += u64::from(c.time > last.last);
             beyond.until = beyond.until.max(c.time);
         }
-        let later = found.segments.iter().filter(|s| wide(s.facts.last_time) > last.last);
-        for segment in later {
-            beyond.later += count_after(segment, last.last);
+        let later = found.segments.iter().filter(|s| s.facts.last > last.progress.change);
+        for segment in later.filter(|s| wide(s.facts.last_time) > last.last) {
+            let count = count_after(segment, last.last);
+            beyond.stored += count;
+            beyond.later += count;
             beyond.until = beyond.until.max(wide(segment.facts.last_time));
         }
         beyond

@@ -28,6 +28,8 @@ pub(super) struct Found {
     pub(super) segments: Vec<Arc<Segment>>,
     /// Records that are in no segment yet.
     pub(super) left: Left,
+    /// The change before the first that journals have and segments have not.
+    pub(super) left_after: u64,
     /// The first number that no file has.
     pub(super) next_number: u64,
     pub(super) recovery: Recovery,
@@ -89,11 +91,15 @@ pub(super) fn recover(directory: &Directory) -> Result<Found, HistoryError> {
     }
     let mut left: Left = left.into_values().collect();
     left.sort_unstable_by_key(|(version, _)| *version);
-    renumber(&mut left, segments.iter().map(|segment| segment.facts.last).max().unwrap_or(0));
+    let in_segments = segments.iter().map(|segment| segment.facts.last).max().unwrap_or(0);
+    renumber(&mut left, in_segments);
+    // A version that was replaced before any segment was made is in none, and missing in none.
+    let first = changes.ranges().map(|(after, _)| after).find(|after| *after >= in_segments);
+    let left_after = first.unwrap_or(u64::MAX);
     recovery.records = left.len() as u64;
     recovery.set_aside.sort_unstable();
     report(directory, &segments, &recovery);
-    Ok(Found { segments, left, next_number, recovery, changes, first_shown })
+    Ok(Found { segments, left, left_after, next_number, recovery, changes, first_shown })
 }
 
 fn open(number: u64, crc: u32, path: &Path) -> Result<Segment, SegmentError> {

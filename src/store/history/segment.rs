@@ -180,6 +180,10 @@ pub(super) struct Segment {
     /// Rows of which there are newer versions elsewhere, in order.
     hidden: RwLock<Arc<Vec<u32>>>,
     unreadable: AtomicBool,
+    /// Somebody else took its file away.
+    is_gone: AtomicBool,
+    /// Its file goes, or is gone, as was meant.
+    let_go: AtomicBool,
     /// What the latest questions counted.
     counts: Mutex<VecDeque<(Counted, u64)>>,
 }
@@ -226,6 +230,8 @@ impl Segment {
             patches: Vec::new(),
             hidden: RwLock::default(),
             unreadable: AtomicBool::new(false),
+            is_gone: AtomicBool::new(false),
+            let_go: AtomicBool::new(false),
             counts: Mutex::default(),
         };
         if segment.facts.patches > 0 {
@@ -349,16 +355,33 @@ impl Segment {
         counts.push_front((counted, count));
     }
 
-    /// Says once that it cannot be read. That it is gone is no news: the oldest are let go.
+    /// Its file is about to go.
+    pub(super) fn note_let_go(&self) {
+        self.let_go.store(true, Ordering::SeqCst);
+    }
+
+    /// Says once that it cannot be read. That it is gone is no news where it was let go.
     pub(super) fn complain(&self, error: &SegmentError) {
+        if self.let_go.load(Ordering::SeqCst) {
+            return;
+        }
         let gone = matches!(error, SegmentError::Io(e) if e.kind() == io::ErrorKind::NotFound);
-        if !gone && !self.unreadable.swap(true, Ordering::Relaxed) {
+        let known = if gone { &self.is_gone } else { &self.unreadable };
+        if !known.swap(true, Ordering::Relaxed) {
             tracing::error!("{}: cannot be read, and is left out: {error}", self.path.display());
         }
     }
 
+    /// Looks whether its file is where it was.
+    pub(super) fn look(&self) {
+        match std::fs::metadata(&self.path) {
+            Ok(_) => self.is_gone.store(false, Ordering::Relaxed),
+            Err(error) => self.complain(&error.into()),
+        }
+    }
+
     pub(super) fn is_unreadable(&self) -> bool {
-        self.unreadable.load(Ordering::Relaxed)
+        self.unreadable.load(Ordering::Relaxed) || self.is_gone.load(Ordering::Relaxed)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::accounting::{Accounting, Counters, Gap};
 use crate::query::dns::DnsBooks;
 use crate::query::drops::DropBooks;
 use crate::query::{Filter, Window};
-use crate::store::archive::Noted;
+use crate::store::archive::{Noted, Progress};
 use crate::store::row::wide;
 use crate::store::{Selection, lock};
 
@@ -30,33 +30,37 @@ impl Inner {
 
     /// Writes what was read a second ago: the records of that time are in a file by now.
     pub(super) fn write(&self, counters: Counters) {
-        let (ended, now) = (self.ended(), Timestamp::now());
-        let read = (now, counters, self.store.latest());
-        let Some((at, counters, change)) = lock(&self.read).replace(read) else { return };
-        self.note(at, counters, change, ended.filter(|(stop, _)| *stop <= at));
+        let (ended, progress) = (self.ended(), self.store.progress());
+        let read = (Timestamp::now(), counters, progress);
+        let before = lock(&self.read).replace(read);
+        let Some((at, counters, progress)) = before else {
+            // That it has begun is known from its first moment on, whatever ends it.
+            let nothing = Progress { change: self.store.start, attempts: 0 };
+            return self.note(self.capture.since(), Counters::default(), nothing, None);
+        };
+        self.note(at, counters, progress, ended.filter(|(stop, _)| *stop <= at));
     }
 
     /// Writes the last of them: capture has ended, and everything that it delivered is stored.
-    pub(super) fn close(&self) {
+    pub(super) fn close(&self, stopping: Timestamp) {
         // Before the figures are read, which notes the end that was asked for.
         let ended = self.ended();
         let counters = self.sample();
-        let now = Timestamp::now();
-        let ended = ended.or_else(|| Some((now, STOPPED.to_owned())));
-        self.note(now, counters, self.store.latest(), ended);
+        let ended = ended.or_else(|| Some((stopping, STOPPED.to_owned())));
+        self.note(stopping, counters, self.store.progress(), ended);
     }
 
     fn note(
         &self,
         at: Timestamp,
         counters: Counters,
-        change: u64,
+        progress: Progress,
         ended: Option<(Timestamp, String)>,
     ) {
         let (start, after) = (self.capture.since(), self.store.start);
         let at = ended.as_ref().map_or(at, |(stop, _)| *stop);
         let ended = ended.map(|(_, why)| why);
-        self.store.note_books(&Noted { start, at, counters, after, change, ended });
+        self.store.note_books(&Noted { start, at, counters, after, progress, ended });
     }
 
     /// When and why capture has stopped by itself, if it has.

@@ -5,6 +5,7 @@ use crate::Connection;
 use crate::accounting::Lost;
 use crate::capture::report::{AttachReport, Backend};
 use crate::query::{CaptureHandle, Count, Filter, Source};
+use crate::store::archive::Progress;
 use crate::store::{HistoryOptions, LocalSource, Store};
 use crate::test_records::{info, refused};
 
@@ -50,7 +51,7 @@ fn at(second: i64) -> Timestamp {
 fn noted(start: i64, second: i64, attempts: u64) -> Noted {
     let counters = Counters { attempts, delivered: attempts, ..Counters::default() };
     let (start, at) = (at(start), at(second));
-    Noted { start, at, counters, after: 0, change: 0, ended: None }
+    Noted { start, at, counters, after: 0, progress: Progress::default(), ended: None }
 }
 
 fn ended(noted: Noted, why: &str) -> Noted {
@@ -308,7 +309,7 @@ fn life(place: &Place, start: Timestamp, seen: Vec<Connection>) -> Count {
     let source = LocalSource::new(Arc::clone(&store), Arc::new(Watching(start)));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let count = runtime.block_on(Source::count(&source, &Filter::default())).unwrap();
-    source.close_books();
+    source.close_books(Timestamp::now());
     store.close();
     count
 }
@@ -364,4 +365,20 @@ fn books_that_lost_their_beginning_do_not_say_that_they_have_it() {
     }
     assert_eq!(runs(place.open().past()).len(), 1);
     assert_eq!(place.open().past().whole_since(), Some(at(200)));
+}
+
+#[test]
+fn what_was_let_go_by_age_is_known_as_long_as_the_capture_that_saw_it() {
+    let place = Place::new("age");
+    let now = Timestamp::now().as_second() - at(0).as_second();
+    let mut books = place.open();
+    books.note(&noted(now - 1_000, now - 900, 10));
+    let times = Range { min: nanos(at(now - 1_000)), max: nanos(at(now - 950)) };
+    books.let_go(times, 7, (1, 9), vec![Stretch { times, records: 7 }]);
+    books.note(&ended(noted(now - 1_000, now - 5, 70), "stopped"));
+    drop(books);
+    for _ in 0..2 {
+        let books = place.open_with(Some(Duration::from_secs(60)), false);
+        assert_eq!(books.evicted().iter().map(|gone| gone.records).sum::<u64>(), 7);
+    }
 }

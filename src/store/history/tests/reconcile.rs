@@ -27,9 +27,9 @@ fn take_in(store: &Store, numbers: std::ops::Range<u64>, second: i64) {
 }
 
 fn note(store: &Store, second: i64, counters: Counters, ended: Option<&str>) {
-    let (start, after, change) = (at(0), store.start, store.latest());
+    let (start, after, progress) = (at(0), store.start, store.progress());
     let ended = ended.map(str::to_owned);
-    store.note_books(&Noted { start, at: at(second), counters, after, change, ended });
+    store.note_books(&Noted { start, at: at(second), counters, after, progress, ended });
 }
 
 /// What the next process says of the whole time of this one.
@@ -163,6 +163,7 @@ fn without_changes(line: &str) -> String {
     for inner in entry.as_object_mut().unwrap().values_mut() {
         if let Some(inner) = inner.as_object_mut() {
             inner.remove("change");
+            inner.remove("stored");
             inner.remove("after");
         }
     }
@@ -183,4 +184,41 @@ fn a_window_that_the_books_know_whole_stays_complete() {
     assert!(!ledger.books(Some(at(0)), Some(at(50)), now, &none).complete);
     let later = at(65) + SignedDuration::from_millis(1);
     assert!(!ledger.books(Some(later), None, now, &none).complete);
+}
+
+#[test]
+fn a_version_that_was_replaced_before_there_was_a_segment_is_not_missed() {
+    let place = Place::new("replaced");
+    let curl = info(7, "curl");
+    let store = place.open();
+    store.apply(vec![Connection { latency_us: None, ..refused(1, &curl) }]);
+    take_in(&store, 1..3, 1);
+    note(&store, 5, figures(2, 2), Some("stopped"));
+    drop(store);
+    for segments in 1..=2 {
+        let store = place.open();
+        settled(&store, 1);
+        assert_eq!((missing(&store), store.history_trouble()), (0, None), "start {segments}");
+        assert_eq!(store.count(&everything()), 2);
+    }
+}
+
+#[test]
+fn a_segment_that_somebody_removes_meanwhile_is_told_of_and_may_come_back() {
+    let place = Place::new("meanwhile");
+    ended_in_order(&place);
+    settled(&place.open(), 1);
+    let store = place.open();
+    let (path, moved) = (place.files(".parquet").remove(0), place.0.join("moved"));
+    fs::rename(&path, &moved).unwrap();
+    let page = Page { limit: Some(10), cursor: None, sort: Sort::Newest };
+    assert_eq!(store.list(&everything(), &page).unwrap().connections.len(), 0);
+    assert_eq!(store.status().history.unwrap().unreadable, 1);
+    assert!(!store.unreadable().is_empty(), "no answer says that it is whole");
+    fs::rename(&moved, &path).unwrap();
+    // Segments are looked at whenever one is made.
+    take_in(&store, 300..2_000, 70);
+    settled(&store, 2);
+    until(|| store.status().history.unwrap().unreadable == 0);
+    assert_eq!(store.count(&everything()), 2_000);
 }
