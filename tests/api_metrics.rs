@@ -134,7 +134,7 @@ async fn history_has_figures_where_it_is_kept() {
     ] {
         assert_eq!(s.get(name), Some(&value), "{name} in {s:#?}");
     }
-    assert!(s["netspy_history_bytes"] > 100.0 && of_history(&s) == 11, "{s:#?}");
+    assert!(s["netspy_history_bytes"] > 100.0 && of_history(&s) == 12, "{s:#?}");
     server.stop().await;
     let _ = std::fs::remove_dir_all(directory);
 }

@@ -153,7 +153,7 @@ pub struct Options {
     #[arg(long, env = "NETSPY_NO_DROPS")]
     pub no_drops: bool,
 
-    /// Do not look at DNS answers: remotes have no names but those of /etc/hosts.
+    /// Do not look at DNS messages: remotes have no names but those of /etc/hosts, and `netspy dns` has nothing to show.
     #[arg(long, env = "NETSPY_NO_DNS")]
     pub no_dns: bool,
 

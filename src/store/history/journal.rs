@@ -16,10 +16,10 @@ use arrow_array::RecordBatch;
 use arrow_ipc::reader::StreamReader;
 use arrow_ipc::root_as_message;
 use arrow_ipc::writer::StreamWriter;
-use arrow_schema::ArrowError;
+use arrow_schema::{ArrowError, Schema};
 
 use super::guard::guarded;
-use super::schema::{Column, schema};
+use super::schema::{Column, first_schema, schema};
 
 const CONTINUATION: [u8; 4] = [0xff; 4];
 /// Stands before the checksum.
@@ -31,7 +31,11 @@ const END: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 
 /// The schema message, with which a file begins.
 pub(super) fn head() -> Result<Sealed, ArrowError> {
-    let writer = StreamWriter::try_new(Vec::new(), &schema())?;
+    head_of(&schema())
+}
+
+fn head_of(schema: &Schema) -> Result<Sealed, ArrowError> {
+    let writer = StreamWriter::try_new(Vec::new(), schema)?;
     Sealed::new(writer.get_ref().clone(), 0)
 }
 
@@ -183,11 +187,15 @@ pub(super) struct Contents {
 pub(super) fn read(bytes: &[u8]) -> Contents {
     let found = find(bytes);
     let mut contents = Contents { torn: found.torn, corrupt: found.corrupt, ..Contents::default() };
-    let own = head().map(|head| head.to_vec()).unwrap_or_default();
     // What is not known to be as it was written is not believed: most likely the columns are these.
-    let head = if found.head > 0 { bytes.get(..found.head).unwrap_or_default() } else { &own };
+    let known = [schema(), first_schema()].map(|schema| head_of(&schema));
+    let known: Vec<_> = known.into_iter().flatten().map(|head| head.to_vec()).collect();
+    let own = bytes.get(..found.head).filter(|head| !head.is_empty());
+    let heads: Vec<&[u8]> =
+        own.map_or_else(|| known.iter().map(Vec::as_slice).collect(), |own| vec![own]);
     for flush in found.flushes {
-        match batch(head, bytes.get(flush).unwrap_or_default()) {
+        let flush = bytes.get(flush).unwrap_or_default();
+        match heads.iter().find_map(|head| batch(head, flush)) {
             Some(batch) => contents.batches.push(batch),
             None => contents.corrupt += 1,
         }

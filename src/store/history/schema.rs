@@ -142,16 +142,37 @@ columns! {
     Whole "record" Text maybe,
 }
 
+/// Columns that the first files of this version had not.
+const ADDED: [Column; 11] = [
+    Column::PodUid,
+    Column::ContainerImage,
+    Column::ContainerLabels,
+    Column::ExeDev,
+    Column::ExeInode,
+    Column::ExeSha256,
+    Column::Cwd,
+    Column::RemoteScope,
+    Column::RemoteCountry,
+    Column::RemoteAsn,
+    Column::RemoteAsName,
+];
+
 /// The schema of the files that are written now.
 pub(super) fn schema() -> SchemaRef {
     static SCHEMA: OnceLock<SchemaRef> = OnceLock::new();
-    let make = || {
-        let field = |c: &Column| Field::new(c.name(), c.kind().data_type(), c.is_optional());
-        let fields: Vec<_> = Column::ALL.iter().map(field).collect();
-        let version = HashMap::from([(VERSION_KEY.to_owned(), VERSION.to_string())]);
-        Arc::new(Schema::new_with_metadata(fields, version))
-    };
-    Arc::clone(SCHEMA.get_or_init(make))
+    Arc::clone(SCHEMA.get_or_init(|| schema_of(|_| true)))
+}
+
+/// That of the first files of this version.
+pub(super) fn first_schema() -> SchemaRef {
+    schema_of(|column| !ADDED.contains(column))
+}
+
+fn schema_of(is_meant: impl Fn(&Column) -> bool) -> SchemaRef {
+    let field = |c: &Column| Field::new(c.name(), c.kind().data_type(), c.is_optional());
+    let columns = Column::ALL.iter().filter(|column| is_meant(column));
+    let version = HashMap::from([(VERSION_KEY.to_owned(), VERSION.to_string())]);
+    Arc::new(Schema::new_with_metadata(columns.map(field).collect::<Vec<_>>(), version))
 }
 
 #[cfg(test)]
