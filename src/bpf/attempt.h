@@ -22,13 +22,18 @@ static __always_inline void read_comm(__u8 *to, bool direct, struct task_struct 
 /* Where the task works: which directory it is, since its path would take too long. */
 static __always_inline void read_cwd(struct netspy_conn *c, bool direct, struct task_struct *task)
 {
-	struct fs_struct *fs = READ(direct, task, fs);
-	struct dentry *dentry = READ(direct, fs, pwd.dentry);
-	struct inode *inode = READ(direct, dentry, d_inode);
-	struct super_block *sb = READ(direct, inode, i_sb);
+	struct inode *inode;
 
-	c->cwd_ino = READ(direct, inode, i_ino);
-	c->cwd_dev = READ(direct, sb, s_dev);
+	if (direct) {
+		inode = task->fs->pwd.dentry->d_inode;
+		c->cwd_ino = inode->i_ino;
+		c->cwd_dev = inode->i_sb->s_dev;
+		return;
+	}
+	/* In one chain each: what lies between would take the stack that some callers have not. */
+	inode = BPF_CORE_READ(task, fs, pwd.dentry, d_inode);
+	BPF_CORE_READ_INTO(&c->cwd_ino, inode, i_ino);
+	BPF_CORE_READ_INTO(&c->cwd_dev, inode, i_sb, s_dev);
 }
 
 static __always_inline void read_task(struct netspy_conn *c, bool direct, struct task_struct *task)

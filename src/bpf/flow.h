@@ -70,6 +70,16 @@ struct {
 	__type(value, struct netspy_beginning);
 } beginnings SEC(".maps");
 
+/* Where a flow is put together, by thread: the stack of those who begin one has no room for it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, struct netspy_flow);
+} rooms SEC(".maps");
+
+const volatile struct netspy_flow no_flow = {.conn = {.kind = NETSPY_KIND_CONN}};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
@@ -183,12 +193,12 @@ static __always_inline struct netspy_sender *sender_of(__u64 sock)
  * for the current task by its type. */
 static __always_inline int begin_flow_as(bool typed)
 {
-	struct netspy_flow f = {.conn = {.kind = NETSPY_KIND_CONN}};
 	struct netspy_counters *n = this_cpu_counters();
 	__u32 tid = bpf_get_current_pid_tgid();
-	struct netspy_conn *c = &f.conn;
 	struct netspy_beginning *b;
 	struct netspy_sender *sender;
+	struct netspy_flow *f;
+	struct netspy_conn *c;
 	bool filtered;
 	__u8 one = 1;
 	int err;
@@ -196,9 +206,17 @@ static __always_inline int begin_flow_as(bool typed)
 	b = bpf_map_lookup_elem(&beginnings, &tid);
 	if (!b)
 		return 0;
+	bpf_map_update_elem(&rooms, &tid, (const void *)&no_flow, BPF_ANY);
+	f = bpf_map_lookup_elem(&rooms, &tid);
+	if (!f) {
+		COUNT(n, attempts);
+		COUNT(n, map_full);
+		goto out;
+	}
+	c = &f->conn;
 	c->start_ns = bpf_ktime_get_boot_ns();
 	c->outcome_ns = c->start_ns;
-	f.last_ns = c->start_ns;
+	f->last_ns = c->start_ns;
 	c->phase = NETSPY_PHASE_OPEN;
 	c->evidence = NETSPY_EVIDENCE_SEND_RETURN;
 	c->flags = NETSPY_F_NO_START | NETSPY_F_COUNTED;
@@ -230,8 +248,8 @@ static __always_inline int begin_flow_as(bool typed)
 	sender = bpf_map_lookup_elem(&senders, &b->key.sock);
 	err = -ENOENT;
 	if (sender) {
-		f.next = sender->newest;
-		err = bpf_map_update_elem(&flows, &b->key, &f, BPF_NOEXIST);
+		f->next = sender->newest;
+		err = bpf_map_update_elem(&flows, &b->key, f, BPF_NOEXIST);
 	}
 	if (err == 0) {
 		sender->newest.family = b->key.family;
@@ -255,6 +273,7 @@ static __always_inline int begin_flow_as(bool typed)
 		COUNT(n, map_full);
 	}
 out:
+	bpf_map_delete_elem(&rooms, &tid);
 	bpf_map_delete_elem(&beginnings, &tid);
 	return 0;
 }
