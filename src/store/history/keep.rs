@@ -48,22 +48,26 @@ impl Shared {
         // Before it is gone, so that no answer lacks it unawares, be it one of the next process.
         let changes = (segment.facts.after, segment.facts.last);
         let kept = Kept { last: changes.1, times, records };
-        let all = {
+        {
             // Answers of this one have it as long as memory does.
             let mut kept_in_memory = lock(&self.kept_in_memory);
             match self.released.load(Ordering::SeqCst) < kept.last {
                 true => kept_in_memory.push(kept),
                 false => self.count_evicted(&kept),
             }
-            let kept =
-                kept_in_memory.iter().map(|k| Stretch { times: k.times, records: k.records });
-            lock(&self.evictions).all().into_iter().chain(kept).collect()
-        };
-        lock(&self.books).let_go(times, records, changes, all);
+        }
+        lock(&self.books).let_go(times, records, changes, self.all_let_go());
         segment.note_let_go();
         if let Err(error) = fs::remove_file(&segment.path) {
             tracing::warn!("{}: cannot be removed: {error}", segment.path.display());
         }
+    }
+
+    /// All that the next process will lack, also what memory of this one still has.
+    pub(super) fn all_let_go(&self) -> Vec<Stretch> {
+        let kept_in_memory = lock(&self.kept_in_memory);
+        let kept = kept_in_memory.iter().map(|k| Stretch { times: k.times, records: k.records });
+        lock(&self.evictions).all().into_iter().chain(kept).collect()
     }
 
     fn count_evicted(&self, gone: &Kept) {

@@ -515,8 +515,7 @@ impl Archive for History {
         let mut books = lock(&shared.books);
         let given_up = std::mem::take(&mut *lock(&shared.given_up));
         for (times, records, changes) in given_up {
-            let all = lock(&shared.evictions).all();
-            books.let_go(times, records, changes, all);
+            books.let_go(times, records, changes, shared.all_let_go());
         }
         match shared.is_behind() {
             false => books.note(noted),

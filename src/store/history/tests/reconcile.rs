@@ -8,6 +8,7 @@ use super::*;
 use crate::accounting::{Accounting, Counters};
 use crate::store::archive::Noted;
 use crate::store::ledger::Ledger;
+use crate::store::row::nanos;
 
 /// When the capture of the tests begins.
 fn at(second: i64) -> Timestamp {
@@ -221,4 +222,22 @@ fn a_segment_that_somebody_removes_meanwhile_is_told_of_and_may_come_back() {
     settled(&store, 2);
     until(|| store.status().history.unwrap().unreadable == 0);
     assert_eq!(store.count(&everything()), 2_000);
+}
+
+#[test]
+fn what_memory_still_has_of_a_file_that_was_let_go_is_evicted_for_the_next_process() {
+    let place = Place::new("kept");
+    let store =
+        Store::open(1 << 20, &HistoryOptions { limit_bytes: 1, ..place.options() }).unwrap();
+    take_in(&store, 0..2_000, 1);
+    until(|| place.files(".parquet").is_empty() && store.archive.as_ref().unwrap().rotated() > 0);
+    note(&store, 5, figures(2_000, 2_000), None);
+    let times = Range { min: nanos(at(1)), max: nanos(at(1)) };
+    store.archive.as_ref().unwrap().count_given_up(times, 7, (0, 1));
+    note(&store, 6, figures(2_007, 2_007), Some("stopped"));
+    let in_memory = store.count(&everything());
+    drop(store);
+    let store = place.open();
+    let gone = store.evicted_between(at(0), at(2));
+    assert_eq!(gone + store.count(&everything()), 2_007, "memory had {in_memory}");
 }
