@@ -149,22 +149,23 @@ impl DnsFilter {
 
     /// Whether a record is meant.
     pub fn matches(&self, record: &DnsRecord) -> bool {
-        fn any<T>(values: &[T], holds: impl Fn(&T) -> bool) -> bool {
-            values.is_empty() || values.iter().any(holds)
-        }
         let process = record.process.as_ref();
         self.since.is_none_or(|since| record.time >= since)
             && self.until.is_none_or(|until| record.time < until)
-            && any(&self.outcome, |outcome| record.outcome == *outcome)
-            && any(&self.record_type, |wanted| record.record_type.eq_ignore_ascii_case(wanted))
-            && any(&self.protocol, |protocol| record.protocol == *protocol)
-            && any(&self.remote, |ip| record.server.ip == *ip || record.addresses.contains(ip))
-            && any(&self.host_name, |name| filter::host_name_matches(name, &record.name))
-            && any(&self.connection, |id| {
+            && filter::any(&self.outcome, |outcome| record.outcome == *outcome)
+            && filter::any(&self.record_type, |wanted| {
+                record.record_type.eq_ignore_ascii_case(wanted)
+            })
+            && filter::any(&self.protocol, |protocol| record.protocol == *protocol)
+            && filter::any(&self.remote, |ip| {
+                record.server.ip == *ip || record.addresses.contains(ip)
+            })
+            && filter::any(&self.host_name, |name| filter::host_name_matches(name, &record.name))
+            && filter::any(&self.connection, |id| {
                 record.connection == Some(*id) || record.connections.contains(id)
             })
-            && any(&self.pid, |pid| process.is_some_and(|p| p.pid == *pid))
-            && any(&self.process, |name| {
+            && filter::any(&self.pid, |pid| process.is_some_and(|p| p.pid == *pid))
+            && filter::any(&self.process, |name| {
                 process.is_some_and(|p| *p.thread == **name || filter::has_name(&p.info, name))
             })
     }

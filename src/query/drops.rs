@@ -96,19 +96,16 @@ impl DropFilter {
 
     /// Whether a record is meant.
     pub fn matches(&self, drop: &DropRecord) -> bool {
-        fn any<T>(values: &[T], holds: impl Fn(&T) -> bool) -> bool {
-            values.is_empty() || values.iter().any(holds)
-        }
         let ends = || [drop.source, drop.destination].into_iter().flatten();
         let process = drop.process.as_ref();
         self.since.is_none_or(|since| drop.time >= since)
             && self.until.is_none_or(|until| drop.time < until)
-            && any(&self.reason, |reason| drop.reason.eq_ignore_ascii_case(reason))
-            && any(&self.protocol, |protocol| drop.protocol == Some(*protocol))
-            && any(&self.remote, |ip| ends().any(|end| end.ip == *ip))
-            && any(&self.port, |port| ends().any(|end| end.port == *port))
-            && any(&self.pid, |pid| process.is_some_and(|p| p.pid == *pid))
-            && any(&self.process, |name| {
+            && filter::any(&self.reason, |reason| drop.reason.eq_ignore_ascii_case(reason))
+            && filter::any(&self.protocol, |protocol| drop.protocol == Some(*protocol))
+            && filter::any(&self.remote, |ip| ends().any(|end| end.ip == *ip))
+            && filter::any(&self.port, |port| ends().any(|end| end.port == *port))
+            && filter::any(&self.pid, |pid| process.is_some_and(|p| p.pid == *pid))
+            && filter::any(&self.process, |name| {
                 process.is_some_and(|p| *p.thread == **name || filter::has_name(&p.info, name))
             })
     }

@@ -4,9 +4,8 @@
 //! move nothing on the pages that follow. It also holds a hash of the question, as its place
 //! means nothing in a list of other records.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-
 use super::matcher::Selection;
+use super::place;
 use super::row::Row;
 use crate::event::ConnectionId;
 use crate::query::filter::invalid;
@@ -95,9 +94,7 @@ impl Rank {
 pub(super) fn question(selection: &Selection) -> u32 {
     let mut filter = selection.filter.clone();
     (filter.since, filter.until) = (None, None);
-    let mut hasher = DefaultHasher::new();
-    (filter.to_pairs(), &selection.command, selection.attempts_only).hash(&mut hasher);
-    hasher.finish() as u32
+    place::question(&(filter.to_pairs(), &selection.command, selection.attempts_only))
 }
 
 fn letter(sort: Sort) -> char {

@@ -1,16 +1,15 @@
 //! Recent questions for names, in bounded memory. A question to the store looks at all of them.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use jiff::Timestamp;
 
 use super::evictions::Evictions;
+use super::place::{self, Place};
 use super::row::nanos;
 use super::segment::Range;
 use crate::event::{DnsId, DnsRecord};
 use crate::query::dns::{AnswerTimes, DnsFilter};
-use crate::query::drops::wrong_cursor;
 use crate::query::{Page, QueryError};
 
 /// One page of the questions that match.
@@ -28,48 +27,18 @@ pub struct SelectedDns {
     pub next_cursor: Option<String>,
 }
 
-/// The place of a record in a list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    time: i64,
-    id: DnsId,
+/// The letter with which cursors begin.
+const KIND: char = 'q';
+
+fn place_of(record: &DnsRecord) -> Place {
+    let DnsId { start_ns, number, boot } = record.id;
+    Place { time: nanos(record.time), start_ns, number, boot }
 }
 
-impl Place {
-    fn of(record: &DnsRecord) -> Self {
-        Place { time: nanos(record.time), id: record.id }
-    }
-
-    fn to_cursor(self, question: u32) -> String {
-        let DnsId { start_ns, number, boot } = self.id;
-        format!("q{:016x}{start_ns:016x}{number:08x}{boot:08x}{question:08x}", self.time)
-    }
-
-    fn from_cursor(cursor: &str, question: u32) -> Result<Self, QueryError> {
-        let foreign = || wrong_cursor("is not a cursor of this list");
-        let digits = cursor.strip_prefix('q').filter(|digits| {
-            digits.len() == 56 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-        });
-        let digits = digits.ok_or_else(foreign)?;
-        let part = |from: usize, to: usize| {
-            let part = digits.get(from..to).unwrap_or_default();
-            u64::from_str_radix(part, 16).map_err(|_| foreign())
-        };
-        if part(48, 56)? != u64::from(question) {
-            return Err(wrong_cursor("belongs to a list with other filters"));
-        }
-        let (number, boot) = (part(32, 40)? as u32, part(40, 48)? as u32);
-        let id = DnsId { start_ns: part(16, 32)?, number, boot };
-        Ok(Place { time: part(0, 16)? as i64, id })
-    }
-}
-
-/// A hash of what is selected, but for the window: `since=15m` is another time on each page.
+/// A hash of what is selected, but for the window.
 fn question(filter: &DnsFilter) -> u32 {
     let filter = DnsFilter { since: None, until: None, ..filter.clone() };
-    let mut hasher = DefaultHasher::new();
-    filter.to_pairs().hash(&mut hasher);
-    hasher.finish() as u32
+    place::question(&filter.to_pairs())
 }
 
 /// The newest questions.
@@ -89,7 +58,7 @@ impl Questions {
 
     /// Takes a record in, or a later version of one; whether it is new.
     pub(super) fn add(&mut self, record: DnsRecord) -> bool {
-        let place = Place::of(&record);
+        let place = place_of(&record);
         let is_new = self.records.insert(place, record).is_none();
         if self.records.len() > self.limit
             && let Some((gone, _)) = self.records.pop_first()
@@ -113,7 +82,7 @@ impl Questions {
     ) -> Result<SelectedDns, QueryError> {
         let question = question(filter);
         let cursor = page.cursor.as_deref();
-        let after = cursor.map(|cursor| Place::from_cursor(cursor, question)).transpose()?;
+        let after = cursor.map(|cursor| Place::from_cursor(cursor, KIND, question)).transpose()?;
         let limit = page.limit.unwrap_or(Page::DEFAULT_LIMIT).min(Page::MAX_LIMIT);
         let mut selected = SelectedDns::default();
         let mut by_outcome: BTreeMap<&str, u64> = BTreeMap::new();
@@ -135,7 +104,7 @@ impl Questions {
                 }
             }
         }
-        selected.next_cursor = last.filter(|_| more).map(|last| last.to_cursor(question));
+        selected.next_cursor = last.filter(|_| more).map(|last| last.to_cursor(KIND, question));
         selected.by_outcome = by_outcome.into_iter().map(|(o, n)| (o.to_owned(), n)).collect();
         selected.answer_times = answer_times(times);
         Ok(selected)

@@ -4,16 +4,16 @@
 //! of them.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::evictions::Evictions;
+use super::place::{self, Place};
 use super::row::nanos;
 use super::segment::Range;
 use crate::event::{DropId, DropRecord};
-use crate::query::drops::{DropFilter, wrong_cursor};
+use crate::query::drops::DropFilter;
 use crate::query::{Page, QueryError};
 
 /// Which drops a question is about.
@@ -39,13 +39,11 @@ impl DropSelection {
         self.filter.matches(drop) && self.command.as_ref().is_none_or(named)
     }
 
-    /// A hash of what is selected, but for the window: `since=15m` is another time on each page.
+    /// A hash of what is selected, but for the window.
     fn question(&self) -> u32 {
         let mut filter = self.filter.clone();
         (filter.since, filter.until) = (None, None);
-        let mut hasher = DefaultHasher::new();
-        (filter.to_pairs(), &self.command).hash(&mut hasher);
-        hasher.finish() as u32
+        place::question(&(filter.to_pairs(), &self.command))
     }
 }
 
@@ -64,40 +62,12 @@ pub struct SelectedDrops {
     pub next_cursor: Option<String>,
 }
 
-/// The place of a record in a list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    time: i64,
-    id: DropId,
-}
+/// The letter with which cursors begin.
+const KIND: char = 'd';
 
-impl Place {
-    fn of(drop: &DropRecord) -> Self {
-        Place { time: nanos(drop.time), id: drop.id }
-    }
-
-    fn to_cursor(self, question: u32) -> String {
-        let DropId { first_ns, number, boot } = self.id;
-        format!("d{:016x}{first_ns:016x}{number:08x}{boot:08x}{question:08x}", self.time)
-    }
-
-    fn from_cursor(cursor: &str, question: u32) -> Result<Self, QueryError> {
-        let foreign = || wrong_cursor("is not a cursor of this list");
-        let digits = cursor.strip_prefix('d').filter(|digits| {
-            digits.len() == 56 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-        });
-        let digits = digits.ok_or_else(foreign)?;
-        let part = |from: usize, to: usize| {
-            let part = digits.get(from..to).unwrap_or_default();
-            u64::from_str_radix(part, 16).map_err(|_| foreign())
-        };
-        if part(48, 56)? != u64::from(question) {
-            return Err(wrong_cursor("belongs to a list with other filters"));
-        }
-        let (number, boot) = (part(32, 40)? as u32, part(40, 48)? as u32);
-        let id = DropId { first_ns: part(16, 32)?, number, boot };
-        Ok(Place { time: part(0, 16)? as i64, id })
-    }
+fn place_of(drop: &DropRecord) -> Place {
+    let DropId { first_ns: start_ns, number, boot } = drop.id;
+    Place { time: nanos(drop.time), start_ns, number, boot }
 }
 
 /// The newest drops.
@@ -163,7 +133,7 @@ impl Drops {
     ) -> Result<SelectedDrops, QueryError> {
         let question = selection.question();
         let cursor = page.cursor.as_deref();
-        let after = cursor.map(|cursor| Place::from_cursor(cursor, question)).transpose()?;
+        let after = cursor.map(|cursor| Place::from_cursor(cursor, KIND, question)).transpose()?;
         let limit = page.limit.unwrap_or(Page::DEFAULT_LIMIT).min(Page::MAX_LIMIT);
         let mut selected = SelectedDrops::default();
         let mut found: Vec<(Place, &DropRecord)> = Vec::new();
@@ -172,7 +142,7 @@ impl Drops {
             selected.total += 1;
             selected.packets += drop.count;
             *by_reason.entry(&drop.reason).or_default() += drop.count;
-            let place = Place::of(drop);
+            let place = place_of(drop);
             if after.is_none_or(|after| place < after) {
                 found.push((place, drop));
             }
@@ -181,7 +151,7 @@ impl Drops {
         let more = found.len() > limit;
         found.truncate(limit);
         if let Some((last, _)) = found.last().filter(|_| more) {
-            selected.next_cursor = Some(last.to_cursor(question));
+            selected.next_cursor = Some(last.to_cursor(KIND, question));
         }
         selected.by_reason = by_reason.into_iter().map(|(r, n)| (r.to_owned(), n)).collect();
         selected.drops = found.into_iter().map(|(_, drop)| drop.clone()).collect();

@@ -20,6 +20,7 @@ mod groups;
 mod history;
 pub mod ledger;
 mod matcher;
+mod place;
 mod release;
 mod row;
 mod scan;

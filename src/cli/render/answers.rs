@@ -387,7 +387,7 @@ pub fn gaps(gaps: &[Gap], clock: &Clock) -> Vec<String> {
 }
 
 /// The causes that occurred, with how often.
-fn counted(causes: &[(u64, &str)]) -> Vec<String> {
+pub(super) fn counted(causes: &[(u64, &str)]) -> Vec<String> {
     let occurred = causes.iter().filter(|(n, _)| *n > 0);
     occurred.map(|(n, what)| format!("{} {what}", units::count(*n))).collect()
 }

@@ -2,14 +2,15 @@
 
 use std::io;
 
-use super::answers::{Printer, beside, gaps};
+use super::Output;
+use super::answers::{Printer, more};
 use super::csv::{self, known as show};
+use super::listed::{self, Listed};
 use super::record::address;
 use super::screen::{BAD, DIM, GOOD, ODD};
-use super::table::{self, Cell, Cut, Steps};
+use super::table::{Cell, Cut, Steps};
 use super::text::clean;
 use super::units::{self, Clock};
-use super::{Output, write_json};
 use crate::event::{DnsOutcome, DnsRecord};
 use crate::query::dns::DnsList;
 
@@ -38,50 +39,22 @@ exe,unit,uid,user";
 impl Printer<'_> {
     /// A list of questions for names.
     pub fn dns(&mut self, list: &DnsList, output: Output) -> io::Result<()> {
-        match output {
-            Output::Table => self.dns_table(list),
-            Output::Json => write_json(self.out, list, true),
-            Output::Jsonl => {
-                list.questions.iter().try_for_each(|q| write_json(self.out, q, false))?;
-                self.dns_beside(list)
-            }
-            Output::Csv => {
-                writeln!(self.out, "{CSV_TITLES}")?;
-                list.questions.iter().try_for_each(|q| writeln!(self.out, "{}", csv(q)))?;
-                self.dns_beside(list)
-            }
-        }
+        let records = &list.questions[..];
+        let more = more(records.len(), list.total, list.next_cursor.as_deref());
+        let listed = Listed {
+            records,
+            nothing: "No questions for names match.",
+            newest_outside_window: list.newest_outside_window,
+            more,
+            incomplete: incomplete(list, &self.clock),
+            titles: &TITLES,
+            steps: STEPS,
+            cells,
+            csv_titles: CSV_TITLES,
+            csv,
+        };
+        self.listed(list, listed, output)
     }
-
-    /// What a reader of single records must know of the answer.
-    fn dns_beside(&mut self, list: &DnsList) -> io::Result<()> {
-        beside(self.out, more(list).into_iter().chain(incomplete(list, &self.clock)))
-    }
-
-    fn dns_table(&mut self, list: &DnsList) -> io::Result<()> {
-        if list.questions.is_empty() {
-            writeln!(self.out, "No questions for names match.")?;
-            if let Some(time) = list.newest_outside_window {
-                let time = self.clock.full(time);
-                writeln!(self.out, "The newest match outside the time asked for was {time}.")?;
-            }
-        } else {
-            let fine = self.screen.is_wide();
-            let rows: Vec<_> = list.questions.iter().map(|q| cells(q, &self.clock, fine)).collect();
-            table::write(self.out, &self.screen, &TITLES, &rows, STEPS)?;
-            if let Some(more) = more(list) {
-                writeln!(self.out, "{}", self.screen.paint(&more, DIM))?;
-            }
-        }
-        match incomplete(list, &self.clock) {
-            Some(warning) => writeln!(self.out, "{}", self.screen.paint(&warning, ODD)),
-            None => Ok(()),
-        }
-    }
-}
-
-fn more(list: &DnsList) -> Option<String> {
-    super::answers::more(list.questions.len(), list.total, list.next_cursor.as_deref())
 }
 
 fn cells(q: &DnsRecord, clock: &Clock, fine: bool) -> Vec<Cell> {
@@ -165,14 +138,5 @@ fn incomplete(list: &DnsList, clock: &Clock) -> Option<String> {
         (a.lost, "records lost on their way to the store"),
         (a.evicted, "older records have aged out"),
     ];
-    let mut causes: Vec<String> = counts
-        .iter()
-        .filter(|(n, _)| *n > 0)
-        .map(|(n, what)| format!("{} {what}", units::count(*n)))
-        .collect();
-    causes.extend(gaps(&a.gaps, clock));
-    if causes.is_empty() {
-        causes.push("the server names no cause".to_owned());
-    }
-    Some(format!("Incomplete: {}.", causes.join("; ")))
+    Some(listed::incomplete(&counts, &a.gaps, clock))
 }

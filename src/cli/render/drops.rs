@@ -2,14 +2,15 @@
 
 use std::io;
 
-use super::answers::{Printer, beside, gaps};
+use super::Output;
+use super::answers::{Printer, more};
 use super::csv::{self, known as show};
+use super::listed::{self, Listed};
 use super::record::address;
-use super::screen::{BAD, DIM, ODD};
-use super::table::{self, Cell, Cut, Steps};
+use super::screen::{BAD, DIM};
+use super::table::{Cell, Cut, Steps};
 use super::text::clean;
 use super::units::{self, Clock};
-use super::{Output, write_json};
 use crate::event::{DropRecord, Endpoint};
 use crate::query::drops::DropList;
 
@@ -39,50 +40,22 @@ tid,comm,thread,exe,unit,uid,user";
 impl Printer<'_> {
     /// A list of drops.
     pub fn drops(&mut self, list: &DropList, output: Output) -> io::Result<()> {
-        match output {
-            Output::Table => self.drops_table(list),
-            Output::Json => write_json(self.out, list, true),
-            Output::Jsonl => {
-                list.drops.iter().try_for_each(|d| write_json(self.out, d, false))?;
-                self.drops_beside(list)
-            }
-            Output::Csv => {
-                writeln!(self.out, "{CSV_TITLES}")?;
-                list.drops.iter().try_for_each(|d| writeln!(self.out, "{}", csv(d)))?;
-                self.drops_beside(list)
-            }
-        }
+        let records = &list.drops[..];
+        let more = more(records.len(), list.total, list.next_cursor.as_deref());
+        let listed = Listed {
+            records,
+            nothing: "No drops match.",
+            newest_outside_window: list.newest_outside_window,
+            more,
+            incomplete: incomplete(list, &self.clock),
+            titles: &TITLES,
+            steps: STEPS,
+            cells,
+            csv_titles: CSV_TITLES,
+            csv,
+        };
+        self.listed(list, listed, output)
     }
-
-    /// What a reader of single records must know of the answer.
-    fn drops_beside(&mut self, list: &DropList) -> io::Result<()> {
-        beside(self.out, more(list).into_iter().chain(incomplete(list, &self.clock)))
-    }
-
-    fn drops_table(&mut self, list: &DropList) -> io::Result<()> {
-        if list.drops.is_empty() {
-            writeln!(self.out, "No drops match.")?;
-            if let Some(time) = list.newest_outside_window {
-                let time = self.clock.full(time);
-                writeln!(self.out, "The newest match outside the time asked for was {time}.")?;
-            }
-        } else {
-            let fine = self.screen.is_wide();
-            let rows: Vec<_> = list.drops.iter().map(|d| cells(d, &self.clock, fine)).collect();
-            table::write(self.out, &self.screen, &TITLES, &rows, STEPS)?;
-            if let Some(more) = more(list) {
-                writeln!(self.out, "{}", self.screen.paint(&more, DIM))?;
-            }
-        }
-        match incomplete(list, &self.clock) {
-            Some(warning) => writeln!(self.out, "{}", self.screen.paint(&warning, ODD)),
-            None => Ok(()),
-        }
-    }
-}
-
-fn more(list: &DropList) -> Option<String> {
-    super::answers::more(list.drops.len(), list.total, list.next_cursor.as_deref())
 }
 
 fn cells(d: &DropRecord, clock: &Clock, fine: bool) -> Vec<Cell> {
@@ -159,14 +132,5 @@ pub fn incomplete(list: &DropList, clock: &Clock) -> Option<String> {
         (a.lost, "packets lost on their way to the store"),
         (a.evicted, "older packets have aged out"),
     ];
-    let mut causes: Vec<String> = counts
-        .iter()
-        .filter(|(n, _)| *n > 0)
-        .map(|(n, what)| format!("{} {what}", units::count(*n)))
-        .collect();
-    causes.extend(gaps(&a.gaps, clock));
-    if causes.is_empty() {
-        causes.push("the server names no cause".to_owned());
-    }
-    Some(format!("Incomplete: {}.", causes.join("; ")))
+    Some(listed::incomplete(&counts, &a.gaps, clock))
 }

@@ -8,6 +8,7 @@ mod dns;
 pub mod drops;
 mod findings;
 pub mod groups;
+mod listed;
 pub mod record;
 pub mod screen;
 pub mod table;

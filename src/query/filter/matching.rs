@@ -8,7 +8,7 @@ use crate::event::{Connection, Direction, Process, ProcessInfo, Remote};
 use crate::query::Filter;
 
 /// No values: everything is meant. Otherwise one of them has to hold.
-fn any<T>(values: &[T], holds: impl Fn(&T) -> bool) -> bool {
+pub(crate) fn any<T>(values: &[T], holds: impl Fn(&T) -> bool) -> bool {
     values.is_empty() || values.iter().any(holds)
 }
 
