@@ -1,6 +1,7 @@
 //! Questions for names as records of their own.
 
 use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use netspy::ConnectionStream;
 use netspy::event::{DnsOutcome, Endpoint, Protocol};
@@ -70,6 +71,8 @@ fn a_question_that_nobody_answers_times_out() {
 #[test]
 fn a_flood_of_questions_is_counted_and_leaves_room_for_attempts() {
     const ATTEMPTS: u16 = 50;
+    // Far more than a ring of 64 KiB has room for; what is read meanwhile decides how many it takes.
+    const QUESTIONS: usize = 2_000_000;
     let pid = Some(std::process::id());
     let small = Builder { ring_bytes: Some(64 << 10), ..ConnectionStream::builder() };
     let Some(watch) = watch(Builder { only_pid: pid.into_iter().collect(), ..small }) else {
@@ -86,15 +89,33 @@ fn a_flood_of_questions_is_counted_and_leaves_room_for_attempts() {
     let socket = UdpSocket::bind((LOCALHOST, 0)).unwrap();
     socket.connect((LOCALHOST, PORT)).unwrap();
     let question = question("flood.example");
-    for attempt in 0..ATTEMPTS {
-        for _ in 0..400 {
-            socket.send(&question).unwrap();
+    let (sent, done) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let sent_before_losses = std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) && sent.load(Ordering::Relaxed) < QUESTIONS {
+                    for _ in 0..400 {
+                        socket.send(&question).unwrap();
+                    }
+                    sent.fetch_add(400, Ordering::Relaxed);
+                }
+            });
         }
-        refuse(v4([198, 51, 100, 70], 5000 + attempt));
-    }
-    for attempt in 0..ATTEMPTS {
-        watch.outcome(v4([198, 51, 100, 70], 5000 + attempt));
-    }
+        while watch.handle.counters().dns.messages_lost == 0
+            && sent.load(Ordering::Relaxed) < QUESTIONS
+        {
+            std::thread::yield_now();
+        }
+        let sent_before_losses = sent.load(Ordering::Relaxed);
+        // Beside senders that have filled the ring, and go on.
+        for attempt in 0..ATTEMPTS {
+            refuse(v4([198, 51, 100, 70], 5000 + attempt));
+            watch.outcome(v4([198, 51, 100, 70], 5000 + attempt));
+        }
+        done.store(true, Ordering::Relaxed);
+        sent_before_losses
+    });
+    println!("{sent_before_losses} questions were sent when the first was lost");
     let counters = watch.handle.counters();
     assert!(counters.dns.messages_lost > 0, "{counters:?}");
     assert_eq!(counters.lost.ring_full, 0, "{counters:?}");
