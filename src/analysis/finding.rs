@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::event::ConnectionId;
+use crate::event::{ConnectionId, DnsId};
 
 /// What was found.
 #[derive(
@@ -45,6 +45,14 @@ pub enum Kind {
     UnusualPort,
     /// Connections to a port whose registered service does not encrypt.
     ClearTextService,
+    /// A name server leaves questions for several names without an answer.
+    FailingNameServer,
+    /// Look-ups of one name by one process fail again and again.
+    FailingName,
+    /// Very many long names below one domain were asked for, and nothing was done with the answers.
+    DnsWithoutConnection,
+    /// Connections to a public address that no question for a name led to.
+    ConnectionWithoutDns,
 }
 
 /// How much it matters.
@@ -73,6 +81,9 @@ pub struct Subject {
     pub remote: Option<IpAddr>,
     /// Remote port.
     pub port: Option<u16>,
+    /// Name that was asked for: data, chosen by whoever asked.
+    #[serde(default)]
+    pub name: Option<Arc<str>>,
 }
 
 /// What a finding rests on.
@@ -83,6 +94,9 @@ pub struct Evidence {
     pub figures: BTreeMap<String, u64>,
     /// The newest of the records, newest first.
     pub records: Vec<ConnectionId>,
+    /// The newest of the questions for names, newest first.
+    #[serde(default)]
+    pub questions: Vec<DnsId>,
     /// Start of the first attempt.
     #[serde(serialize_with = "crate::event::time::serialize")]
     pub first: Timestamp,

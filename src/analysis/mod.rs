@@ -7,11 +7,16 @@
 
 mod beats;
 mod finding;
+mod names;
+mod questions;
 mod records;
 mod rules;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod unnamed;
 
 pub use finding::{Evidence, Finding, Kind, Severity, Subject};
+pub use rules::in_order;
 pub use tally::{Seen, Tally};
+pub use unnamed::Askers;

@@ -10,10 +10,16 @@ impl Tally {
     /// Takes in the outbound attempts at IP addresses among what is selected.
     pub fn of(store: &Store, selection: &Selection, now: Timestamp) -> Tally {
         let mut tally = Tally::new(now);
-        let columns = Columns::REMOTE_IP | Columns::PORTS | Columns::PROCESS_NAME | Columns::DROP;
+        let columns = Columns::REMOTE_IP | Columns::PORTS | Columns::PROCESS_NAME;
+        let columns = columns | Columns::DROP | Columns::REMOTE_NAME;
         store.for_each(selection, columns, &mut |view| {
             if let Some(seen) = seen(view) {
                 tally.add(&seen);
+            }
+        });
+        store.for_each_question(&mut |record| {
+            if selection.filter.matches_question(record) {
+                tally.add_question(record);
             }
         });
         tally
@@ -32,6 +38,7 @@ fn seen(view: View<'_>) -> Option<Seen<'_>> {
         // Protocols that have no ports show 0.
         port: view.remote_port().filter(|port| *port != 0),
         process: view.process().map(|who| who.name()),
+        is_named: view.remote_name().is_some(),
         dropped: view.dropped(),
     })
 }

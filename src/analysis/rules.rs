@@ -31,7 +31,7 @@ const CLEAR_TEXT: [(u16, &str); 9] = [
 ];
 
 /// Ports of services that are asked at equal intervals by their nature: DNS, NTP, DNS over TLS.
-const PERIODIC: [u16; 3] = [53, 123, 853];
+pub(super) const PERIODIC: [u16; 3] = [53, 123, 853];
 
 /// Programs that serve one purpose, by the names of their processes; their ports; what they speak.
 const PURPOSES: [(&[&str], &[u16], &str); 6] = [
@@ -44,7 +44,7 @@ const PURPOSES: [(&[&str], &[u16], &str); 6] = [
 ];
 
 /// Whether an address is one of the internet's, rather than of this host or its networks.
-fn is_public(ip: IpAddr) -> bool {
+pub(super) fn is_public(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(ip) => {
             // RFC 6598: addresses of a provider's own network.
@@ -59,8 +59,16 @@ fn is_public(ip: IpAddr) -> bool {
     }
 }
 
+/// What matters most first, then by kind, then by subject.
+pub fn in_order(found: &mut [Finding]) {
+    found.sort_by(|a, b| {
+        let order = |f: &Finding| (std::cmp::Reverse(f.severity), f.kind);
+        order(a).cmp(&order(b)).then_with(|| a.subject.cmp(&b.subject))
+    });
+}
+
 /// A finding's figures.
-fn figures<const N: usize>(pairs: [(&str, u64); N]) -> BTreeMap<String, u64> {
+pub(super) fn figures<const N: usize>(pairs: [(&str, u64); N]) -> BTreeMap<String, u64> {
     pairs.map(|(name, figure)| (name.to_owned(), figure)).into()
 }
 
@@ -71,7 +79,8 @@ impl Tally {
         let name = |number: Option<u32>| number.and_then(|number| names.get(&number).cloned());
         let mut found = Vec::new();
         for ((process, remote, port), flow) in &self.flows {
-            let subject = Subject { process: name(*process), remote: Some(*remote), port: *port };
+            let (process, remote) = (name(*process), Some(*remote));
+            let subject = Subject { process, remote, port: *port, name: None };
             found.extend(repeated_failures(&subject, flow));
             found.extend(stuck(&subject, flow));
             found.extend(drop_reason(&subject, flow));
@@ -81,10 +90,9 @@ impl Tally {
         }
         self.scans(&name, &mut found);
         self.storms(&name, &mut found);
-        found.sort_by(|a, b| {
-            let order = |f: &Finding| (std::cmp::Reverse(f.severity), f.kind);
-            order(a).cmp(&order(b)).then_with(|| a.subject.cmp(&b.subject))
-        });
+        self.names_that_fail(&name, &mut found);
+        self.names_for_nothing(&name, &mut found);
+        in_order(&mut found);
         found
     }
 
@@ -97,11 +105,13 @@ impl Tally {
             by_port.entry((*process, *port)).or_default().add(flow);
         }
         for ((process, remote), tried) in by_remote {
-            let subject = Subject { process: name(process), remote: Some(remote), port: None };
+            let (process, remote) = (name(process), Some(remote));
+            let subject = Subject { process, remote, ..Subject::default() };
             found.extend(tried.finding(subject, "ports", SCANNED_PORTS));
         }
         for ((process, port), tried) in by_port {
-            let subject = Subject { process: name(process), remote: None, port: Some(port) };
+            let (process, port) = (name(process), Some(port));
+            let subject = Subject { process, port, ..Subject::default() };
             found.extend(tried.finding(subject, "remotes", SCANNED_HOSTS));
         }
     }

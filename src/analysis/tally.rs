@@ -8,7 +8,8 @@ use jiff::Timestamp;
 
 use super::beats::Beats;
 use super::finding::Evidence;
-use crate::event::{ConnectionId, Outcome};
+use super::questions::{Asked, MAX_QUESTIONS};
+use crate::event::{ConnectionId, DnsRecord, Outcome};
 
 /// Flows (process name, remote, port) that are told apart.
 pub(super) const MAX_FLOWS: usize = 20_000;
@@ -17,7 +18,7 @@ pub(super) const MAX_STEPS: usize = 20_000;
 /// Reasons of drops that are told apart in one flow.
 const MAX_REASONS: usize = 16;
 /// Records that a finding names.
-const MAX_RECORDS: usize = 5;
+pub(super) const MAX_RECORDS: usize = 5;
 /// The length of a step, over which attempts are counted to find storms.
 pub(super) const STEP_NS: i64 = 10_000_000_000;
 /// An attempt without outcome counts as stuck when it is older than this.
@@ -38,6 +39,8 @@ pub struct Seen<'a> {
     pub port: Option<u16>,
     /// Name of the process, if it is known.
     pub process: Option<&'a str>,
+    /// Whether the remote has a name.
+    pub is_named: bool,
     /// Reason and number of its packets that the kernel dropped.
     pub dropped: Option<(&'a str, u64)>,
 }
@@ -73,23 +76,28 @@ impl Marks {
     }
 
     pub(super) fn evidence(&self, figures: BTreeMap<String, u64>) -> Evidence {
-        let time = |ns: Option<i64>| {
-            let time = Timestamp::from_nanosecond(ns.unwrap_or_default().into());
-            time.unwrap_or(Timestamp::UNIX_EPOCH)
-        };
+        let time = |ns: Option<i64>| time(ns.unwrap_or_default());
         Evidence {
             figures,
             records: self.newest.iter().map(|(_, id)| *id).collect(),
+            questions: Vec::new(),
             first: time(self.first_ns),
             last: time(self.newest.first().map(|(time, _)| *time)),
         }
     }
 }
 
+/// A time in nanoseconds since 1970.
+pub(super) fn time(ns: i64) -> Timestamp {
+    Timestamp::from_nanosecond(ns.into()).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
 /// What one process name did at one remote and port.
 #[derive(Debug, Default)]
 pub(super) struct Flow {
     pub(super) attempts: u64,
+    /// Attempts at a remote that had a name.
+    pub(super) named: u64,
     pub(super) failed: Marks,
     pub(super) by_outcome: BTreeMap<Outcome, u64>,
     pub(super) stuck: Marks,
@@ -110,6 +118,9 @@ pub struct Tally {
     names: HashMap<Arc<str>, u32>,
     pub(super) flows: HashMap<FlowKey, Flow>,
     pub(super) steps: HashMap<(Option<u32>, i64), Marks>,
+    pub(super) questions: Vec<Asked>,
+    /// Whether that an answer is missing says nothing.
+    pub(super) answers_may_be_lost: bool,
     exact: bool,
 }
 
@@ -117,8 +128,9 @@ impl Tally {
     /// Nothing seen yet; how long an attempt has had no outcome counts until `now`.
     pub fn new(now: Timestamp) -> Self {
         let now_ns = i64::try_from(now.as_nanosecond()).unwrap_or(i64::MAX);
-        let (names, flows, steps) = Default::default();
-        Tally { now_ns, names, flows, steps, exact: true }
+        let (names, flows, steps, questions) = Default::default();
+        let answers_may_be_lost = false;
+        Tally { now_ns, names, flows, steps, questions, answers_may_be_lost, exact: true }
     }
 
     /// Whether all that was seen was counted: false where there was more to tell apart than there
@@ -148,6 +160,22 @@ impl Tally {
         }
     }
 
+    /// Takes in one question for a name.
+    pub fn add_question(&mut self, record: &DnsRecord) {
+        let process = record.process.as_ref();
+        let number = process.map(|process| self.name(&process.comm));
+        if self.questions.len() >= MAX_QUESTIONS || number == Some(None) {
+            self.exact = false;
+            return;
+        }
+        self.questions.push(Asked::of(record, number.flatten()));
+    }
+
+    /// Messages were lost on their way from the kernel: a question without an answer may have one.
+    pub fn answers_may_be_lost(&mut self) {
+        self.answers_may_be_lost = true;
+    }
+
     /// The number of a name; `None` where there is no room for more.
     fn name(&mut self, name: &str) -> Option<u32> {
         if let Some(number) = self.names.get(name) {
@@ -168,6 +196,7 @@ impl Flow {
     /// Whether there was room for all of it.
     fn add(&mut self, seen: &Seen<'_>, now_ns: i64) -> bool {
         self.attempts += 1;
+        self.named += u64::from(seen.is_named);
         let (time, id) = (seen.time_ns, seen.id);
         self.beats.add(time, id);
         match seen.outcome {

@@ -17,6 +17,7 @@ fn seen(n: u64, outcome: Outcome) -> Seen<'static> {
         remote: REMOTE,
         port: Some(443),
         process: Some("curl"),
+        is_named: false,
         dropped: None,
     }
 }

@@ -248,6 +248,57 @@ static __always_inline void on_dns_syn(struct __sk_buff *skb, struct bpf_sock *s
 	s->is_followed = 1;
 }
 
+/* What follow_part() is told of a segment beside where to read on: the bytes of its IP header, and
+ * whether it is one of answers. */
+#define OF_ANSWERS 0x100
+
+/* The length of a message, or a part of one, at this place of a segment: how many bytes that is, or
+ * 0 where it cannot be followed. Not static, so that the verifier looks at it once, and not at
+ * every turn of the loop that calls it; on Linux before 5.12 such a function takes the packet and
+ * numbers alone. */
+__noinline int follow_part(struct __sk_buff *skb, __u32 at, __u32 how)
+{
+	struct netspy_packet p = {.is_tcp = true, .is_answer = how & OF_ANSWERS};
+	struct netspy_part part = {.at = at};
+	struct netspy_counters *n = this_cpu_counters();
+	struct netspy_stream *s;
+	struct netspy_asker *a;
+	struct bpf_sock *sk;
+	__be16 len;
+	__u32 rest;
+
+	if (!skb->sk || skb->len <= at)
+		return 0;
+	sk = bpf_sk_fullsock(skb->sk);
+	if (!sk)
+		return 0;
+	a = bpf_sk_storage_get(&askers, sk, NULL, 0);
+	if (!a)
+		return 0;
+	p.header = how & (OF_ANSWERS - 1);
+	s = p.is_answer ? &a->answers : &a->questions;
+	rest = skb->len - at;
+	if (!s->left) {
+		if (rest < sizeof(len) || bpf_skb_load_bytes(skb, at, &len, sizeof(len)))
+			return 0;
+		s->len = bpf_ntohs(len);
+		s->left = s->len;
+		s->next += sizeof(len);
+		/* Those of zone transfers, mostly. */
+		if (s->len > NETSPY_DNS_LARGE)
+			COUNT(n, dns_lost);
+		return sizeof(len);
+	}
+	part.len = s->len;
+	part.begin = s->len - s->left;
+	part.kept = s->left < rest ? s->left : rest;
+	if (s->len <= NETSPY_DNS_LARGE)
+		keep_part(skb, &a->conn, &p, &part, n);
+	s->left -= part.kept;
+	s->next += part.kept;
+	return part.kept;
+}
+
 /* A segment with something in it. What is not followed any more is counted: where a message begins
  * is never guessed. */
 static __always_inline void on_dns_segment(struct __sk_buff *skb, struct bpf_sock *sk,
@@ -256,7 +307,7 @@ static __always_inline void on_dns_segment(struct __sk_buff *skb, struct bpf_soc
 	struct netspy_asker *a = bpf_sk_storage_get(&askers, sk, NULL, 0);
 	struct netspy_counters *n = this_cpu_counters();
 	struct netspy_stream *s;
-	__u32 seen, rest;
+	__u32 seen, how, taken;
 
 	if (!a || a->conn.protocol != IPPROTO_TCP)
 		return;
@@ -270,35 +321,12 @@ static __always_inline void on_dns_segment(struct __sk_buff *skb, struct bpf_soc
 	/* Sent again. */
 	if (seen >= p->len)
 		return;
-	for (int i = 0; i < PARTS_OF_SEGMENT; i++) {
-		struct netspy_part part = {.at = p->payload + seen};
-
-		rest = p->len - seen;
-		if (!rest)
-			return;
-		if (!s->left) {
-			__be16 len;
-
-			if (rest < sizeof(len) ||
-			    bpf_skb_load_bytes(skb, part.at, &len, sizeof(len)))
-				goto lost;
-			s->len = bpf_ntohs(len);
-			s->left = s->len;
-			s->next += sizeof(len);
-			seen += sizeof(len);
-			/* Those of zone transfers, mostly. */
-			if (s->len > NETSPY_DNS_LARGE)
-				COUNT(n, dns_lost);
-			continue;
-		}
-		part.len = s->len;
-		part.begin = s->len - s->left;
-		part.kept = s->left < rest ? s->left : rest;
-		if (s->len <= NETSPY_DNS_LARGE)
-			keep_part(skb, &a->conn, p, &part, n);
-		s->left -= part.kept;
-		s->next += part.kept;
-		seen += part.kept;
+	how = p->header | (p->is_answer ? OF_ANSWERS : 0);
+	for (int i = 0; i < PARTS_OF_SEGMENT && seen < p->len; i++) {
+		taken = follow_part(skb, p->payload + seen, how);
+		if (!taken)
+			goto lost;
+		seen += taken;
 	}
 	if (seen == p->len)
 		return;

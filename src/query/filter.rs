@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use strum::VariantNames;
 
-use crate::event::{Connection, Direction, Outcome, Protocol, Scope, State};
+use crate::event::{Connection, Direction, DnsRecord, Outcome, Protocol, Scope, State};
 use crate::query::{Filter, Page, QueryError, Sort};
 
 mod matching;
@@ -352,6 +352,11 @@ impl Filter {
     /// Whether a record is meant.
     pub fn matches(&self, connection: &Connection) -> bool {
         matching::matches(self, connection)
+    }
+
+    /// Whether a question for a name is meant: an outbound attempt at the name server.
+    pub(crate) fn matches_question(&self, asked: &DnsRecord) -> bool {
+        matching::matches_question(self, asked)
     }
 }
 

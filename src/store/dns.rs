@@ -70,6 +70,11 @@ impl Questions {
         is_new
     }
 
+    /// Shows each record, the oldest first.
+    pub(super) fn for_each(&self, visit: &mut dyn FnMut(&DnsRecord)) {
+        self.records.values().for_each(visit);
+    }
+
     /// Records of this time that have aged out.
     pub(super) fn evicted_between(&self, since: Timestamp, until: Timestamp) -> u64 {
         self.evictions.between(since, until)

@@ -419,6 +419,12 @@ impl Store {
         lock(&self.questions).select(filter, page)
     }
 
+    /// Shows each question for a name, in the order of their times. No other can come in meanwhile:
+    /// `visit` must be quick.
+    pub fn for_each_question(&self, visit: &mut dyn FnMut(&DnsRecord)) {
+        lock(&self.questions).for_each(visit);
+    }
+
     /// The time of the newest question for a name that matches.
     pub fn newest_dns(&self, filter: &DnsFilter) -> Option<Timestamp> {
         lock(&self.questions).newest(filter)

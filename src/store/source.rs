@@ -1,6 +1,7 @@
 //! Answers from the store of this process.
 
 mod books;
+mod findings;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,7 +14,6 @@ use jiff::Timestamp;
 use super::ledger::Ledger;
 use super::{DropSelection, Follower, Selected, SelectedDrops, Selection, Store};
 use crate::accounting::{Counters, Gap};
-use crate::analysis::Tally;
 use crate::event::{Connection, ConnectionId, State};
 use crate::query::diff::{Compare, Compared, Diff};
 use crate::query::dns::{DnsFilter, DnsList};
@@ -300,27 +300,6 @@ impl Inner {
             window,
             accounting,
             newest_outside_window,
-        }
-    }
-
-    fn findings(&self, filter: Filter, limit: usize) -> Findings {
-        let (since, until) = (filter.since, filter.until);
-        let selection = Selection::from(filter);
-        // What has no outcome when a recording ends has not waited since.
-        let now = self.capture.recorded_until().map_or_else(Timestamp::now, |end| end.time);
-        let tally = Tally::of(&self.store, &selection, now);
-        let mut findings = tally.findings();
-        let total = findings.len() as u64;
-        findings.truncate(limit);
-        // Records without anything that stands out are an answer, too.
-        let matching = if total == 0 { self.store.count(&selection) } else { total };
-        Findings {
-            findings,
-            total,
-            exact: tally.is_exact(),
-            window: self.window(since, until),
-            accounting: self.books(since, until),
-            newest_outside_window: self.newest_if_none(matching, &selection),
         }
     }
 

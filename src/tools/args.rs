@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use super::ToolError;
 use super::spec::{Kind, Param, Tool};
 use crate::event::{Scope, State};
+use crate::query::dns::DnsFilter;
 use crate::query::drops::DropFilter;
 use crate::query::filter;
 use crate::query::{self, Filter, Page};
@@ -101,6 +102,27 @@ impl Args {
         Ok(filter)
     }
 
+    /// Which look-ups of names.
+    pub(super) fn dns_filter(&self) -> Result<DnsFilter, ToolError> {
+        const NOT_OF_NAMES: [&str; 8] =
+            ["port", "unit", "container", "direction", "state", "sort", "group_by", "compare"];
+        if let Some(name) = NOT_OF_NAMES.iter().find(|name| self.given.contains_key(**name)) {
+            let accepted = "process_name, pid, remote, outcome, duration, since, until";
+            return Err(invalid(name, "does not go with protocol=dns", accepted));
+        }
+        let pairs = [("process", "process_name"), ("pid", "pid"), ("outcome", "outcome")];
+        let pairs = self.pairs(&pairs)?;
+        if pairs.iter().any(|(name, _)| ["cidr", "scope"].contains(name)) {
+            let accepted =
+                "IP addresses, of servers or in answers, or the names that are asked for";
+            let problem = "networks and kinds of addresses do not go with protocol=dns";
+            return Err(invalid("remote", problem, accepted));
+        }
+        let mut filter = query::dns::parse(pairs).map_err(named)?.0;
+        filter.since = Some(self.since(filter.since)?);
+        Ok(filter)
+    }
+
     /// Which part of a list.
     pub(super) fn page(&self, limit: usize) -> Result<Page, ToolError> {
         let pairs = self.plain_pairs(&[("cursor", "cursor"), ("sort", "sort")]);
@@ -145,6 +167,9 @@ impl Args {
         if let Some(remote) = self.text("remote") {
             pairs.push(remote_pair(remote)?);
         }
+        if let Some(container) = self.text("container") {
+            pairs.push(container_pair(container)?);
+        }
         Ok(pairs)
     }
 
@@ -184,6 +209,25 @@ fn remote_pair(text: &str) -> Result<(&'static str, String), ToolError> {
     Ok(("host_name", text.to_owned()))
 }
 
+/// One parameter for containers and what Kubernetes puts around them: each costs a model in every
+/// conversation.
+fn container_pair(text: &str) -> Result<(&'static str, String), ToolError> {
+    let parts = || text.split(',').map(str::trim);
+    for (prefix, name) in [("pod:", "pod"), ("namespace:", "namespace")] {
+        let named: Vec<&str> = parts().filter_map(|part| part.strip_prefix(prefix)).collect();
+        match named.len() {
+            0 => {}
+            n if n == parts().count() => return Ok((name, named.join(","))),
+            _ => {
+                let problem = format!("'{}' mixes containers with others", clip(text));
+                let accepted = "names or ids of containers, or pod:NAME, or namespace:NAME";
+                return Err(invalid("container", &problem, accepted));
+            }
+        }
+    }
+    Ok(("container", text.to_owned()))
+}
+
 /// The records of this remote, whatever form it is named in.
 #[cfg(feature = "mcp")]
 pub(crate) fn remote_filter(remote: &str) -> Result<Filter, query::QueryError> {
@@ -209,7 +253,7 @@ fn normal(param: &Param, value: Value) -> Result<Option<Value>, ToolError> {
         // Ports and words are lists elsewhere, and models like to write them so.
         (Kind::Text, Value::Array(parts)) => {
             // Each of them is one name, whatever is in it.
-            let is_name = ["process_name", "unit"].contains(&param.name);
+            let is_name = ["process_name", "unit", "container"].contains(&param.name);
             let part = |part: &Value| match (plain(part)?, is_name) {
                 (name, true) => Some(filter::escape(&name)),
                 (text, false) => Some(text),
@@ -275,6 +319,7 @@ pub(super) fn named(error: query::QueryError) -> ToolError {
             let parameter = match parameter.as_str() {
                 "process" => "process_name".to_owned(),
                 "cidr" | "host_name" | "scope" => "remote".to_owned(),
+                "pod" | "namespace" => "container".to_owned(),
                 "limit" => "max_events".to_owned(),
                 "compare_since" | "compare_until" => "compare".to_owned(),
                 _ => parameter,

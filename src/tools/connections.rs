@@ -12,13 +12,12 @@ use super::args::{Args, named};
 use super::parts::{self, Clock};
 use super::spec::{Member, Tool, number, text, words};
 use super::table::Table;
-use super::{Answer, Progress, ToolError, shared};
+use super::{Answer, Progress, ToolError, lookups, shared};
 use crate::event::{Connection, ConnectionId, Outcome};
 use crate::query::{Filter, Follow, List, Page, Source, Window};
 use crate::text;
 
-const ANSWERS: &[Member] =
-    &[("columns", "array"), ("rows", "array"), ("total", "integer"), parts::COMPLETE];
+const ANSWERS: &[Member] = &[("rows", "array"), ("total", "integer"), parts::COMPLETE];
 
 /// Rows unless asked otherwise.
 const USUAL: usize = 20;
@@ -30,8 +29,8 @@ const DETAILED: usize = 12_000;
 
 pub(super) const LIST: Tool = Tool {
     name: "list_connections",
-    description: "Connection attempts, newest first: process, remote, true outcome. What did X \
-                  connect to, did it work; who talks to Z; what is open.",
+    description: "Connection attempts, newest first, and their true outcome: what X connected to, \
+                  who talks to Z, what is open. protocol=dns: look-ups of names.",
     params: &[
         shared::PROCESS,
         shared::PID,
@@ -39,9 +38,10 @@ pub(super) const LIST: Tool = Tool {
         shared::PORT,
         text("protocol"),
         shared::UNIT,
+        shared::CONTAINER,
         shared::DIRECTION,
-        text("state").says("open, listening, connecting, closed"),
-        text("outcome").says("e.g. refused,timed_out; unsuccessful = any failure"),
+        text("state").says("e.g. open, listening"),
+        text("outcome").says("e.g. refused; unsuccessful = any failure"),
         shared::DURATION,
         shared::SINCE,
         shared::UNTIL,
@@ -54,6 +54,9 @@ pub(super) const LIST: Tool = Tool {
 };
 
 pub(super) async fn list(source: &dyn Source, args: &Args) -> Result<Answer, ToolError> {
+    if lookups::are_asked_for(args) {
+        return lookups::list(source, args).await;
+    }
     let mut filter = args.filter()?;
     shared::hide(&mut filter, source).await?;
     let budget = if args.detailed() { DETAILED } else { CONCISE };

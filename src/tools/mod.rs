@@ -11,6 +11,7 @@ mod args;
 mod connections;
 mod drops;
 mod error;
+mod lookups;
 mod parts;
 mod patterns;
 mod reach;

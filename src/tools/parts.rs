@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::accounting::Accounting;
+use crate::accounting::{Accounting, Gap};
 use crate::event::{Connection, Direction, Outcome, Protocol};
 use crate::query::Window;
 use crate::text;
@@ -162,8 +162,14 @@ fn books(books: &Accounting) -> Value {
         ("evicted", books.evicted),
     ];
     let mut content = some(all);
-    if let Some(gap) = books.gaps.last() {
-        content.insert("gaps".to_owned(), books.gaps.len().into());
+    put_gaps(&mut content, &books.gaps);
+    Value::Object(content)
+}
+
+/// How often capture was down, and when last.
+pub(super) fn put_gaps(content: &mut Map<String, Value>, gaps: &[Gap]) {
+    if let Some(gap) = gaps.last() {
+        content.insert("gaps".to_owned(), gaps.len().into());
         content.insert(
             "last_gap".to_owned(),
             json!({
@@ -173,7 +179,6 @@ fn books(books: &Accounting) -> Value {
             }),
         );
     }
-    Value::Object(content)
 }
 
 /// What to say where nothing matches.

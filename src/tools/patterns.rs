@@ -34,13 +34,14 @@ const RECORDS: usize = 2;
 pub(super) const PATTERNS: Tool = Tool {
     name: "analyze_patterns",
     description: "What stands out: repeated failures, scans, beacons, storms, stuck attempts, \
-                  clear text. With process and remote: why it cannot reach it.",
+                  failing names. With process and remote: why it cannot reach it.",
     params: &[
         shared::PROCESS,
         shared::PID,
         shared::REMOTE,
         shared::PORT,
         shared::UNIT,
+        text("container"),
         shared::DURATION,
         shared::SINCE,
         shared::UNTIL,
@@ -120,26 +121,35 @@ fn table(findings: &[Finding], detailed: bool, clock: Clock) -> Table {
         "kind",
         "process",
         "remote",
+        "name",
         "why",
         "first_utc",
         "last_utc",
         "figures",
         "records",
+        "questions",
     ]);
     for finding in findings {
         let evidence = &finding.evidence;
         let most = if detailed { evidence.records.len() } else { RECORDS };
-        let records = evidence.records.iter().take(most).map(|id| Value::from(id.to_string()));
+        let ids = |all: Vec<String>| match all.is_empty() {
+            true => Value::Null,
+            false => all.into(),
+        };
+        let records = evidence.records.iter().take(most).map(ToString::to_string).collect();
+        let questions = evidence.questions.iter().take(most).map(ToString::to_string).collect();
         table.push(vec![
             finding.severity.to_string().into(),
             finding.kind.to_string().into(),
             finding.subject.process.as_deref().map_or(Value::Null, parts::name),
             subject_remote(finding),
+            finding.subject.name.as_deref().map_or(Value::Null, parts::host),
             finding.why.as_str().into(),
             clock.show(evidence.first),
             clock.show(evidence.last),
             parts::figures(&evidence.figures),
-            records.collect(),
+            ids(records),
+            ids(questions),
         ]);
     }
     table

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
 
-use super::parts;
+use super::{parts, shared};
 use crate::event::Outcome;
 use crate::query::drops::DropFilter;
 use crate::query::top::{Key, TopBy};
@@ -29,7 +29,7 @@ pub(super) struct Reach {
 impl Reach {
     /// Whether both ends are named.
     pub(super) fn is_asked_by(filter: &Filter) -> bool {
-        let who = !filter.process.is_empty() || !filter.pid.is_empty() || !filter.unit.is_empty();
+        let who = shared::says_who(filter);
         let whom =
             !filter.remote.is_empty() || !filter.cidr.is_empty() || !filter.host_name.is_empty();
         who && whom
@@ -55,6 +55,9 @@ impl Reach {
             pid: Vec::new(),
             unit: Vec::new(),
             uid: Vec::new(),
+            container: Vec::new(),
+            pod: Vec::new(),
+            namespace: Vec::new(),
             ..filter.clone()
         };
         let all = source.summary(&others).await?;
@@ -62,7 +65,7 @@ impl Reach {
         let remotes = remotes.into_iter().filter_map(|g| g.key.text()?.parse::<IpAddr>().ok());
         let mut process = filter.process.clone();
         if process.is_empty() && filter.pid.is_empty() {
-            // Drops know processes and no units.
+            // Drops know processes, and neither units nor containers.
             let of_unit = source.top(filter, TopBy::Process, Some(REMOTES)).await?.groups;
             process.extend(of_unit.into_iter().filter_map(|group| group.key.text()));
         }

@@ -118,8 +118,10 @@ fn finding_line(finding: &Finding) -> String {
         (None, Some(remote)) => remote.to_owned(),
         (None, None) => "this host".to_owned(),
     };
+    let name = finding.subject.name.as_deref();
+    let name = name.map(|name| format!(" {}", text::short_host(name, 48))).unwrap_or_default();
     let (kind, severity) = (finding.kind, finding.severity);
-    format!("{severity}, {kind}: {whom}: {}. Next: {}.", finding.why, finding.next)
+    format!("{severity}, {kind}: {whom}{name}: {}. Next: {}.", finding.why, finding.next)
 }
 
 /// The filter narrowed to what the question names, and what that is in words.

@@ -12,11 +12,18 @@ pub(super) const REMOTE: Param = text("remote").says("IP, CIDR or host name");
 pub(super) const END: Param = text("remote").says("IP of either end");
 pub(super) const PORT: Param = number("port", u16::MAX as u64);
 pub(super) const UNIT: Param = text("unit");
+pub(super) const CONTAINER: Param = text("container").says("name, id, pod:NAME");
 pub(super) const DIRECTION: Param = words("direction", &["outbound", "inbound"]);
 pub(super) const DURATION: Param = number("duration", u32::MAX as u64);
 pub(super) const SINCE: Param = text("since");
 pub(super) const UNTIL: Param = text("until");
 pub(super) const FORMAT: Param = words("response_format", &["concise", "detailed"]);
+
+/// Whether it is one process that is asked about, or those of one unit or container.
+pub(super) fn says_who(filter: &Filter) -> bool {
+    let names = [&filter.process, &filter.unit, &filter.container, &filter.pod, &filter.namespace];
+    names.iter().any(|named| !named.is_empty()) || !filter.pid.is_empty()
+}
 
 /// Leaves out what nobody means who asks for connections, unless it is asked for.
 pub(super) async fn hide(filter: &mut Filter, source: &dyn Source) -> Result<(), ToolError> {

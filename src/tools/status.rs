@@ -11,8 +11,7 @@ use crate::text;
 
 pub(super) const STATUS: Tool = Tool {
     name: "get_status",
-    description: "Can answers be trusted? Health, what is observed, what was lost, how far back \
-                  records go.",
+    description: "Can answers be trusted? Health, what is observed, what was lost, since when.",
     params: &[shared::FORMAT.unlisted()],
     answers: &[("health", "string"), parts::COMPLETE],
 };

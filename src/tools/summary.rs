@@ -6,7 +6,7 @@ use super::args::{Args, invalid, named};
 use super::parts::{self, Clock};
 use super::spec::{Tool, number, text, words};
 use super::table::Table;
-use super::{Answer, ToolError, shared};
+use super::{Answer, ToolError, lookups, shared};
 use crate::query::diff::{Compare, Difference};
 use crate::query::filter::parse_time;
 use crate::query::series::Step;
@@ -23,8 +23,8 @@ const DETAILED: usize = 10_000;
 
 pub(super) const SUMMARY: Tool = Tool {
     name: "get_network_summary",
-    description: "Totals by outcome, handshake times, biggest groups. group_by=time: over time. \
-                  compare=before, or a start: what is new, gone, changed.",
+    description: "Totals by outcome, handshake times, biggest groups. compare=before, or a start: \
+                  what is new, gone, changed. protocol=dns: names looked up, what fails.",
     params: &[
         shared::PROCESS,
         shared::PID,
@@ -32,6 +32,7 @@ pub(super) const SUMMARY: Tool = Tool {
         shared::PORT,
         text("protocol"),
         shared::UNIT,
+        text("container"),
         shared::DIRECTION.unlisted(),
         text("state"),
         text("outcome"),
@@ -48,6 +49,8 @@ pub(super) const SUMMARY: Tool = Tool {
                 "host_name",
                 "port",
                 "container",
+                "pod",
+                "namespace",
                 "unit",
                 "uid",
                 "outcome",
@@ -55,7 +58,9 @@ pub(super) const SUMMARY: Tool = Tool {
                 "drop_reason",
                 "time",
             ],
-        ),
+        )
+        .unlisted()
+        .says("e.g. process, remote, port, pod, unit, error, time"),
         text("compare"),
         number("max_events", MOST as u64),
         shared::FORMAT.unlisted(),
@@ -64,6 +69,9 @@ pub(super) const SUMMARY: Tool = Tool {
 };
 
 pub(super) async fn summary(source: &dyn Source, args: &Args) -> Result<Answer, ToolError> {
+    if lookups::are_asked_for(args) {
+        return lookups::summary(source, args).await;
+    }
     let mut filter = args.filter()?;
     shared::hide(&mut filter, source).await?;
     if let Some(with) = args.text("compare") {
@@ -129,7 +137,7 @@ async fn groups(
     hints: &mut Vec<String>,
 ) -> Result<(), ToolError> {
     // Of one process one asks where to; of all, who.
-    let one = !filter.process.is_empty() || !filter.pid.is_empty() || !filter.unit.is_empty();
+    let one = shared::says_who(filter);
     let by = match by {
         Some(word) => {
             let known = <TopBy as strum::VariantNames>::VARIANTS.join(", ");

@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::answers::{Printer, beside, incomplete};
 use super::csv;
+use super::findings::subject;
 use super::groups::{key, outcomes};
-use super::record::flow;
 use super::screen::{BAD, ODD, PLAIN, Screen, TITLE};
 use super::text::{clean, truncate_middle, width};
 use super::{Output, units, write_json};
@@ -268,8 +268,7 @@ impl Printer<'_> {
     }
 
     fn finding_row(&mut self, f: &Finding) -> io::Result<()> {
-        let (kind, subject) = (f.kind.to_string(), &f.subject);
-        let subject = flow(subject.process.as_deref(), subject.remote, subject.port);
+        let (kind, subject) = (f.kind.to_string(), subject(&f.subject));
         let (first, last) = (csv::time(f.evidence.first), csv::time(f.evidence.last));
         let records: Vec<_> = f.evidence.records.iter().map(ToString::to_string).collect();
         let detail = format!("{}: {}; records {}", f.severity, f.why, records.join(" "));

@@ -26,8 +26,7 @@ impl Printer<'_> {
                 self.findings_beside(findings)
             }
             Output::Csv => {
-                let titles =
-                    "kind,severity,process,remote,port,first,last,figures,records,why,next";
+                let titles = "kind,severity,process,remote,port,first,last,figures,records,why,next,name,questions";
                 writeln!(self.out, "{titles}")?;
                 findings.findings.iter().try_for_each(|f| writeln!(self.out, "{}", csv(f)))?;
                 self.findings_beside(findings)
@@ -85,6 +84,9 @@ impl Printer<'_> {
             let ids: Vec<_> = e.records.iter().take(RECORDS).map(ToString::to_string).collect();
             self.lines(&format!("netspy show shows them: {}", ids.join(", ")), indent)?;
         }
+        if !e.questions.is_empty() {
+            self.lines("netspy dns lists the questions, by --process or --host-name", indent)?;
+        }
         self.lines(&format!("Next: {}", finding.next), indent)
     }
 
@@ -116,14 +118,22 @@ fn word(value: &impl serde::Serialize) -> String {
     }
 }
 
-fn subject(subject: &Subject) -> String {
-    flow(subject.process.as_deref(), subject.remote, subject.port)
+/// Whom and what it is about.
+pub(super) fn subject(subject: &Subject) -> String {
+    let name = subject.name.as_deref().map(clean);
+    // A name stands for what was asked for, whoever was asked.
+    match (&subject.process, subject.remote, name) {
+        (_, _, None) => flow(subject.process.as_deref(), subject.remote, subject.port),
+        (None, _, Some(name)) => name.into_owned(),
+        (Some(process), _, Some(name)) => format!("{} -> {name}", clean(process)),
+    }
 }
 
 fn csv(f: &Finding) -> String {
     let e = &f.evidence;
     let figures: Vec<_> = e.figures.iter().map(|(name, n)| format!("{name}={n}")).collect();
     let records: Vec<_> = e.records.iter().map(ToString::to_string).collect();
+    let questions: Vec<_> = e.questions.iter().map(ToString::to_string).collect();
     csv::line([
         word(&f.kind),
         word(&f.severity),
@@ -136,5 +146,7 @@ fn csv(f: &Finding) -> String {
         records.join(" "),
         f.why.clone(),
         f.next.clone(),
+        csv::known(f.subject.name.as_ref()),
+        questions.join(" "),
     ])
 }

@@ -4,7 +4,9 @@
 
 use jiff::Timestamp;
 
-use crate::event::{Connection, Direction, Process, ProcessInfo, Remote};
+use crate::event::{
+    Connection, Direction, DnsRecord, Outcome, Process, ProcessInfo, Remote, Scope,
+};
 use crate::query::Filter;
 
 /// No values: everything is meant. Otherwise one of them has to hold.
@@ -28,6 +30,35 @@ pub(super) fn matches(filter: &Filter, c: &Connection) -> bool {
         && remote_matches(filter, c.remote.as_ref())
         && process_matches(filter, c.process.as_ref())
         && Texts::of(filter).is_none_or(|texts| texts.are_in(c))
+}
+
+/// Whether a question for a name is meant: it is an outbound attempt of its process at the name
+/// server, and what it asks for is a remote, too. Outcomes are those of what carried it: a datagram
+/// that was sent, or a connection. Which is all over, and has no state.
+pub(super) fn matches_question(filter: &Filter, asked: &DnsRecord) -> bool {
+    let carried = [Outcome::Sent, Outcome::Established];
+    let ips = || [asked.server.ip].into_iter().chain(asked.addresses.iter().copied());
+    filter.since.is_none_or(|since| nanos(asked.time) >= nanos(since))
+        && filter.until.is_none_or(|until| nanos(asked.time) < nanos(until))
+        && any(&filter.protocol, |p| *p == asked.protocol)
+        && any(&filter.direction, |d| *d == Direction::Outbound)
+        && filter.state.is_empty()
+        && any(&filter.outcome, |o| carried.contains(o))
+        && any(&filter.port, |p| *p == asked.server.port)
+        && filter.preexisting != Some(true)
+        && any(&filter.remote, |wanted| ips().any(|ip| ip == *wanted))
+        && any(&filter.cidr, |net| ips().any(|ip| net.contains(&ip)))
+        && any(&filter.scope, |scope| ips().any(|ip| Scope::of(ip) == *scope))
+        // Nobody looks up where a name server is.
+        && filter.country.is_empty()
+        && filter.asn.is_empty()
+        && any(&filter.host_name, |wanted| host_name_matches(wanted, &asked.name))
+        && process_matches(filter, asked.process.as_ref())
+        && Texts::of(filter).is_none_or(|texts| {
+            let process = asked.process.as_ref();
+            texts.found_in(&asked.name)
+                || process.is_some_and(|process| texts.found_in_process(&process.info))
+        })
 }
 
 /// Nanoseconds since 1970, or the nearest that there are. That is what the store keeps of times: those
