@@ -587,6 +587,33 @@ fn the_configuration_of_each_client_starts_this_program() {
     assert!(command.contains("web-1 'netspy mcp'"), "{command}");
 }
 
+#[test]
+fn what_the_environment_names_is_of_this_host_and_what_is_typed_of_the_one_that_is_meant() {
+    let config = |args: &[&str]| {
+        let args = [&["mcp", "config"], args].concat();
+        let mut netspy = mcp_support::netspy(&args);
+        netspy.env("NETSPY_SERVER", "http://127.0.0.1:1").env("NETSPY_TOKEN_FILE", "/here/token");
+        netspy.env("NETSPY_CA_CERT", "/here/ca.pem");
+        String::from_utf8(netspy.output().unwrap().stdout).unwrap()
+    };
+    // An assistant's program has an environment of its own.
+    let here = config(&[]);
+    for value in ["--server http://127.0.0.1:1", "/here/token", "/here/ca.pem"] {
+        assert!(here.contains(value), "{here}");
+    }
+    let there = config(&["--ssh", "web-1"]);
+    assert!(there.contains("web-1 'netspy mcp'"), "{there}");
+    for args in [
+        &["--ssh", "web-1", "--server", "http://127.0.0.1:2"][..],
+        &["--server", "http://127.0.0.1:2", "--ssh", "web-1"],
+    ] {
+        let there = config(args);
+        assert!(there.contains("web-1 'netspy mcp --server http://127.0.0.1:2'"), "{there}");
+    }
+    let token = config(&["--ssh", "web-1", "--token-file", "/there/token"]);
+    assert!(token.contains("'netspy mcp --token-file /there/token'"), "{token}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn prompts_and_completion_know_what_is_in_the_records() {
     let server = situation().await;

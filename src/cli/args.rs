@@ -80,6 +80,15 @@ pub struct Common {
     pub verbose: bool,
 }
 
+impl Common {
+    /// Leaves out what names a server, but for the options of which `which` holds.
+    pub fn keep(&mut self, which: impl Fn(&str) -> bool) {
+        self.server.take_if(|_| !which("server"));
+        self.token_file.take_if(|_| !which("token_file"));
+        self.ca_cert.take_if(|_| !which("ca_cert"));
+    }
+}
+
 /// One question in the form of the original netspy.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "One question, answered in the words of the original netspy")]

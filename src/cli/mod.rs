@@ -66,10 +66,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let mut command = Cli::command();
     let matches = command.try_get_matches_from_mut(argv::normalise(args))?;
-    // A server in the environment is for the other commands; one that was typed is a mistake.
-    let named = |matches: &clap::ArgMatches| {
-        matches.value_source("server") == Some(clap::parser::ValueSource::CommandLine)
+    let typed = |matches: &clap::ArgMatches, name: &str| {
+        matches.value_source(name) == Some(clap::parser::ValueSource::CommandLine)
     };
+    // A server in the environment is for the other commands; one that was typed is a mistake.
+    let named = |matches: &clap::ArgMatches| typed(matches, "server");
     let alone = |name| match name {
         "replay" => Some("replay reads a file and asks no server: leave out --server"),
         "run" => Some("run captures by itself and asks no server: leave out --server"),
@@ -81,7 +82,11 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     {
         return Err(command.error(clap::error::ErrorKind::ArgumentConflict, text));
     }
-    Cli::from_arg_matches(&matches)
+    let mut cli = Cli::from_arg_matches(&matches)?;
+    if matches!(&cli.command, Some(Command::Mcp(args)) if args.is_for_another_host()) {
+        cli.common.keep(|name| typed(&matches, name));
+    }
+    Ok(cli)
 }
 
 enum Stop {

@@ -16,6 +16,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::lists;
 use super::options::{Options, Place};
 
 /// Options that make no sense in a file.
@@ -238,8 +239,9 @@ fn values(arg: &Arg, value: &Spanned<DeValue<'_>>) -> Result<Option<Vec<String>>
         DeValue::Boolean(true) if is_switch => Ok(Some(vec!["true".to_owned()])),
         DeValue::Boolean(false) if is_switch => Ok(None),
         _ if is_switch => wrong("true or false"),
-        DeValue::Array(items) if arg.get_value_delimiter().is_some() => {
-            let items: Option<Vec<_>> = items.iter().map(|item| one(item.get_ref())).collect();
+        DeValue::Array(items) if lists::is_list(arg) => {
+            let items = items.iter().map(|item| Some(lists::item(arg, one(item.get_ref())?)));
+            let items: Option<Vec<_>> = items.collect();
             match items {
                 Some(items) if items.is_empty() => Ok(None),
                 Some(items) => Ok(Some(items)),
@@ -247,8 +249,8 @@ fn values(arg: &Arg, value: &Spanned<DeValue<'_>>) -> Result<Option<Vec<String>>
             }
         }
         value => match one(value) {
-            Some(text) => Ok(Some(vec![text])),
-            None if arg.get_value_delimiter().is_some() => wrong("a text, a number or a list"),
+            Some(text) => Ok(Some(lists::texts(arg, text))),
+            None if lists::is_list(arg) => wrong("a text, a number or a list"),
             None => wrong("a text or a number"),
         },
     }
@@ -345,11 +347,43 @@ mod tests {
         let options = file.load(&[]).unwrap().options;
         assert_eq!(options.tcp_address(), "[::1]:9".parse().unwrap());
         assert_eq!((options.memory_limit, options.ring_size), (1 << 30, 65_536));
-        assert_eq!((options.only_port, options.only_process), (vec![443, 80], vec!["curl".into()]));
+        assert_eq!(options.only_port, [443, 80]);
+        assert_eq!(options.capture().only_process, ["curl"]);
         assert!(options.no_loopback && !options.no_inbound);
         // The command line wins, over the whole of a list.
         let options = file.load(&["--only-port", "22", "--memory-limit", "2MiB"]).unwrap().options;
         assert_eq!((options.only_port, options.memory_limit), (vec![22], 2 << 20));
+    }
+
+    #[test]
+    fn a_list_of_texts_is_the_same_wherever_it_is_written_and_a_comma_can_be_part_of_one() {
+        let names = |file: &str, arguments: &[&str]| {
+            Written::new("lists", file).load(arguments).map(|c| c.options.capture().only_process)
+        };
+        for (file, arguments) in [
+            ("", &["--only-process", r"a\,b,curl, tmux: server"][..]),
+            ("", &["--only-process", r"a\,b", "--only-process", "curl,tmux: server"]),
+            (r#"only-process = ["a,b", "curl", "tmux: server"]"#, &[]),
+            (r"only-process = 'a\,b,curl,tmux: server'", &[]),
+            (r"only-process = 'x,y'", &["--only-process", r"a\,b,curl,tmux: server"]),
+        ] {
+            let read = names(file, arguments).unwrap();
+            assert_eq!(read, ["a,b", "curl", "tmux: server"], "{file} {arguments:?}");
+        }
+        assert_eq!(names(r#"only-process = [" x ", "\\"]"#, &[]).unwrap(), [" x ", "\\"]);
+        let options = |file: &str| Written::new("paths", file).load(&[]).unwrap().options;
+        let geo = options(r#"geoip = ["/a,b.mmdb", "/c.mmdb"]"#).geoip;
+        let paths: Vec<_> = crate::server::Listed::all(&geo).cloned().collect();
+        assert_eq!(paths, [PathBuf::from("/a,b.mmdb"), PathBuf::from("/c.mmdb")]);
+        let sockets = options(r#"runtime-socket = ["/a,docker.sock"]"#).containers.sources();
+        assert_eq!(sockets.sockets.len(), 1);
+        // How it is written makes no other configuration of it.
+        let text = Written::new("text", r"only-process = 'a\,b,c'").load(&[]).unwrap();
+        let list = Written::new("list", r#"only-process = ["a,b", "c"]"#).load(&[]).unwrap();
+        assert_eq!(text.differences(&list), ["config"]);
+        let error = names("", &["--only-process", "curl,,wget"]).unwrap_err().to_string();
+        assert!(error.contains("'': expected 1 to 15 bytes"), "{error}");
+        assert!(names("only-process = ['a', '']", &[]).is_err());
     }
 
     #[test]

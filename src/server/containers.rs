@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::lists::Listed;
 use crate::containers::{ContainerSources, Kubelet, RuntimeSocket};
 
 /// How runtimes and the kubelet are asked.
@@ -11,16 +12,15 @@ use crate::containers::{ContainerSources, Kubelet, RuntimeSocket};
 // A group of their own would be an option that changes with them.
 #[group(skip)]
 pub struct ContainerOptions {
-    /// Sockets of container runtimes, to ask what containers are called (repeat, or separate by commas; cri:PATH or docker:PATH where the name does not tell what it speaks), or none [default: those of Docker, podman, containerd, CRI-O and k3s where they usually are].
+    /// Sockets of container runtimes, to ask what containers are called (repeat, or separate by commas; one within a path: `\,`; cri:PATH or docker:PATH where the name does not tell what it speaks), or none [default: those of Docker, podman, containerd, CRI-O and k3s where they usually are].
     #[arg(
         id = "runtime_socket",
         long = "runtime-socket",
         env = "NETSPY_RUNTIME_SOCKET",
         value_name = "PATH",
-        value_delimiter = ',',
-        value_parser = socket
+        value_parser = sockets
     )]
-    pub sockets: Vec<Socket>,
+    pub sockets: Vec<Listed<Socket>>,
 
     /// The kubelet to ask what pods are called, such as https://NODE:10250, or the URL of a list of pods of the API server.
     #[arg(id = "kubelet", long = "kubelet", env = "NETSPY_KUBELET", value_name = "URL",
@@ -68,6 +68,10 @@ pub enum Socket {
     At(RuntimeSocket),
 }
 
+fn sockets(text: &str) -> Result<Listed<Socket>, String> {
+    Listed::read(text, socket)
+}
+
 fn socket(text: &str) -> Result<Socket, String> {
     match text.trim() {
         "none" => Ok(Socket::None),
@@ -80,7 +84,8 @@ fn socket(text: &str) -> Result<Socket, String> {
 impl ContainerOptions {
     /// What makes no sense together, told with what to do.
     pub(super) fn check_together(&self) -> Result<(), String> {
-        if self.sockets.len() > 1 && self.sockets.iter().any(|s| matches!(s, Socket::None)) {
+        let named = || Listed::all(&self.sockets);
+        if named().count() > 1 && named().any(|socket| matches!(socket, Socket::None)) {
             return Err(
                 "--runtime-socket none stands alone: leave it, or the paths, out".to_owned()
             );
@@ -110,7 +115,7 @@ impl ContainerOptions {
     pub fn sources(&self) -> ContainerSources {
         let mut sources = ContainerSources::usual();
         if !self.sockets.is_empty() {
-            let named = self.sockets.iter().filter_map(|socket| match socket {
+            let named = Listed::all(&self.sockets).filter_map(|socket| match socket {
                 Socket::None => None,
                 Socket::At(socket) => Some(socket.clone()),
             });

@@ -75,8 +75,9 @@ pub(super) struct Places {
 
 impl Geo {
     /// Reads databases and looks whether they are whole. Of what several know, the first counts.
-    pub fn read(paths: &[PathBuf]) -> Result<Self, GeoError> {
-        let databases: Result<Vec<_>, _> = paths.iter().map(|path| Database::read(path)).collect();
+    pub fn read<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<Self, GeoError> {
+        let read = paths.into_iter().map(|path| Database::read(path));
+        let databases: Result<Vec<_>, _> = read.collect();
         Ok(Geo { databases: RwLock::new(Arc::new(databases?)), failed: AtomicU64::new(0) })
     }
 

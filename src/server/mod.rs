@@ -7,6 +7,7 @@ mod containers;
 mod descriptors;
 mod geo;
 pub mod listen;
+mod lists;
 pub mod logging;
 #[cfg(feature = "ai")]
 mod model;
@@ -23,6 +24,7 @@ pub use clients::Limits;
 pub use config::{ConfigError, Configuration};
 pub use containers::{ContainerOptions, Socket};
 pub use geo::{Geo, GeoError};
+pub use lists::Listed;
 #[cfg(feature = "ai")]
 pub use model::{Model, ModelAdvisor, ModelConfigError, ModelOptions};
 pub use options::Options;

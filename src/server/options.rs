@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use ipnet::IpNet;
 
+use super::lists::Listed;
 use crate::capture::privileges::{GiveUp, Identity};
 use crate::capture::report::Backend;
 use crate::store::HistoryOptions;
@@ -112,10 +113,9 @@ pub struct Options {
           value_parser = clap::value_parser!(u32).range(1..=16 << 20))]
     pub max_sockets: u32,
 
-    /// Capture only processes or threads of this name (repeat, or separate by commas).
-    #[arg(long, env = "NETSPY_ONLY_PROCESS", value_name = "NAME", value_delimiter = ',',
-          value_parser = process_name)]
-    pub only_process: Vec<String>,
+    /// Capture only processes or threads of this name (repeat, or separate by commas; one within a name: `\,`).
+    #[arg(long, env = "NETSPY_ONLY_PROCESS", value_name = "NAME", value_parser = process_names)]
+    pub only_process: Vec<Listed<String>>,
 
     /// Capture only these processes.
     #[arg(long, env = "NETSPY_ONLY_PID", value_name = "PID", value_delimiter = ',')]
@@ -157,15 +157,10 @@ pub struct Options {
     #[arg(long, env = "NETSPY_NO_DNS")]
     pub no_dns: bool,
 
-    /// A database of countries or of networks in MaxMind's format, by which remotes are told (repeat, or separate by commas).
-    #[arg(
-        long,
-        env = "NETSPY_GEOIP",
-        value_name = "FILE",
-        value_delimiter = ',',
-        conflicts_with = "replay"
-    )]
-    pub geoip: Vec<PathBuf>,
+    /// A database of countries or of networks in MaxMind's format, by which remotes are told (repeat, or separate by commas; one within a path: `\,`).
+    #[arg(long, env = "NETSPY_GEOIP", value_name = "FILE", conflicts_with = "replay",
+          value_parser = paths)]
+    pub geoip: Vec<Listed<PathBuf>>,
 
     /// Work out the SHA-256 of executables: each is read once, as long as it does not change.
     #[arg(long, env = "NETSPY_HASH_EXE")]
@@ -348,7 +343,7 @@ impl Options {
     /// What to capture.
     pub fn capture(&self) -> Builder {
         Builder {
-            only_process: self.only_process.clone(),
+            only_process: Listed::all(&self.only_process).cloned().collect(),
             only_pid: self.only_pid.clone(),
             only_uid: self.only_uid.clone(),
             only_port: self.only_port.clone(),
@@ -464,6 +459,17 @@ fn ring_size(text: &str) -> Result<u32, String> {
         Ok(n) if n.is_power_of_two() && (64 << 10..=1 << 30).contains(&n) => Ok(n),
         _ => Err("expected a power of two from 64KiB to 1GiB".to_owned()),
     }
+}
+
+fn paths(text: &str) -> Result<Listed<PathBuf>, String> {
+    Listed::read(text, |text| match text {
+        "" => Err("expected the path of a file".to_owned()),
+        path => Ok(PathBuf::from(path)),
+    })
+}
+
+fn process_names(text: &str) -> Result<Listed<String>, String> {
+    Listed::read(text, process_name)
 }
 
 fn process_name(text: &str) -> Result<String, String> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::config::Configuration;
 use super::geo::Geo;
+use super::lists::Listed;
 use super::logging::Level;
 use super::{Limits, Tls};
 use crate::api::Tokens;
@@ -94,7 +95,7 @@ impl Reloader {
         // All are read before any takes effect.
         #[cfg(feature = "ai")]
         let model = options.model.read()?;
-        let geo = Geo::read(&options.geoip)?;
+        let geo = Geo::read(Listed::all(&options.geoip))?;
         let tokens = match (&self.tokens, &options.token_file) {
             (Some(tokens), Some(path)) => Some((tokens, Tokens::read(path)?)),
             _ => None,

@@ -24,6 +24,7 @@ use crate::server::config::Configuration;
 use crate::server::descriptors;
 use crate::server::geo::{Geo, GeoError, Places};
 use crate::server::listen::{self, DEFAULT_UNIX, ListenError, SocketFile};
+use crate::server::lists::Listed;
 use crate::server::logging::Level;
 use crate::server::notify;
 use crate::server::options::Options;
@@ -231,7 +232,7 @@ pub fn run(
         let model = Arc::new(options.model.read()?.advisor());
         (Terms { advisor: Some(model.clone()), ..terms }, model)
     };
-    let geo = Arc::new(Geo::read(&options.geoip)?);
+    let geo = Arc::new(Geo::read(Listed::all(&options.geoip))?);
     let reloader = Reloader {
         geo: Arc::clone(&geo),
         #[cfg(feature = "ai")]
@@ -351,7 +352,7 @@ pub struct CheckReport {
 /// What `--check` reports.
 pub fn check(options: &Options) -> Result<CheckReport, ServerError> {
     terms(options)?;
-    Geo::read(&options.geoip)?;
+    Geo::read(Listed::all(&options.geoip))?;
     check::files(options)?;
     #[cfg(feature = "ai")]
     let model = Some(options.model.read()?.to_string());

@@ -11,12 +11,14 @@ use crate::cli::render::answers::Printer;
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 The text goes to standard output, where to put it to standard error. --server, --token-file and
---ca-cert are passed on.
+--ca-cert are passed on, as are NETSPY_SERVER, NETSPY_TOKEN_FILE and NETSPY_CA_CERT; with --ssh only the
+options are, which then mean what HOST knows by these names.
 
 Examples:
   netspy mcp config | sh                                 Claude Code
   netspy mcp config --client cursor > .cursor/mcp.json
-  netspy mcp config --client vscode --ssh admin@web-1")]
+  netspy mcp config --client vscode --ssh admin@web-1
+  netspy mcp config --ssh web-1 --server unix:/run/netspy/other.sock")]
 pub struct Config {
     /// The assistant's program
     #[arg(long, value_enum, default_value_t, value_name = "NAME")]

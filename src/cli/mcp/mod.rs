@@ -43,6 +43,14 @@ pub struct Mcp {
     pub command: Option<McpCommand>,
 }
 
+impl Mcp {
+    /// Whether netspy is to run elsewhere, where what the environment of this host names is another
+    /// server, or none.
+    pub fn is_for_another_host(&self) -> bool {
+        matches!(&self.command, Some(McpCommand::Config(config)) if config.ssh.is_some())
+    }
+}
+
 /// What is there beside serving.
 #[derive(Debug, Clone, Subcommand)]
 pub enum McpCommand {

@@ -13,7 +13,7 @@ use crate::query::QueryError;
 const TIMES: &str = "RFC 3339 such as 2026-01-31T09:30:00Z, or an age such as 30s, 15m, 2h, 1d";
 
 /// Cuts a list at its commas. Values lose white space at their edges, unless a backslash keeps it.
-pub(super) fn split(list: &str) -> Vec<String> {
+pub(crate) fn split(list: &str) -> Vec<String> {
     let mut values = Vec::new();
     let mut value = String::new();
     // Length up to which the value stays even if it ends in white space.
