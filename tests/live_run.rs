@@ -381,6 +381,47 @@ fn the_command_has_nothing_of_what_capture_takes() {
     assert_eq!(under, alone);
 }
 
+/// Sets of signals by name, without the two that are the C library's own business.
+fn signals(output: &Output) -> Vec<(String, u64)> {
+    const OWN: u64 = 0b11 << 31;
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    let sets = text.lines().map(|line| {
+        let (name, set) = line.split_once(":\t").unwrap();
+        (name.to_owned(), u64::from_str_radix(set, 16).unwrap() & !OWN)
+    });
+    sets.collect()
+}
+
+/// As nohup, a shell that runs it in the background, or a service manager starts it.
+#[test]
+fn what_netspy_was_started_to_ignore_or_to_block_the_command_does_too() {
+    if !can_capture() {
+        return;
+    }
+    let status = "grep ^Sig /proc/self/status | grep -v SigQ";
+    for (start, what) in [
+        ("trap '' HUP;", "hanging up"),
+        ("trap '' HUP INT QUIT PIPE;", "signals of a background job"),
+        ("trap '' CHLD TERM USR1;", "the end of children"),
+        ("set -- env --block-signal=USR1,TERM \"$@\";", "a mask"),
+    ] {
+        let command = ["sh", "-c", status];
+        let under = netspy(&["--", "sh", "-c", &format!("{status}; exit 3")]);
+        let [under, alone] = [true, false].map(|is_under| {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("{start} exec \"$@\""), "sh"]).stdin(Stdio::null());
+            match is_under {
+                true => shell.arg(under.get_program()).args(under.get_args()),
+                false => shell.args(command),
+            };
+            shell.output().unwrap()
+        });
+        assert_eq!(signals(&under), signals(&alone), "{what}");
+        assert_eq!(signals(&under).len(), 4, "{under:?}");
+        assert_eq!(under.status.code(), Some(3), "{what}: {under:?}");
+    }
+}
+
 #[test]
 fn another_user_has_their_groups_and_home_and_no_privileges() {
     if !can_capture() {

@@ -243,6 +243,26 @@ async fn why_one_process_cannot_reach_one_remote_is_one_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_question_may_name_a_host_with_its_port() {
+    let mut record = ago(60, refused(0, &info(7, "curl")));
+    record.remote.as_mut().unwrap().name = Some("shop.example".into());
+    let elsewhere = ago(50, refused(1, &info(8, "curl")));
+    let server = server(vec![record, elsewhere]).await;
+    talk(&server, Era::Stateless, |assistant| {
+        for (asked, about) in [
+            ("Why can curl not reach Shop.example?", "process curl, host shop.example."),
+            ("curl cannot reach shop.example:443!", "process curl, host shop.example, port 443."),
+        ] {
+            let advice = assistant.call("contextual_analysis", json!({"query": asked}));
+            let text = advice["text"].as_str().unwrap();
+            assert!(text.starts_with(&format!("About {about}\n1 of 1 attempts")), "{text}");
+            assert!(text.contains("\n1 record of 1 process and 1 remote: refused 1."), "{text}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_open_or_listening_is_asked_by_its_state_whenever_it_began() {
     let (old, new) = (info(8, "sshd"), info(9, "nginx"));
     let mut before = ago(86_400, listening(1, &old));

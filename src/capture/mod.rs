@@ -15,6 +15,8 @@ mod drops;
 pub(crate) mod drops_skel;
 pub mod error;
 pub mod features;
+#[cfg(feature = "cli")]
+pub(crate) mod inherited;
 mod join;
 mod loader;
 mod packets;

@@ -17,8 +17,16 @@ use crate::stream::{Builder, ConnectionStream};
 /// Captures the connection attempts of this host and answers questions about them over HTTP.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "ebpf-server", version = crate::VERSION_AND_COMMIT, about, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 stopped as asked, 1 could not run, 2 wrong options, \
-                        4 not the privileges to capture.")]
+#[command(after_help = "\
+Examples:
+  sudo ebpf-server                                       on 127.0.0.1:8080 and /run/netspy/api.sock
+  sudo ebpf-server --check                               what would be captured here, and how
+  sudo ebpf-server --data-dir /var/lib/netspy            with history that outlives it
+  sudo ebpf-server --no-loopback --only-port 80,443
+  sudo ebpf-server --listen 0.0.0.0:8080 --token-file /etc/netspy/tokens
+  ebpf-server --replay minute.jsonl --port 8081          answers from a recording
+
+Exit codes: 0 stopped as asked, 1 could not run, 2 wrong options, 4 not the privileges to capture.")]
 pub struct Options {
     /// A file with options (TOML); flags and variables win over it.
     #[arg(long, env = "NETSPY_CONFIG", value_name = "FILE")]

@@ -18,7 +18,7 @@ use crate::text;
 
 /// Findings that are put into words.
 const FINDINGS: usize = 6;
-/// Names of processes that a question is searched for.
+/// Names of processes, and of hosts, that a question is searched for.
 const NAMES: usize = 500;
 
 /// Fixed rules: no key, no network, the same answer to the same records.
@@ -53,8 +53,8 @@ impl Advisor for RuleBased {
     ) -> Result<Advice, ToolError> {
         let (filter, about) = narrowed(question, &scope.filter, means.source).await?;
         let mut said = match about.is_empty() {
-            true => "The question names no process, address or port that rules recognise in the \
-                     records; this is about all connections.\n"
+            true => "The question names no process, host, address or port that rules recognise in \
+                     the records; this is about all connections.\n"
                 .to_owned(),
             false => format!("About {}.\n", about.join(", ")),
         };
@@ -92,10 +92,10 @@ fn figures(summary: &Summary) -> String {
     }
     let outcomes = parts::outcomes(&summary.by_outcome);
     let mut said = format!(
-        "{} records of {} processes and {} remotes: {}.",
-        summary.total,
-        summary.processes,
-        summary.remotes,
+        "{} of {} and {}: {}.",
+        counted(summary.total, "record", "records"),
+        counted(summary.processes, "process", "processes"),
+        counted(summary.remotes, "remote", "remotes"),
         outcomes.as_str().unwrap_or_default()
     );
     if let Some(h) = summary.handshake {
@@ -107,6 +107,11 @@ fn figures(summary: &Summary) -> String {
         );
     }
     said
+}
+
+/// Without marks between digits: others count them in these words.
+fn counted(n: u64, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
 }
 
 fn finding_line(finding: &Finding) -> String {
@@ -146,6 +151,16 @@ async fn narrowed(
             filter.process.push(name);
         }
     }
+    let top = source.top(&filter, TopBy::HostName, Some(NAMES)).await.map_err(named)?;
+    for group in top.groups {
+        let Key::Text(name) = group.key else { continue };
+        // Names without a dot would be taken for words.
+        let is_meant = |word: &&str| name.contains('.') && host(word).eq_ignore_ascii_case(&name);
+        if words.iter().any(is_meant) && !filter.host_name.contains(&name) {
+            about.push(format!("host {}", text::short(&name, 80)));
+            filter.host_name.push(name);
+        }
+    }
     for (n, word) in words.iter().enumerate() {
         let end = word.parse::<std::net::SocketAddr>().ok();
         let ip = end.map(|end| end.ip()).or_else(|| word.parse().ok());
@@ -157,7 +172,11 @@ async fn narrowed(
             }
         }
         let named = words.get(n.wrapping_sub(1)).is_some_and(|w| w.eq_ignore_ascii_case("port"));
-        let port = end.map(|end| end.port());
+        let of_host = || {
+            let (before, after) = word.rsplit_once(':')?;
+            filter.host_name.iter().any(|name| name.eq_ignore_ascii_case(before)).then_some(after)
+        };
+        let port = end.map(|end| end.port()).or_else(|| of_host()?.parse().ok());
         let port = port.or_else(|| word.parse().ok().filter(|_| named));
         if let Some(port) = port.filter(|port| !filter.port.contains(port)) {
             about.push(format!("port {port}"));
@@ -165,4 +184,13 @@ async fn narrowed(
         }
     }
     Ok((filter, about))
+}
+
+/// The name in `shop.example:8081`, or in `shop.example`.
+fn host(word: &str) -> &str {
+    let port = |end: &str| !end.is_empty() && end.bytes().all(|b| b.is_ascii_digit());
+    match word.rsplit_once(':') {
+        Some((name, end)) if port(end) => name,
+        _ => word,
+    }
 }

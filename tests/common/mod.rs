@@ -161,7 +161,9 @@ impl Server {
     /// Opens an event stream.
     pub async fn events(&self, target: &str, header: &str) -> Events {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let head = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{header}\r\n");
+        // The end of the stream is then that of the connection, which would wait for another request.
+        let more = format!("{header}Connection: close\r\n");
+        let head = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut events = Events { stream, buffer: Vec::new() };
         let head = events.until("\r\n\r\n").await.unwrap();

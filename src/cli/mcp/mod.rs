@@ -57,6 +57,13 @@ pub enum McpCommand {
     /// Print what an assistant's program needs to start netspy
     Config(config::Config),
     /// Check the whole way from an assistant to the records, and say what to mend
+    #[command(after_help = "\
+Starts netspy mcp as an assistant's program would, shakes hands, lists the tools and calls each once. Exit
+codes: 0 all of it works, 3 something does not.
+
+Examples:
+  netspy mcp doctor
+  netspy mcp doctor --server unix:/run/netspy/api.sock")]
     Doctor,
 }
 

@@ -8,10 +8,12 @@ use std::process::{Child, Command, ExitStatus};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde::Serialize;
-use tokio::signal::unix::{self, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::user::Account;
+use crate::capture::inherited::Inherited;
+use crate::cli::signals::Unignored;
 
 /// What netspy itself ends with where the command was not run: as env(1), timeout(1) and others
 /// have it, so that it is not taken for the command's.
@@ -72,9 +74,10 @@ impl Running {
     /// Starts the command with this process's standard streams, in its process group: it gets
     /// what is typed, Ctrl-C included.
     pub fn start(command: &[OsString], user: Option<&Account>) -> Result<Self, NotRun> {
+        let inherited = Inherited::read()?;
         // Before there is anything that they could be meant for.
-        let signals = Signals::new()?;
-        let child = spawn(command, user)?;
+        let signals = Signals::new(&inherited)?;
+        let child = spawn(command, user, &inherited)?;
         let pid = Pid::from_child(&child);
         let (tell, ended) = oneshot::channel();
         let wait = move || {
@@ -108,13 +111,18 @@ impl Running {
 }
 
 /// In a thread of its own, whose user the command inherits.
-fn spawn(command: &[OsString], user: Option<&Account>) -> Result<Child, NotRun> {
+fn spawn(
+    command: &[OsString],
+    user: Option<&Account>,
+    inherited: &Inherited,
+) -> Result<Child, NotRun> {
     let [program, arguments @ ..] = command else {
         return Err(NotRun::Own(io::ErrorKind::InvalidInput.into()));
     };
     let start = || {
         let mut command = Command::new(program);
         command.args(arguments);
+        inherited.give(&mut command);
         if let Some(user) = user {
             let failed =
                 |error| NotRun::User { program: program.clone(), user: user.describe(), error };
@@ -129,23 +137,30 @@ fn spawn(command: &[OsString], user: Option<&Account>) -> Result<Child, NotRun> 
     })
 }
 
-/// The signals that would end netspy before it has reported.
+/// The signals that would end netspy before it has reported, but for those that netspy was started to
+/// ignore: the command ignores them, too.
 #[derive(Debug)]
 pub struct Signals {
-    interrupt: unix::Signal,
-    terminate: unix::Signal,
-    hang_up: unix::Signal,
+    interrupt: Unignored,
+    terminate: Unignored,
+    hang_up: Unignored,
     /// Only so that it does not end netspy.
-    _quit: unix::Signal,
+    _quit: Unignored,
 }
 
 impl Signals {
-    fn new() -> io::Result<Self> {
+    fn new(inherited: &Inherited) -> io::Result<Self> {
+        if inherited.ignores(SignalKind::child().as_raw_value()) {
+            // Of a command whose end is ignored nobody would be told how it ended. What listens goes
+            // on to do so when this stream is gone.
+            drop(signal(SignalKind::child())?);
+        }
+        let one = |kind| Unignored::new(kind, inherited);
         Ok(Signals {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hang_up: signal(SignalKind::hangup())?,
-            _quit: signal(SignalKind::quit())?,
+            interrupt: one(SignalKind::interrupt())?,
+            terminate: one(SignalKind::terminate())?,
+            hang_up: one(SignalKind::hangup())?,
+            _quit: one(SignalKind::quit())?,
         })
     }
 

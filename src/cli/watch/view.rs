@@ -126,10 +126,11 @@ impl<'a, 'b> View<'a, 'b> {
             "" => "-- no filter --".to_owned(),
             line => format!("-- filter: {} --", clean(line)),
         };
-        // What was held matched the filter before.
+        // What was held matched the filter before, as did what waits to be shown as one of many.
         if self.control.typed(Some(line)) == Wish::GoOn {
             self.go_on()?;
         }
+        self.show_groups()?;
         self.remark(&text)
     }
 
