@@ -1,38 +1,17 @@
-//! The Container Runtime Interface of Kubernetes, which containerd and CRI-O serve: gRPC over a UNIX
-//! socket (k8s.io/cri-api, `runtime/v1/api.proto`).
-//!
-//! Two calls with one short message each way: HTTP/2 and a decoder of messages are enough, and a
-//! tenth of what a framework for gRPC takes to compile.
+//! The Container Runtime Interface of Kubernetes, which containerd and CRI-O serve
+//! (k8s.io/cri-api, `runtime/v1/api.proto`).
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
-use hyper::client::conn::http2;
-use hyper::header::{CONTENT_TYPE, HeaderMap, TE, USER_AGENT};
-use hyper::{Request, Uri};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
-use tokio::net::UnixStream;
 
-use super::SourceError;
 use super::facts::Facts;
-use super::http::{AGENT, Ends, broken};
+use super::grpc::{Calls, OfId};
+use super::{SourceError, containerd};
 
-/// What is told of a container takes some kilobytes, mostly annotations.
-const LIMIT: usize = 1 << 20;
-/// Before each message: whether it is compressed, and its length.
-const PREFIX: usize = 5;
-/// Codes of gRPC.
-const NOT_FOUND: u32 = 5;
-
-/// `ContainerStatusRequest` and `PodSandboxStatusRequest`.
-#[derive(Clone, PartialEq, Message)]
-struct OfId {
-    #[prost(string, tag = "1")]
-    id: String,
-}
+/// What carries the calls.
+const SERVICE: &str = "runtime.v1.RuntimeService";
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ContainerStatusResponse {
@@ -90,28 +69,71 @@ pub(super) struct PodSandboxMetadata {
     pub namespace: String,
 }
 
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ListContainersRequest {
+    #[prost(message, optional, tag = "1")]
+    pub filter: Option<OfId>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ListContainersResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub containers: Vec<ListedContainer>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ListedContainer {
+    #[prost(string, tag = "1")]
+    pub id: String,
+    #[prost(string, tag = "2")]
+    pub pod_sandbox_id: String,
+}
+
 /// What it knows of a container, or of the sandbox of a pod, which looks like one from outside; `None`
-/// if it has neither of this id.
+/// if it has neither of this id. What is no container of a pod the CRI does not tell of, and
+/// containerd by other calls.
 pub(super) async fn ask(socket: &Path, id: &str) -> Result<Option<Facts>, SourceError> {
-    let stream =
-        UnixStream::connect(socket).await.map_err(|source| SourceError::Connect { source })?;
-    let connected = http2::Builder::new(TokioExecutor::new())
-        .max_header_list_size(16 * 1024)
-        .handshake(TokioIo::new(stream))
-        .await;
-    let (sender, connection) = connected.map_err(broken)?;
-    let _ends = Ends(tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection to a source of names ended");
-        }
-    }));
-    let mut calls = Calls { sender };
-    let container: Option<ContainerStatusResponse> = calls.call("ContainerStatus", id).await?;
+    let mut calls = Calls::to(socket).await?;
+    let of_id = OfId { id: id.to_owned() };
+    let container: Option<ContainerStatusResponse> =
+        calls.call(SERVICE, "ContainerStatus", &of_id).await?;
     if let Some(status) = container.and_then(|response| response.status) {
-        return of_container(status, id).map(Some);
+        let facts = of_container(status, id)?;
+        // What is known is not given up for want of the rest.
+        let of_pod = sandbox_of(&mut calls, of_id).await.unwrap_or_else(|error| {
+            tracing::debug!(%error, "the pod of a container is not known");
+            None
+        });
+        return Ok(Some(match of_pod {
+            Some(of_pod) => facts.or(of_pod),
+            None => facts,
+        }));
     }
-    let sandbox: Option<PodSandboxStatusResponse> = calls.call("PodSandboxStatus", id).await?;
-    sandbox.and_then(|response| response.status).map(|status| of_sandbox(status, id)).transpose()
+    if let Some(facts) = sandbox(&mut calls, &of_id).await? {
+        return Ok(Some(facts));
+    }
+    containerd::ask(&mut calls, &of_id).await
+}
+
+/// What is known of the pod of a container: labels above all, which the container does not have.
+async fn sandbox_of(calls: &mut Calls, of_id: OfId) -> Result<Option<Facts>, SourceError> {
+    let id = of_id.id.clone();
+    let request = ListContainersRequest { filter: Some(of_id) };
+    let listed: Option<ListContainersResponse> =
+        calls.call(SERVICE, "ListContainers", &request).await?;
+    let listed = listed.map(|response| response.containers).unwrap_or_default();
+    // A prefix of an id is enough for the filter.
+    let Some(own) = listed.into_iter().find(|container| container.id == id) else {
+        return Ok(None);
+    };
+    sandbox(calls, &OfId { id: own.pod_sandbox_id }).await
+}
+
+async fn sandbox(calls: &mut Calls, of_id: &OfId) -> Result<Option<Facts>, SourceError> {
+    let told: Option<PodSandboxStatusResponse> =
+        calls.call(SERVICE, "PodSandboxStatus", of_id).await?;
+    let status = told.and_then(|response| response.status);
+    status.map(|status| of_sandbox(status, &of_id.id)).transpose()
 }
 
 fn of_container(status: ContainerStatus, id: &str) -> Result<Facts, SourceError> {
@@ -131,88 +153,15 @@ fn of_sandbox(status: PodSandboxStatus, id: &str) -> Result<Facts, SourceError> 
     Ok(Facts { pod, namespace, ..Facts::default() }.or(facts))
 }
 
-fn is_meant(told: &str, id: &str) -> Result<(), SourceError> {
+pub(super) fn is_meant(told: &str, id: &str) -> Result<(), SourceError> {
     let other = || SourceError::Garbage("it is about another container".to_owned());
     (told == id).then_some(()).ok_or_else(other)
 }
 
-struct Calls {
-    sender: http2::SendRequest<Full<Bytes>>,
-}
-
-impl Calls {
-    /// One call of the service; `None` where there is no such thing.
-    async fn call<T: Message + Default>(
-        &mut self,
-        method: &str,
-        id: &str,
-    ) -> Result<Option<T>, SourceError> {
-        let message = OfId { id: id.to_owned() }.encode_to_vec();
-        let mut body = vec![0];
-        body.extend(u32::try_from(message.len()).unwrap_or_default().to_be_bytes());
-        body.extend(message);
-        let target = format!("http://localhost/runtime.v1.RuntimeService/{method}");
-        let request = Request::post(target.parse::<Uri>().map_err(broken)?)
-            .header(CONTENT_TYPE, "application/grpc")
-            .header(TE, "trailers")
-            .header(USER_AGENT, AGENT)
-            .body(Full::new(Bytes::from(body)))
-            .map_err(broken)?;
-        self.sender.ready().await.map_err(broken)?;
-        let response = self.sender.send_request(request).await.map_err(broken)?;
-        let (head, mut body) = response.into_parts();
-        if head.status.as_u16() != 200 {
-            return Err(SourceError::Status { status: head.status.as_u16() });
-        }
-        // Without a body, what would be the trailer stands in the head.
-        let mut code = status(&head.headers);
-        let mut bytes = Vec::new();
-        while let Some(frame) = body.frame().await {
-            match frame.map_err(broken)?.into_data() {
-                Ok(data) if bytes.len() + data.len() > LIMIT => {
-                    return Err(SourceError::TooLarge(LIMIT));
-                }
-                Ok(data) => bytes.extend_from_slice(&data),
-                Err(frame) => code = frame.trailers_ref().and_then(status).or(code),
-            }
-        }
-        match code {
-            Some(0) => message_of(&bytes).map(Some),
-            Some(NOT_FOUND) => Ok(None),
-            Some(code) => Err(SourceError::Grpc { code }),
-            None => Err(SourceError::Garbage("it ends without a status".to_owned())),
-        }
-    }
-}
-
-fn status(headers: &HeaderMap) -> Option<u32> {
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
-}
-
-fn message_of<T: Message + Default>(bytes: &[u8]) -> Result<T, SourceError> {
-    let garbage = |why: String| SourceError::Garbage(why);
-    let cut = || garbage("it is cut".to_owned());
-    let (prefix, message) = bytes.split_first_chunk::<PREFIX>().ok_or_else(cut)?;
-    let [compressed, length @ ..] = *prefix;
-    if compressed != 0 {
-        return Err(garbage("it is compressed, which was not asked for".to_owned()));
-    }
-    if usize::try_from(u32::from_be_bytes(length)).ok() != Some(message.len()) {
-        return Err(cut());
-    }
-    T::decode(message).map_err(|error| garbage(error.to_string()))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::grpc::{framed, message_of};
     use super::*;
-
-    fn framed(message: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![0];
-        bytes.extend((message.len() as u32).to_be_bytes());
-        bytes.extend(message);
-        bytes
-    }
 
     #[test]
     fn members_have_the_numbers_of_the_interface() {
@@ -243,22 +192,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_none() {
-        let whole = framed(b"\x0a\x00");
-        for bytes in [
-            &b""[..],
-            &whole[..4],
-            &whole[..6],
-            &[&whole[..], b"x"].concat(),
-            &framed(b"\x0a\xff"),
-            &framed(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"),
-            b"\x01\x00\x00\x00\x00",
-            b"\x00\xff\xff\xff\xff",
-        ] {
-            let error = message_of::<ContainerStatusResponse>(bytes).unwrap_err();
-            assert!(matches!(error, SourceError::Garbage(_)), "{bytes:?}: {error}");
-        }
+    fn what_is_told_of_another_container_is_refused() {
         let other = ContainerStatus { id: "c2".to_owned(), ..ContainerStatus::default() };
         assert!(of_container(other, "c1").is_err());
+        let other = PodSandboxStatus { id: "c2".to_owned(), ..PodSandboxStatus::default() };
+        assert!(of_sandbox(other, "c1").is_err());
     }
 }

@@ -4,10 +4,12 @@
 //! be slow, broken or hostile: each request has its time and its size, who fails is left alone for a
 //! while, and what comes back is bounded before anybody sees it.
 
+mod containerd;
 mod cri;
 mod docker;
 mod facts;
 mod groups;
+mod grpc;
 mod http;
 mod kubelet;
 mod names;

@@ -22,9 +22,10 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
+use super::containerd::{self, GetContainerResponse, ListNamespacesResponse, Namespace};
 use super::cri::{
-    ContainerMetadata, ContainerStatus, ContainerStatusResponse, PodSandboxMetadata,
-    PodSandboxStatus, PodSandboxStatusResponse,
+    ContainerMetadata, ContainerStatus, ContainerStatusResponse, ListContainersResponse,
+    ListedContainer, PodSandboxMetadata, PodSandboxStatus, PodSandboxStatusResponse,
 };
 use super::{ContainerNames, ContainerSources, Kubelet};
 use crate::capture::privileges::GiveUp;
@@ -285,8 +286,12 @@ fn the_queue_is_bounded_and_what_does_not_fit_is_counted() {
 
 type Body = BoxBody<Bytes, hyper::Error>;
 
-/// A runtime that serves the CRI: `ID` is a container, `OTHER` the sandbox of its pod.
-fn cri(path: &Path) {
+/// A container of nerdctl, in a namespace of containerd.
+const OF_NERDCTL: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+/// A runtime that serves the CRI: `ID` is a container, `OTHER` the sandbox of its pod. As containerd it
+/// has more services.
+fn cri(path: &Path, is_containerd: bool) {
     let listener = UnixListener::bind(path).unwrap();
     listener.set_nonblocking(true).unwrap();
     std::thread::spawn(move || {
@@ -296,19 +301,26 @@ fn cri(path: &Path) {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-                    .serve_connection(TokioIo::new(stream), service_fn(call));
+                    .serve_connection(
+                        TokioIo::new(stream),
+                        service_fn(move |request| call(request, is_containerd)),
+                    );
                 tokio::spawn(async move { drop(served.await) });
             }
         });
     });
 }
 
-async fn call(request: Request<Incoming>) -> Result<Response<Body>, hyper::Error> {
+async fn call(
+    request: Request<Incoming>,
+    is_containerd: bool,
+) -> Result<Response<Body>, hyper::Error> {
     let (head, body) = request.into_parts();
     assert_eq!(head.headers["content-type"], "application/grpc");
     assert_eq!(head.headers["te"], "trailers");
     let body = body.collect().await?.to_bytes();
-    let id = String::from_utf8_lossy(&body[7..]).into_owned();
+    // An id is the last of each message that has one.
+    let id = String::from_utf8_lossy(&body[body.len().saturating_sub(ID.len())..]).into_owned();
     let labels = [
         ("io.kubernetes.container.name", "app"),
         ("io.kubernetes.pod.name", "web-0"),
@@ -328,13 +340,35 @@ async fn call(request: Request<Incoming>) -> Result<Response<Body>, hyper::Error
             let status = PodSandboxStatus { id, metadata: Some(metadata), labels };
             Some(PodSandboxStatusResponse { status: Some(status) }.encode_to_vec())
         }
+        ("/runtime.v1.RuntimeService/ListContainers", ID) => {
+            // The filter takes a prefix, so that there may be another.
+            let listed = [(OF_NERDCTL, ID), (ID, OTHER)].map(|(id, pod)| ListedContainer {
+                id: id.to_owned(),
+                pod_sandbox_id: pod.to_owned(),
+            });
+            Some(ListContainersResponse { containers: listed.into() }.encode_to_vec())
+        }
+        ("/containerd.services.namespaces.v1.Namespaces/List", _) if is_containerd => {
+            let names = ["k8s.io", "moby", "a", "default"];
+            let namespaces = names.map(|name| Namespace { name: name.to_owned() }).into();
+            Some(ListNamespacesResponse { namespaces }.encode_to_vec())
+        }
+        ("/containerd.services.containers.v1.Containers/Get", OF_NERDCTL)
+            if head.headers["containerd-namespace"] == "default" =>
+        {
+            let labels = [("nerdctl/name".to_owned(), "web".to_owned())].into();
+            let container = containerd::Container { id, labels, image: "nginx:1".to_owned() };
+            Some(GetContainerResponse { container: Some(container) }.encode_to_vec())
+        }
         _ => None,
     };
+    let is_known = is_containerd || head.uri.path().starts_with("/runtime.v1.");
     let response = Response::builder().header("content-type", "application/grpc");
     let Some(message) = message else {
         // As servers do it that have nothing else to say.
         let empty = Full::default().map_err(|never| match never {}).boxed();
-        return Ok(response.header("grpc-status", "5").body(empty).unwrap());
+        let status = if is_known { "5" } else { "12" };
+        return Ok(response.header("grpc-status", status).body(empty).unwrap());
     };
     let mut framed = vec![0];
     framed.extend((message.len() as u32).to_be_bytes());
@@ -351,10 +385,13 @@ async fn call(request: Request<Incoming>) -> Result<Response<Body>, hyper::Error
 #[test]
 fn containers_of_pods_and_their_sandboxes_are_named_by_the_cri() {
     let directory = Directory::new();
-    let socket = directory.at("containerd.sock");
-    cri(&socket);
+    let socket = directory.at("crio.sock");
+    cri(&socket, false);
     let names = asking(&[socket.to_str().unwrap()], None);
     let container = settled(&names, &of_pod(ID, "containerd")).unwrap();
+    // The pod's, beside those that the kubelet has put on the container.
+    assert_eq!(container.labels["app"], "web");
+    assert_eq!(container.labels["io.kubernetes.pod.name"], "web-0");
     let told = |c: &Container| [c.name.clone(), c.pod.clone(), c.namespace.clone()];
     let some = |text: &str| Some(text.to_owned());
     assert_eq!(told(&container), [some("app"), some("web-0"), some("prod")]);
@@ -364,6 +401,22 @@ fn containers_of_pods_and_their_sandboxes_are_named_by_the_cri() {
     assert_eq!(sandbox.labels["app"], "web");
     let neither = "00".repeat(32);
     assert!(settled(&names, &of_pod(&neither, "containerd")).is_none());
+    assert_eq!(names.status().sources[0].problem, None);
+}
+
+#[test]
+fn containers_of_nerdctl_are_named_by_containerd_in_whichever_namespace() {
+    let directory = Directory::new();
+    let socket = directory.at("containerd.sock");
+    cri(&socket, true);
+    let names = asking(&[socket.to_str().unwrap()], None);
+    let container = settled(&names, &question(OF_NERDCTL, "containerd")).unwrap();
+    assert_eq!(
+        (container.name.as_deref(), container.image.as_deref()),
+        (Some("web"), Some("nginx:1"))
+    );
+    assert_eq!(container.labels["nerdctl/name"], "web");
+    assert!(settled(&names, &question(&"00".repeat(32), "containerd")).is_none());
     assert_eq!(names.status().sources[0].problem, None);
 }
 
