@@ -12,6 +12,7 @@ use common::{Server, server};
 use jiff::{Timestamp, ToSpan};
 use mcp_support::{Assistant, ERAS, Era, column};
 use netspy::Connection;
+use netspy::event::{Dropped, Outcome, Protocol, SocketType};
 use serde_json::{Value, json};
 
 /// The tools, by the names that the original gave them where it had them.
@@ -238,6 +239,44 @@ async fn why_one_process_cannot_reach_one_remote_is_one_call() {
             text.contains("process curl, remote 192.0.2.0") && text.contains(verdict),
             "{text}"
         );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_given_up_or_only_sent_is_not_said_to_get_there() {
+    let who = info(7, "curl");
+    let given_up = |n: u64| Connection {
+        outcome: Outcome::Aborted,
+        errno: None,
+        error: None,
+        latency_us: Some(1_000_200),
+        drop: Some(Dropped { reason: "NETFILTER_DROP".into(), count: 2 }),
+        ..ago(60 - n as i64, refused(n * 250, &who))
+    };
+    let sent = Connection {
+        outcome: Outcome::Sent,
+        protocol: Protocol::Udp,
+        socket_type: SocketType::Dgram,
+        errno: None,
+        error: None,
+        ..ago(60, refused(1, &info(8, "dig")))
+    };
+    let server = server((0..6).map(given_up).chain([sent]).collect()).await;
+    talk(&server, Era::Stateless, |assistant| {
+        let asked = json!({"process_name": "curl", "remote": "192.0.2.0"});
+        let found = assistant.call("analyze_patterns", asked);
+        let verdict = found["reach"]["verdict"].as_str().unwrap();
+        assert!(verdict.starts_with("6 of 6 attempts ended aborted, 0 succeeded"), "{verdict}");
+        let kinds = column(&found, "kind");
+        assert!(kinds.contains(&"repeated_failures".into()), "{kinds:?}");
+        assert!(kinds.contains(&"drop_reason".into()), "{kinds:?}");
+
+        let asked = json!({"process_name": "dig", "remote": "192.0.2.1"});
+        let found = assistant.call("analyze_patterns", asked);
+        let verdict = found["reach"]["verdict"].as_str().unwrap();
+        assert!(verdict.starts_with("1 of 1 attempts have sent, 0 were established"), "{verdict}");
+        assert_eq!(found["reach"]["others"]["reached"], 0);
     })
     .await;
 }

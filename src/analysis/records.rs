@@ -11,7 +11,7 @@ impl Tally {
     pub fn of(store: &Store, selection: &Selection, now: Timestamp) -> Tally {
         let mut tally = Tally::new(now);
         let columns = Columns::REMOTE_IP | Columns::PORTS | Columns::PROCESS_NAME;
-        let columns = columns | Columns::DROP | Columns::REMOTE_NAME;
+        let columns = columns | Columns::DROP | Columns::REMOTE_NAME | Columns::LATENCY;
         store.for_each(selection, columns, &mut |view| {
             if let Some(seen) = seen(view) {
                 tally.add(&seen);
@@ -34,6 +34,7 @@ fn seen(view: View<'_>) -> Option<Seen<'_>> {
         id: view.id(),
         time_ns: view.time_ns(),
         outcome: view.outcome(),
+        latency_us: view.latency_us(),
         remote: view.remote_ip()?,
         // Protocols that have no ports show 0.
         port: view.remote_port().filter(|port| *port != 0),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::finding::{Finding, Kind, Severity, Subject};
 use super::tally::{Flow, Marks, STEP_NS, STUCK_NS, Tally};
+use crate::event::Outcome;
 
 /// Failures at one remote and port from which they are a finding.
 pub(super) const FAILURES: u64 = 5;
@@ -155,8 +156,9 @@ impl Tried {
     fn add(&mut self, flow: &Flow) {
         self.targets += 1;
         // Reached now and then is reached: a scan finds most of what it tries closed.
-        self.failed_targets += u64::from(flow.failed.count > 0 && flow.established.count == 0);
-        self.failed.merge(&flow.failed);
+        let failed = flow.failures();
+        self.failed_targets += u64::from(failed.count > 0 && flow.established.count == 0);
+        self.failed.merge(&failed);
     }
 
     fn finding(&self, subject: Subject, what: &str, from: u64) -> Option<Finding> {
@@ -183,21 +185,31 @@ impl Tried {
 }
 
 fn repeated_failures(subject: &Subject, flow: &Flow) -> Option<Finding> {
-    let failed = flow.failed.count;
+    let marks = flow.failures();
+    let failed = marks.count;
     if failed < FAILURES || failed * 2 < flow.attempts {
         return None;
     }
     let mut figures = figures([("attempts", flow.attempts), ("unsuccessful", failed)]);
-    figures.extend(flow.by_outcome.iter().map(|(outcome, n)| (outcome.to_string(), *n)));
+    // Where something got there, what was given up may have lost a race.
+    let is_failure = |outcome: &Outcome| outcome.is_unsuccessful() || flow.established.count == 0;
+    let by_outcome: Vec<_> = flow.by_outcome.iter().filter(|(o, _)| is_failure(o)).collect();
+    let given_up = by_outcome.iter().any(|(outcome, _)| **outcome == Outcome::Aborted);
+    figures.extend(by_outcome.iter().map(|(outcome, n)| (outcome.to_string(), **n)));
     let all = failed == flow.attempts;
     Some(Finding {
         kind: Kind::RepeatedFailures,
         severity: if all { Severity::Critical } else { Severity::Warning },
         subject: subject.clone(),
-        evidence: flow.failed.evidence(figures),
-        why: format!("{failed} of {} attempts at this remote and port failed", flow.attempts),
+        evidence: marks.evidence(figures),
+        why: format!(
+            "{failed} of {} attempts at this remote and port failed{}",
+            flow.attempts,
+            if given_up { " or were given up" } else { "" }
+        ),
         next: "Look at the outcome: refused means that nothing listens there, timed_out or \
-               unreachable that the way is blocked, denied that this host forbids it"
+               unreachable that the way is blocked, aborted that the program gave up before an \
+               answer came, denied that this host forbids it"
             .to_owned(),
     })
 }
@@ -230,7 +242,10 @@ fn drop_reason(subject: &Subject, flow: &Flow) -> Option<Finding> {
             severity: Severity::Critical,
             subject: subject.clone(),
             evidence: flow.dropped.evidence(figures),
-            why: format!("packets of attempts that failed were dropped by this kernel: {packets}"),
+            why: format!(
+                "packets of attempts that failed or were given up were dropped by this kernel: \
+                 {packets}"
+            ),
             next: "The reasons in the evidence say which part of this host dropped them; ask the \
                    drops of this remote for the rest"
                 .to_owned(),

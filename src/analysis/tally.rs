@@ -21,6 +21,10 @@ const MAX_REASONS: usize = 16;
 pub(super) const MAX_RECORDS: usize = 5;
 /// The length of a step, over which attempts are counted to find storms.
 pub(super) const STEP_NS: i64 = 10_000_000_000;
+/// An attempt that its program ends after this long has waited for an answer: what only loses a race
+/// (RFC 8305 begins the next address after 250 ms) is ended sooner. A program's limit of one second
+/// begins a little before the attempt.
+const GIVEN_UP_US: u64 = 900_000;
 /// An attempt without outcome counts as stuck when it is older than this.
 pub(super) const STUCK_NS: i64 = 30_000_000_000;
 
@@ -33,6 +37,8 @@ pub struct Seen<'a> {
     pub time_ns: i64,
     /// How it ended.
     pub outcome: Outcome,
+    /// From the attempt to its outcome.
+    pub latency_us: Option<u64>,
     /// Remote address.
     pub remote: IpAddr,
     /// Remote port, where the protocol has ports.
@@ -98,12 +104,14 @@ pub(super) struct Flow {
     pub(super) attempts: u64,
     /// Attempts at a remote that had a name.
     pub(super) named: u64,
-    pub(super) failed: Marks,
+    failed: Marks,
+    /// Aborted by their program, which had waited for an answer.
+    given_up: Marks,
     pub(super) by_outcome: BTreeMap<Outcome, u64>,
     pub(super) stuck: Marks,
     pub(super) established: Marks,
     pub(super) beats: Beats,
-    /// Attempts that failed and had packets dropped.
+    /// Attempts that failed, or were given up, and had packets dropped.
     pub(super) dropped: Marks,
     pub(super) reasons: BTreeMap<String, u64>,
 }
@@ -192,7 +200,22 @@ impl Tally {
     }
 }
 
+impl Seen<'_> {
+    fn was_given_up(&self) -> bool {
+        self.outcome == Outcome::Aborted && self.latency_us.is_some_and(|us| us >= GIVEN_UP_US)
+    }
+}
+
 impl Flow {
+    /// Attempts that failed; where nothing at all got there, also those that were given up.
+    pub(super) fn failures(&self) -> Marks {
+        let mut all = self.failed.clone();
+        if self.established.count == 0 {
+            all.merge(&self.given_up);
+        }
+        all
+    }
+
     /// Whether there was room for all of it.
     fn add(&mut self, seen: &Seen<'_>, now_ns: i64) -> bool {
         self.attempts += 1;
@@ -204,8 +227,11 @@ impl Flow {
                 self.stuck.add(time, id)
             }
             Outcome::Established => self.established.add(time, id),
-            outcome if outcome.is_unsuccessful() => {
-                self.failed.add(time, id);
+            outcome if outcome.is_unsuccessful() || seen.was_given_up() => {
+                match outcome {
+                    Outcome::Aborted => self.given_up.add(time, id),
+                    _ => self.failed.add(time, id),
+                }
                 *self.by_outcome.entry(outcome).or_default() += 1;
                 // That nothing listens is all that this reason says, and what refused means.
                 let told = |reason| outcome == Outcome::Refused && reason == "NO_SOCKET";

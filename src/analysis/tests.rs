@@ -14,6 +14,7 @@ fn seen(n: u64, outcome: Outcome) -> Seen<'static> {
         id: ConnectionId { start_ns: n, tid: 7, boot: 1 },
         time_ns: START + n as i64,
         outcome,
+        latency_us: None,
         remote: REMOTE,
         port: Some(443),
         process: Some("curl"),
@@ -61,6 +62,23 @@ fn what_was_aborted_or_went_well_is_no_failure() {
 }
 
 #[test]
+fn attempts_that_were_given_up_unanswered_are_failures_where_nothing_gets_there() {
+    let after = |us, n| Seen { latency_us: Some(us), ..seen(n, Outcome::Aborted) };
+    let all = tally((0..5).map(|n| after(1_000_000, n))).findings();
+    let [finding] = &all[..] else { panic!("{all:?}") };
+    assert_eq!((finding.kind, finding.severity), (Kind::RepeatedFailures, Severity::Critical));
+    assert_eq!(
+        (finding.evidence.figures["unsuccessful"], finding.evidence.figures["aborted"]),
+        (5, 5)
+    );
+    assert_eq!(finding.evidence.records.len(), 5);
+    // The loser of a race of two families, and a remote that is reached.
+    assert_eq!(kinds((0..30).map(|n| after(300_000, n))), []);
+    let reached = [seen(100, Outcome::Established)];
+    assert_eq!(kinds((0..30).map(|n| after(1_000_000, n)).chain(reached)), []);
+}
+
+#[test]
 fn an_attempt_is_stuck_when_it_is_older_than_thirty_seconds() {
     let at = |seconds| Seen { time_ns: START + seconds * SECOND, ..seen(1, Outcome::InProgress) };
     assert_eq!(kinds([at(29)]), [Kind::StuckAttempts]);
@@ -71,6 +89,9 @@ fn an_attempt_is_stuck_when_it_is_older_than_thirty_seconds() {
 fn drops_count_where_the_attempt_failed() {
     let drop = |outcome| Seen { dropped: Some(("NETFILTER_DROP", 3)), ..seen(1, outcome) };
     assert_eq!(kinds([drop(Outcome::Established)]), []);
+    assert_eq!(kinds([drop(Outcome::Aborted)]), []);
+    let given_up = Seen { latency_us: Some(2_000_000), ..drop(Outcome::Aborted) };
+    assert_eq!(kinds([given_up]), [Kind::DropReason]);
     let found = tally([drop(Outcome::TimedOut)]).findings();
     assert_eq!(found[0].kind, Kind::DropReason);
     assert_eq!(found[0].evidence.figures["reason:NETFILTER_DROP"], 3);

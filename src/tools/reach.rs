@@ -111,7 +111,8 @@ impl Reach {
     /// Attempts of other processes at the same remotes, and how many of them got there.
     fn others(&self) -> (u64, u64) {
         let attempts = self.all.total.saturating_sub(self.own.total);
-        (attempts, reached(&self.all).saturating_sub(reached(&self.own)))
+        let of = |summary| count(summary, Outcome::Established);
+        (attempts, of(&self.all).saturating_sub(of(&self.own)))
     }
 
     /// What this points at. Figures only as they are in the records.
@@ -122,20 +123,25 @@ impl Reach {
                     or address."
                 .to_owned();
         }
-        let got = reached(&self.own);
-        let failures = self.own.by_outcome.iter().filter(|(o, n)| o.is_unsuccessful() && **n > 0);
+        let got = count(&self.own, Outcome::Established);
+        let sent = count(&self.own, Outcome::Sent);
+        // What lost a race of two addresses is aborted, too: it is no failure where another got there.
+        let has_failed =
+            |outcome: Outcome| outcome.is_unsuccessful() || outcome == Outcome::Aborted && got == 0;
+        let failures = self.own.by_outcome.iter().filter(|(o, n)| has_failed(**o) && **n > 0);
         let Some((worst, n)) = failures.max_by_key(|(_, n)| **n) else {
-            let waiting = self.own.by_outcome.get(&Outcome::InProgress).copied().unwrap_or(0);
-            return match waiting {
-                0 => format!("It gets there: {got} of {total} attempts succeeded, none failed."),
-                n => format!("{n} of {total} attempts have no answer yet, {got} succeeded."),
-            };
+            return self.without_failure(got, sent);
         };
         let mut text = format!("{n} of {total} attempts ended {worst}, {got} succeeded: ");
         text.push_str(meaning(*worst));
         let (attempts, others) = self.others();
+        let sent = count(&self.all, Outcome::Sent).saturating_sub(sent);
         text.push_str(&match (attempts, others) {
             (0, _) => " No other process tried.".to_owned(),
+            (n, 0) if sent == n => format!(
+                " Other processes have sent there in {n} attempts; whether that got there is not \
+                 known."
+            ),
             (n, 0) => format!(" None of {n} attempts of other processes got there either."),
             (n, m) => format!(
                 " Other processes got there in {m} of {n} attempts, so look at what is special \
@@ -144,21 +150,50 @@ impl Reach {
         });
         // That nothing listens is all that this reason says, and what refused means.
         let told = |reason: &str| *worst == Outcome::Refused && reason == "NO_SOCKET";
-        let telling = || self.drops.iter().filter(|(reason, _)| !told(reason));
+        text.push_str(&self.dropped(told));
+        text
+    }
+
+    fn without_failure(&self, got: u64, sent: u64) -> String {
+        let total = self.own.total;
+        let waiting = count(&self.own, Outcome::InProgress);
+        let mut text = match (waiting, sent) {
+            (0, 0) if got > 0 => {
+                format!("It gets there: {got} of {total} attempts were established, none failed.")
+            }
+            (0, 0) => format!(
+                "Of {total} attempts none failed and none is known to have got there: a socket \
+                 that is only associated has sent nothing."
+            ),
+            (0, n) => format!(
+                "{n} of {total} attempts have sent, {got} were established, and no error came \
+                 back: what answers to datagrams is not seen, so whether they got there is not \
+                 known."
+            ),
+            (n, _) => {
+                format!("{n} of {total} attempts have no answer yet, {got} were established.")
+            }
+        };
+        text.push_str(&self.dropped(|_| false));
+        text
+    }
+
+    /// Drops that tell more than the outcome does.
+    fn dropped(&self, is_told: impl Fn(&str) -> bool) -> String {
+        let telling = || self.drops.iter().filter(|(reason, _)| !is_told(reason));
         let packets = telling().fold(0, |sum: u64, (_, n)| sum.saturating_add(*n));
-        if let Some((reason, _)) = telling().max_by_key(|(_, n)| **n) {
-            text.push_str(&format!(
+        let most = telling().max_by_key(|(_, n)| **n);
+        most.map_or_else(String::new, |(reason, _)| {
+            format!(
                 " This host's kernel dropped {packets} packets of these attempts, most for {}.",
                 short(reason, 60)
-            ));
-        }
-        text
+            )
+        })
     }
 }
 
-fn reached(summary: &Summary) -> u64 {
-    let of = |outcome| summary.by_outcome.get(&outcome).copied().unwrap_or(0);
-    of(Outcome::Established) + of(Outcome::Sent)
+fn count(summary: &Summary, outcome: Outcome) -> u64 {
+    summary.by_outcome.get(&outcome).copied().unwrap_or(0)
 }
 
 fn meaning(outcome: Outcome) -> &'static str {
@@ -173,6 +208,10 @@ fn meaning(outcome: Outcome) -> &'static str {
         Outcome::Unreachable => "there is no route, or a router said that it cannot be reached.",
         Outcome::Denied => {
             "this host forbids it: a security module, a cgroup program or netfilter."
+        }
+        Outcome::Aborted => {
+            "the program gave up, or ended, before an answer came; see whether it waits long \
+             enough, and what drops its packets or the answers."
         }
         Outcome::Reset => "the other side took the connection and reset it.",
         _ => "see the errors.",
