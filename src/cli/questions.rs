@@ -121,8 +121,8 @@ pub struct Diff {
 #[derive(Debug, Clone, Default, Args)]
 #[command(after_help = "\
 Fixed rules, no model: failures that repeat, attempts that hang, packets that this host dropped,
-scans, storms, services in clear text, names that fail. Each says its figures, why it is one, and what
-to do next.
+scans, storms, services in clear text, names that fail. Each says its figures, why it is one, and
+what to do next.
 
 Examples:
   netspy findings --since 1h

@@ -26,7 +26,8 @@ impl Printer<'_> {
                 self.findings_beside(findings)
             }
             Output::Csv => {
-                let titles = "kind,severity,process,remote,port,first,last,figures,records,why,next,name,questions";
+                let titles = "kind,severity,process,remote,port,first,last,figures,records,why,\
+                              next,name,questions";
                 writeln!(self.out, "{titles}")?;
                 findings.findings.iter().try_for_each(|f| writeln!(self.out, "{}", csv(f)))?;
                 self.findings_beside(findings)
