@@ -19,10 +19,10 @@ mod values;
 
 pub(crate) use matching::{Texts, any, has_name, info_matches, nanos};
 pub use matching::{exe_base_name, host_name_matches};
-pub(crate) use values::{escape, split};
+use values::canonical;
 pub(super) use values::parse_length;
 pub use values::parse_time;
-use values::canonical;
+pub(crate) use values::{escape, split};
 
 /// The parameters that say which records are meant.
 pub const FILTER_NAMES: [&str; 22] = [
