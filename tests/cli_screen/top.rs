@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use netspy::Connection;
-use netspy::event::ProcessInfo;
+use netspy::event::{Container, ProcessInfo};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::cli_support::pty::Terminal;
@@ -215,6 +215,55 @@ async fn control_z_goes_to_the_shell_and_fg_comes_back() {
     terminal.send("\n");
     terminal.wait("the view again", |text| text.contains("Outcomes") && text.contains("curl"));
     assert!(terminal.is_full_screen());
+    terminal.send("q");
+    assert_eq!(terminal.end().0, 0);
+}
+
+/// A process in a container of a pod, and one in a container of its own.
+fn contained() -> Vec<Connection> {
+    let inside = |pid, comm: &str, id: &str, name: &str, pod: Option<&str>| {
+        let mut info = ProcessInfo::clone(&process(pid, comm));
+        let mut container = Container::new(id.repeat(32), "docker");
+        container.name = Some(name.to_owned());
+        container.pod = pod.map(str::to_owned);
+        container.namespace = pod.map(|_| "shop".to_owned());
+        info.container = Some(container.into());
+        Arc::new(info)
+    };
+    let web = inside(201, "nginx", "0a", "web", Some("web-7d9f"));
+    let db = inside(202, "postgres", "0b", "shop-db", None);
+    vec![ago(9, refused(11, &web)), ago(8, established(12, &web)), ago(7, refused(13, &db))]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_and_pods_are_lists_where_there_are_any() {
+    let server = server(records()).await;
+    let Some(mut terminal) = top(&server, 80, 24, "") else { return };
+    let screen = terminal.wait_for("q quit");
+    assert!(!screen.contains("Containers") && !screen.contains("Pods"), "{screen}");
+    terminal.send("7");
+    terminal.wait_for("PROCESS");
+    add(&server, contained());
+    let screen = terminal.wait("the new lists", |text| {
+        text.contains("7 Containers") && text.contains("8 Pods") && text.contains("nginx")
+    });
+    fits(&screen, 80);
+    terminal.send("7");
+    let screen = terminal.wait_for("shop-db (0b0b0b0b0b0b)");
+    assert!(line_with(&screen, "web (0a0a0a0a0a0a)").contains(" 2 "), "{screen}");
+    terminal.send("8");
+    let screen = terminal.wait_for("web-7d9f (shop)");
+    assert!(!screen.contains("shop-db"), "{screen}");
+    // The first container is the one with the most attempts.
+    terminal.send("7");
+    terminal.wait_for("shop-db (");
+    terminal.send("\r");
+    terminal.wait_for("Filter: container:0a0a0a0a0a0a");
+    let screen = terminal.wait("its connections", |text| text.matches("nginx[201]").count() == 2);
+    assert!(!screen.contains("postgres"), "{screen}");
+    terminal.send("\r");
+    let screen = terminal.wait_for("Executable");
+    assert!(line_with(&screen, "Time ").contains(" s ago "), "{screen}");
     terminal.send("q");
     assert_eq!(terminal.end().0, 0);
 }

@@ -14,7 +14,7 @@ use super::units;
 use super::{Output, write_json};
 use crate::event::Outcome;
 use crate::query::series::{Point, Series};
-use crate::query::top::{Group, Key, Top};
+use crate::query::top::{Group, Key, Top, TopBy};
 
 /// What gives way on a narrow terminal.
 const GROUP_STEPS: Steps = &[(3, 30), (0, 30), (3, 12), (4, 8), (3, 0), (0, 12), (4, 0)];
@@ -63,21 +63,17 @@ impl Printer<'_> {
         } else {
             let by = top.by.to_string().replace('_', " ").to_uppercase();
             let titles = [by.as_str(), "COUNT", "UNSUCCESSFUL", "OUTCOMES", "LATEST"];
-            let rows: Vec<_> = top.groups.iter().map(|g| self.group_cells(g)).collect();
+            let rows: Vec<_> = top.groups.iter().map(|g| self.group_cells(g, top.by)).collect();
             table::write(self.out, &self.screen, &titles, &rows, GROUP_STEPS)?;
         }
         writeln!(self.out, "{}", self.screen.paint(&totals(top), DIM))?;
         self.incomplete(&top.accounting)
     }
 
-    fn group_cells(&self, group: &Group) -> Vec<Cell> {
-        let key = key(&group.key);
-        let name = match &group.label {
-            Some(label) => format!("{} ({})", clean(&key), clean(label)),
-            None => clean(&key).into_owned(),
-        };
+    fn group_cells(&self, group: &Group, by: TopBy) -> Vec<Cell> {
+        let (name, first) = name(group, by);
         vec![
-            Cell::plain(name).cut(Cut::After(width(&clean(&key)))),
+            Cell::plain(name).cut(Cut::After(first)),
             Cell::plain(units::count(group.count)),
             unsuccessful(group.unsuccessful),
             Cell::plain(outcomes(&group.by_outcome)).cut(Cut::Parts),
@@ -155,6 +151,29 @@ fn totals(top: &Top) -> String {
         parts.push("a group that is not shown may be larger".to_owned());
     }
     parts.join(", ")
+}
+
+/// As much of the id of a container as names it, for people and in filters.
+pub fn short_id(id: &str) -> &str {
+    let is_long = id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit());
+    id.get(..12).filter(|_| is_long).unwrap_or(id)
+}
+
+/// What a group is called, and how much of that comes before what may be left out:
+/// `93.184.215.14 (example.com)`, `shop-web-1 (0123456789ab)`.
+pub fn name(group: &Group, by: TopBy) -> (String, usize) {
+    let key = key(&group.key);
+    let (first, second) = match (&group.label, by) {
+        (Some(label), TopBy::Container) => (label.as_str(), Some(short_id(&key))),
+        (None, TopBy::Container) => (short_id(&key), None),
+        (label, _) => (key.as_str(), label.as_deref()),
+    };
+    let first = clean(first);
+    let text = match second {
+        Some(second) => format!("{first} ({})", clean(second)),
+        None => first.to_string(),
+    };
+    (text, width(&first))
 }
 
 /// A key as text.

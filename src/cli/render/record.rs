@@ -6,13 +6,14 @@ use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 
 use anstyle::Style;
+use jiff::Timestamp;
 
 use super::csv::{self, known as show};
 use super::screen::{BAD, DIM, GOOD, ODD, PENDING, PLAIN, Screen, TITLE};
 use super::table::{Cell, Cut, Steps};
 use super::text::{clean, width};
 use super::units::{self, Clock};
-use crate::event::{Connection, Direction, Endpoint, Outcome, Protocol};
+use crate::event::{Connection, Direction, Endpoint, NameSource, Outcome, Protocol};
 
 /// Titles of the columns of a list and of the live view.
 pub const TITLES: [&str; 8] =
@@ -280,6 +281,7 @@ pub fn facts(c: &Connection, clock: &Clock) -> Vec<(&'static str, String, Style)
     ];
     let mut fact = |title, text: String| facts.push((title, text, PLAIN));
     if let Some(remote) = &c.remote {
+        fact("Name known from", remote.name_source.map_or("", name_source_in_words).to_owned());
         fact("Kind of remote", remote.scope.to_string());
         fact(
             "Country",
@@ -295,7 +297,8 @@ pub fn facts(c: &Connection, clock: &Clock) -> Vec<(&'static str, String, Style)
         fact("SYN retransmits", n.to_string());
     }
     if let Some(drop) = &c.drop {
-        fact("Dropped", format!("{} packets, {}", drop.count, clean(&drop.reason)));
+        let packets = units::counted(drop.count, "packet", "packets");
+        fact("Dropped", format!("{packets}, {}", clean(&drop.reason)));
     }
     if let Some(close) = &c.close {
         fact("Closed", format!("{}, {}", clock.full(close.time), close.reason));
@@ -359,9 +362,23 @@ pub fn facts(c: &Connection, clock: &Clock) -> Vec<(&'static str, String, Style)
 
 /// When it began, as far as that is known.
 fn time_in_words(c: &Connection, clock: &Clock) -> String {
+    let age = Timestamp::now().duration_since(c.time).as_secs();
     match c.preexisting {
+        // Of a clock that was set back meanwhile, no age is told.
+        false if age >= 0 => {
+            format!("{}, {} ago", clock.full(c.time), units::seconds(age.unsigned_abs()))
+        }
         false => clock.full(c.time),
         true => format!("before capture began, {}", clock.full(c.time)),
+    }
+}
+
+fn name_source_in_words(source: NameSource) -> &'static str {
+    match source {
+        NameSource::Dns => "a DNS answer to this process",
+        NameSource::DnsNetns => "a DNS answer to another process of its network namespace",
+        NameSource::DnsHost => "a DNS answer in another network namespace",
+        NameSource::Hosts => "/etc/hosts",
     }
 }
 

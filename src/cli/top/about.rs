@@ -8,10 +8,9 @@ use ratatui::widgets::{Block, Borders, Paragraph};
 use super::draw::draw_graph;
 use super::help;
 use super::look::Look;
-use super::rows::name;
 use super::state::{Row, State};
 use super::tabs::{RowId, Tab};
-use crate::cli::render::groups::bar;
+use crate::cli::render::groups::{bar, name};
 use crate::cli::render::record::{process, remote, style};
 use crate::cli::render::screen::DIM;
 use crate::cli::render::screen::Screen;
@@ -55,7 +54,8 @@ fn draw_group(
         Constraint::Min(0),
     ])
     .areas(area);
-    let text = truncate_middle(&name(group), columns, 0).into_owned();
+    let by = state.tab.by().unwrap_or(TopBy::Process);
+    let text = truncate_middle(&name(group, by).0, columns, 0).into_owned();
     frame.render_widget(look.title(text), title);
     frame.render_widget(Paragraph::new(outcomes), bars);
     let about = state.answers.as_ref().and_then(|answers| answers.about.as_ref());
@@ -104,7 +104,7 @@ fn part_lines(top: &Top, columns: usize, look: &Look) -> Vec<Line<'static>> {
             bad => format!("{} ({} failed)", units::count(group.count), units::count(bad)),
         };
         let room = columns.saturating_sub(width(&figures) + 1);
-        let name = truncate_middle(&name(group), room, 0).into_owned();
+        let name = truncate_middle(&name(group, top.by).0, room, 0).into_owned();
         let space = " ".repeat(columns.saturating_sub(width(&name) + width(&figures)));
         lines.push(Line::from(vec![Span::raw(name), Span::raw(space), look.dim(figures)]));
     }

@@ -69,10 +69,37 @@ pub struct Answers {
     pub now: HashMap<Key, u64>,
     /// How many there are in all of the last [`NOW`].
     pub now_total: u64,
+    /// What of containers there is, if that was asked.
+    pub inside: Option<Inside>,
     /// What was asked about one group.
     pub about: Option<About>,
     /// What was asked about one connection, if it is still known.
     pub detail: Option<Connection>,
+}
+
+/// Whether anything runs in containers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Inside {
+    /// In containers of any kind.
+    pub containers: bool,
+    /// In pods.
+    pub pods: bool,
+}
+
+impl Inside {
+    /// Both together.
+    pub fn or(self, other: Inside) -> Inside {
+        Inside { containers: self.containers || other.containers, pods: self.pods || other.pods }
+    }
+
+    async fn ask(source: &dyn Source, filter: &Filter) -> Result<Inside, QueryError> {
+        let any = async |by| {
+            let top = source.top(filter, by, Some(1)).await?;
+            Ok::<_, QueryError>(top.total > top.without)
+        };
+        let containers = any(TopBy::Container).await?;
+        Ok(Inside { containers, pods: containers && any(TopBy::Pod).await? })
+    }
 }
 
 /// More about one group.
@@ -89,8 +116,12 @@ pub struct About {
 }
 
 impl Question {
-    /// Asks.
-    pub async fn ask(self, source: Arc<dyn Source>) -> Result<Answers, QueryError> {
+    /// Asks; `looks_inside` is whether it is to be known if there are containers.
+    pub async fn ask(
+        self,
+        source: Arc<dyn Source>,
+        looks_inside: bool,
+    ) -> Result<Answers, QueryError> {
         let begin = Instant::now();
         let source = &*source;
         let until = self.until.unwrap_or_else(Timestamp::now);
@@ -126,7 +157,8 @@ impl Question {
             about(source, narrow(&filter), narrow(&by_minute), self.tab, key)
         }));
         let detail = OptionFuture::from(self.detail.map(|id| source.get(id)));
-        let (main, about, detail) = tokio::join!(main, about, detail);
+        let inside = OptionFuture::from(looks_inside.then(|| Inside::ask(source, &filter)));
+        let (main, about, detail, inside) = tokio::join!(main, about, detail, inside);
         let (summary, series, rows, now) = main?;
         let window = match &rows {
             Rows::Groups(top) => top.window,
@@ -143,6 +175,7 @@ impl Question {
             now: now.groups.into_iter().map(|group| (group.key, group.count)).collect(),
             about: about.transpose()?.flatten(),
             detail: detail.transpose()?.flatten(),
+            inside: inside.transpose()?,
             took: begin.elapsed(),
         })
     }
@@ -191,6 +224,8 @@ fn narrowed(filter: &Filter, by: TopBy, key: &Key) -> Option<Filter> {
         TopBy::Remote => filter.remote = vec![text.parse().ok()?],
         TopBy::Port => filter.port = vec![number(key)?.try_into().ok()?],
         TopBy::Unit => filter.unit = vec![text],
+        TopBy::Container => filter.container = vec![text],
+        TopBy::Pod => filter.pod = vec![text],
         TopBy::Outcome => filter.outcome = vec![text.parse().ok()?],
         _ => return None,
     }

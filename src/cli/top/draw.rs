@@ -14,7 +14,7 @@ use super::help;
 use super::look::{Look, chosen};
 use super::rows::{self, rate};
 use super::state::{Over, State};
-use super::tabs::TABS;
+use super::tabs::Tab;
 use crate::cli::locate::Origin;
 use crate::cli::render::answers::incomplete;
 use crate::cli::render::record::style;
@@ -26,6 +26,16 @@ use crate::query::series::Series;
 
 /// Where a list leaves room for something beside it.
 const WIDE: u16 = 120;
+
+/// Columns of the name of an order, with its mark and the spaces around it.
+const ORDER: usize = 12;
+
+/// What is said beside a filter that is being typed, as there is room.
+const HINTS: [&str; 3] = [
+    "  Enter keeps it, Esc does not: curl port:443 outcome:refused",
+    "  Enter keeps it, Esc does not",
+    "  Enter, Esc",
+];
 
 /// The most minutes that a graph shows.
 const MOST_MINUTES: u32 = 180;
@@ -55,7 +65,7 @@ pub fn draw(frame: &mut Frame<'_>, state: &mut State, origin: &Origin, look: &Lo
     draw_title(frame, title, state, origin, look, clock);
     if let Some(answers) = &state.answers {
         frame.render_widget(figures_line(answers, look), figures);
-        let line = outcomes_line(&answers.summary.by_outcome, look);
+        let line = outcomes_line(&answers.summary.by_outcome, usize::from(area.width), look);
         frame.render_widget(line, outcomes);
         draw_graph(frame, graph, &answers.series, look);
     }
@@ -124,15 +134,30 @@ fn figures_line(answers: &Answers, look: &Look) -> Line<'static> {
     Line::from(spans)
 }
 
-fn outcomes_line(by_outcome: &BTreeMap<Outcome, u64>, look: &Look) -> Line<'static> {
+/// The most frequent first, as many as there is room for.
+fn outcomes_line(
+    by_outcome: &BTreeMap<Outcome, u64>,
+    columns: usize,
+    look: &Look,
+) -> Line<'static> {
     let mut counts: Vec<_> = by_outcome.iter().filter(|(_, n)| **n > 0).collect();
     counts.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
-    let mut spans = vec![Span::raw(" ")];
-    for (outcome, n) in counts {
-        spans.push(look.span(outcome.as_str(), style(*outcome)));
-        spans.push(Span::raw(format!(" {}  ", units::count(*n))));
+    let mut line = Line::from(" ");
+    let many = counts.len();
+    for (index, (outcome, n)) in counts.into_iter().enumerate() {
+        let figure = format!(" {}", units::count(*n));
+        let needed = width(outcome.as_str()) + width(&figure);
+        // What follows has at least its mark.
+        let rest = if index + 1 < many { 3 } else { 0 };
+        if line.width() + needed + rest > columns {
+            line.push_span("…");
+            break;
+        }
+        line.push_span(look.span(outcome.as_str(), style(*outcome)));
+        line.push_span(Span::raw(figure));
+        line.push_span("  ");
     }
-    Line::from(spans)
+    line
 }
 
 /// Attempts per minute, under a line that says so.
@@ -169,18 +194,44 @@ pub fn draw_graph(frame: &mut Frame<'_>, area: Rect, series: &Series, look: &Loo
 }
 
 fn draw_tabs(frame: &mut Frame<'_>, area: Rect, state: &State, look: &Look) {
-    let mut spans = Vec::new();
-    for (tab, key) in TABS.iter().zip(1..) {
-        let text = format!(" {key} {} ", tab.title());
-        match *tab == state.tab {
-            true => spans.push(Span::styled(text, chosen().add_modifier(Modifier::BOLD))),
-            false => spans.push(Span::raw(text)),
-        }
+    let room = usize::from(area.width);
+    let forms: [(bool, Name); 3] =
+        [(true, Tab::title), (false, Tab::title), (false, Tab::short_title)];
+    let forms = forms.map(|(apart, name)| tabs_line(state, apart, name));
+    // Whatever the order is called, the same room is left for it, so that nothing moves.
+    let beside = |line: &&Line<'_>| line.width() + ORDER <= room;
+    let fitting = forms.iter().find(beside);
+    if fitting.is_some() {
+        let (sort, reversed) = state.sort();
+        let text = format!("{} {} ", if reversed { '▲' } else { '▼' }, sort.name());
+        frame.render_widget(Line::from(look.dim(text)).right_aligned(), area);
     }
-    frame.render_widget(Line::from(spans), area);
-    let (sort, reversed) = state.sort();
-    let text = format!("{} {} ", if reversed { '▲' } else { '▼' }, sort.name());
-    frame.render_widget(Line::from(look.dim(text)).right_aligned(), area);
+    // Without it, the mark at the title of its column says the same.
+    let line = fitting.or_else(|| forms.iter().find(|line| line.width() <= room));
+    frame.render_widget(line.unwrap_or(&forms[2]), area);
+}
+
+/// What a tab is called.
+type Name = fn(Tab) -> &'static str;
+
+/// The names of the lists, two spaces `apart` or one. Each has its place, whichever is chosen.
+fn tabs_line(state: &State, apart: bool, name: Name) -> Line<'static> {
+    let mut line = Line::default();
+    // The chosen one stands out with a space on both sides: where there is but one, it is not the next
+    // one's any more.
+    let mut is_spaced = false;
+    for (key, tab) in state.tabs() {
+        let before = if is_spaced { "" } else { " " };
+        let is_chosen = tab == state.tab;
+        let after = if apart || is_chosen { " " } else { "" };
+        is_spaced = is_chosen && !apart;
+        let text = format!("{before}{key} {}{after}", name(tab));
+        line.push_span(match is_chosen {
+            true => Span::styled(text, chosen().add_modifier(Modifier::BOLD)),
+            false => Span::raw(text),
+        });
+    }
+    line
 }
 
 fn draw_list(frame: &mut Frame<'_>, area: Rect, state: &mut State, look: &Look, clock: &Clock) {
@@ -230,14 +281,21 @@ fn draw_footer(frame: &mut Frame<'_>, area: Rect, state: &State, look: &Look) {
 
 fn draw_input(frame: &mut Frame<'_>, area: Rect, state: &State, look: &Look) {
     let typed = clean(&state.line);
-    let hint = match &state.line_error {
-        Some(error) => look.span(format!("  {}", clean(error)), BAD),
-        None => look.dim("  Enter keeps it, Esc does not: curl port:443 outcome:refused"),
-    };
     // Where it is long, its end is what is being typed.
     let room = usize::from(area.width).saturating_sub(4);
     let skipped = width(&typed).saturating_sub(room);
     let shown: String = typed.chars().skip(skipped).collect();
+    let left = room.saturating_sub(width(&shown));
+    let hint = match &state.line_error {
+        Some(error) => {
+            let error = format!("  {}", clean(error));
+            look.span(truncate_middle(&error, left, 0), BAD)
+        }
+        None => {
+            let fitting = HINTS.into_iter().find(|hint| width(hint) <= left);
+            look.dim(fitting.unwrap_or_default())
+        }
+    };
     let columns = u16::try_from(width(&shown)).unwrap_or(0);
     let line = vec![look.title(" / "), Span::raw(shown), hint];
     frame.render_widget(Paragraph::new(Line::from(line)), area);

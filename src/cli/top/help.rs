@@ -12,7 +12,7 @@ use crate::cli::render::units::Clock;
 use crate::event::Connection;
 
 const KEYS: [(&str, &str); 13] = [
-    ("1 to 6, Tab, ← →", "what is listed"),
+    ("1 to 6, Tab, ← →", "what is listed; 7 and 8: containers, pods, if any"),
     ("↑ ↓, j k, PgUp PgDn", "choose a row; Home and End: the first and last"),
     ("Enter", "the connections of a group; all of one connection"),
     ("Esc, Backspace", "back; then without a filter"),
@@ -111,7 +111,12 @@ fn broken(text: &str, columns: usize) -> Vec<String> {
 }
 
 fn centred(area: Rect, columns: usize, lines: usize) -> Rect {
-    let width = u16::try_from(columns).unwrap_or(u16::MAX).min(area.width);
+    /// Beside it there is more, or nothing: single characters of what lies below say nothing.
+    const MARGIN: u16 = 4;
+    let width = match u16::try_from(columns).unwrap_or(u16::MAX) {
+        width if width.saturating_add(MARGIN) > area.width => area.width,
+        width => width,
+    };
     let height = u16::try_from(lines).unwrap_or(u16::MAX).min(area.height);
     Rect {
         x: area.x + (area.width - width) / 2,

@@ -56,7 +56,7 @@ pub async fn run(what: &What, origin: &Origin) -> Result<(), Failure> {
     // A source that does not answer is told of on the screen of the shell.
     let begin = async {
         let mut state = State::new(what.clone(), sees_sent(&*origin.source).await?)?;
-        state.take(state.question().ask(Arc::clone(&origin.source)).await?);
+        state.take(ask(&state, origin).await?);
         Ok::<_, QueryError>(state)
     };
     let mut state = tokio::select! {
@@ -112,7 +112,7 @@ pub async fn run(what: &What, origin: &Origin) -> Result<(), Failure> {
                 // What is paused is asked once for each view of it.
                 due = Instant::now() + PERIOD;
                 if state.paused.is_none() || !state.is_answered() {
-                    round = Some(Box::pin(state.question().ask(Arc::clone(&origin.source))));
+                    round = Some(ask(&state, origin));
                 }
             }
         }
@@ -123,6 +123,10 @@ pub async fn run(what: &What, origin: &Origin) -> Result<(), Failure> {
             return Err(Failure::Unreachable("a part of netspy failed, see above".to_owned()));
         }
     }
+}
+
+fn ask(state: &State, origin: &Origin) -> Round {
+    Box::pin(state.question().ask(Arc::clone(&origin.source), state.looks_inside()))
 }
 
 async fn wait(round: &mut Option<Round>) -> Result<Answers, QueryError> {

@@ -12,18 +12,18 @@ use super::answers::NOW;
 use super::look::{Look, chosen};
 use super::state::{Row, State};
 use super::tabs::Sort;
-use crate::cli::render::groups::{key, outcomes, unsuccessful};
+use crate::cli::render::groups::{name, outcomes, unsuccessful};
 use crate::cli::render::record;
 use crate::cli::render::screen::{DIM, PLAIN, Screen};
 use crate::cli::render::table::{Cell, Cut, Layout, Steps};
-use crate::cli::render::text::{clean, width};
+use crate::cli::render::text::width;
 use crate::cli::render::units::{self, Clock};
 use crate::cli::watch;
-use crate::query::top::{Group, Key};
+use crate::query::top::{Group, Key, TopBy};
 
 /// What gives way where groups are listed.
 const GROUP_STEPS: Steps =
-    &[(4, 24), (0, 30), (4, 12), (0, 20), (4, 0), (0, 12), (2, 0), (5, 0), (0, 6)];
+    &[(4, 24), (0, 24), (4, 12), (0, 20), (4, 0), (0, 12), (2, 0), (5, 0), (0, 6)];
 
 /// Draws the titles and as many rows as there is room for.
 pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &mut State, look: &Look, clock: &Clock) {
@@ -39,12 +39,13 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &mut State, look: &Look, c
     };
     let screen = Screen { width: Some(usize::from(area.width)), color: true };
     let now = state.answers.as_ref().map(|a| &a.now);
+    let by = state.tab.by().unwrap_or(TopBy::Process);
     let shown: Vec<Vec<Cell>> = rows
         .iter()
         .skip(offset)
         .take(page)
         .map(|row| match row {
-            Row::Group(group) => group_cells(group, now, clock),
+            Row::Group(group) => group_cells(group, by, now, clock),
             Row::Connection(connection) => {
                 let mut cells = record::cells(connection, clock, &screen);
                 watch::fit(&mut cells, &screen);
@@ -64,7 +65,18 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &mut State, look: &Look, c
                         "  No connections match. The newest began {}; + goes further back.",
                         clock.short(time)
                     ),
-                    None => "  No connections match.".to_owned(),
+                    None => match (answers.summary.total, state.tab.by()) {
+                        (1.., Some(by)) => {
+                            let total = units::counted(
+                                answers.summary.total,
+                                "connection that matches",
+                                "connections that match",
+                            );
+                            let by = by.to_string().replace('_', " ");
+                            format!("  Of the {total}, none has a {by}.")
+                        }
+                        _ => "  No connections match.".to_owned(),
+                    },
                 }
             }
             _ => String::new(),
@@ -135,7 +147,7 @@ impl Table {
         let titles: Vec<&str> = self.titles.iter().map(String::as_str).collect();
         let plain = Screen { width: None, color: false };
         let line = Line::from(look.title(self.layout.header(&titles, &plain)));
-        Paragraph::new(line.patch_style(Modifier::UNDERLINED))
+        Paragraph::new(line).style(Modifier::UNDERLINED)
     }
 }
 
@@ -171,25 +183,22 @@ fn pad(text: &str, columns: usize) -> String {
     format!("{}{text}", " ".repeat(columns.saturating_sub(width(text))))
 }
 
-fn group_cells(group: &Group, now: Option<&HashMap<Key, u64>>, clock: &Clock) -> Vec<Cell> {
+fn group_cells(
+    group: &Group,
+    by: TopBy,
+    now: Option<&HashMap<Key, u64>>,
+    clock: &Clock,
+) -> Vec<Cell> {
+    let (name, first) = name(group, by);
     let recent = now.and_then(|now| now.get(&group.key)).copied().unwrap_or(0);
     vec![
-        Cell::plain(name(group)).cut(Cut::After(width(&clean(&key(&group.key))))),
+        Cell::plain(name).cut(Cut::After(first)),
         Cell::plain(units::count(group.count)),
         Cell::new(rate(recent, NOW.as_secs()), if recent == 0 { DIM } else { PLAIN }),
         unsuccessful(group.unsuccessful),
         Cell::plain(outcomes(&group.by_outcome)).cut(Cut::Parts),
         Cell::new(clock.short(group.last), DIM),
     ]
-}
-
-/// `93.184.215.14 (example.com)`
-pub fn name(group: &Group) -> String {
-    let key = key(&group.key);
-    match &group.label {
-        Some(label) => format!("{} ({})", clean(&key), clean(label)),
-        None => clean(&key).into_owned(),
-    }
 }
 
 /// So many in so many seconds, as a figure per second.

@@ -5,13 +5,14 @@ use std::time::Duration;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use jiff::Timestamp;
 
-use super::answers::{Answers, Question, Rows};
+use super::answers::{Answers, Inside, Question, Rows};
 use super::tabs::{RowId, Sort, TABS, Tab};
 use crate::cli::filters::What;
+use crate::cli::render::groups::short_id;
 use crate::cli::typed;
 use crate::event::Connection;
 use crate::query::Filter;
-use crate::query::top::{Group, Key};
+use crate::query::top::{Group, Key, TopBy};
 
 /// How far back the figures can reach.
 const WINDOWS: [(Duration, &str); 6] = [
@@ -25,6 +26,9 @@ const WINDOWS: [(Duration, &str); 6] = [
 
 /// Longer than any filter that is typed.
 const LONGEST: usize = 1_000;
+
+/// Of so many answers, one says whether there are containers, until there are.
+const LOOK_INSIDE: u64 = 10;
 
 /// What a key led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +113,10 @@ pub struct State {
     pub answers: Option<Answers>,
     /// Why that is old.
     pub error: Option<String>,
+    /// What of containers there was. Their tabs stay, whatever is filtered.
+    inside: Inside,
+    /// How many answers there were.
+    rounds: u64,
     back: Vec<(Tab, String)>,
 }
 
@@ -138,6 +146,8 @@ impl State {
             over: Over::List,
             answers: None,
             error: None,
+            inside: Inside::default(),
+            rounds: 0,
             back: Vec::new(),
         })
     }
@@ -183,8 +193,26 @@ impl State {
         {
             **shown = newer.clone();
         }
+        self.inside = self.inside.or(answers.inside.unwrap_or_default());
+        self.rounds += 1;
         self.answers = Some(answers);
         self.error = None;
+    }
+
+    /// Whether it is to be asked if there are containers.
+    pub fn looks_inside(&self) -> bool {
+        let all = self.inside.containers && self.inside.pods;
+        !all && self.rounds.is_multiple_of(LOOK_INSIDE)
+    }
+
+    /// The lists that there are, with their keys.
+    pub fn tabs(&self) -> impl Iterator<Item = (char, Tab)> {
+        let is_there = |tab: &Tab| match tab {
+            Tab::Groups(TopBy::Container) => self.inside.containers,
+            Tab::Groups(TopBy::Pod) => self.inside.pods,
+            _ => true,
+        };
+        ('1'..='9').zip(TABS).filter(move |(_, tab)| is_there(tab))
     }
 
     fn kind(&self) -> usize {
@@ -311,10 +339,10 @@ impl State {
             KeyCode::Home | KeyCode::Char('g') => return self.move_to(0),
             KeyCode::End | KeyCode::Char('G') => return self.move_to(usize::MAX),
             KeyCode::Tab | KeyCode::Right | KeyCode::Char('l') => return self.next_tab(1),
-            KeyCode::BackTab | KeyCode::Left => return self.next_tab(TABS.len() - 1),
-            KeyCode::Char(digit @ '1'..='6') => {
-                let index = digit.to_digit(10).unwrap_or(1) as usize - 1;
-                return self.show(TABS[index]);
+            KeyCode::BackTab | KeyCode::Left => return self.next_tab(-1),
+            KeyCode::Char(digit @ '1'..='9') => {
+                let tab = self.tabs().find(|(key, _)| *key == digit);
+                return tab.map_or(Next::Draw, |(_, tab)| self.show(tab));
             }
             KeyCode::Char('s') => self.next_sort(1),
             KeyCode::Char('S') => self.next_sort(self.tab.sorts().len() - 1),
@@ -395,9 +423,11 @@ impl State {
         Next::Ask
     }
 
-    fn next_tab(&mut self, by: usize) -> Next {
-        let at = TABS.iter().position(|tab| *tab == self.tab).unwrap_or(0);
-        self.show(TABS[(at + by) % TABS.len()])
+    fn next_tab(&mut self, by: isize) -> Next {
+        let tabs: Vec<Tab> = self.tabs().map(|(_, tab)| tab).collect();
+        let at = tabs.iter().position(|tab| *tab == self.tab).unwrap_or(0);
+        let next = (at + tabs.len()).saturating_add_signed(by) % tabs.len();
+        self.show(tabs[next])
     }
 
     fn next_sort(&mut self, by: usize) {
@@ -432,6 +462,7 @@ impl State {
             (Some(Row::Group(group)), Some(by)) => {
                 let value = match &group.key {
                     Key::Number(number) => number.to_string(),
+                    Key::Text(id) if by == TopBy::Container => short_id(id).to_owned(),
                     Key::Text(text) => text.clone(),
                 };
                 let line = typed::with(&self.line, &by.to_string(), &value);

@@ -15,14 +15,17 @@ pub enum Tab {
     Connections,
 }
 
-/// All of them, in the order of their keys.
-pub const TABS: [Tab; 6] = [
+/// All of them, in the order of their keys. Those of containers come last: most hosts have none, and the
+/// keys of the others stay.
+pub const TABS: [Tab; 8] = [
     Tab::Groups(TopBy::Process),
     Tab::Groups(TopBy::Remote),
     Tab::Groups(TopBy::Port),
     Tab::Groups(TopBy::Unit),
     Tab::Groups(TopBy::Outcome),
     Tab::Connections,
+    Tab::Groups(TopBy::Container),
+    Tab::Groups(TopBy::Pod),
 ];
 
 impl Tab {
@@ -33,8 +36,18 @@ impl Tab {
             Tab::Groups(TopBy::Port) => "Ports",
             Tab::Groups(TopBy::Unit) => "Units",
             Tab::Groups(TopBy::Outcome) => "Outcomes",
+            Tab::Groups(TopBy::Container) => "Containers",
+            Tab::Groups(TopBy::Pod) => "Pods",
             Tab::Groups(_) => "Processes",
             Tab::Connections => "Connections",
+        }
+    }
+
+    /// Its name where there is little room.
+    pub fn short_title(self) -> &'static str {
+        match self {
+            Tab::Connections => "Conns",
+            tab => tab.title(),
         }
     }
 
@@ -51,6 +64,7 @@ impl Tab {
         match self {
             Tab::Groups(TopBy::Process | TopBy::Unit) => [TopBy::Remote, TopBy::Port],
             Tab::Groups(TopBy::Remote) => [TopBy::Process, TopBy::Port],
+            Tab::Groups(TopBy::Pod) => [TopBy::Container, TopBy::Remote],
             _ => [TopBy::Process, TopBy::Remote],
         }
     }
