@@ -106,7 +106,7 @@ fn a_record_says_where_translation_within_its_network_sends_it() {
     connect(AddressFamily::INET, SocketType::STREAM, same).1.unwrap_err();
     assert_eq!(watch.outcome(same).remote_actual, None);
     let counters = watch.handle.counters().nat;
-    assert!(counters.translated >= 4 && counters.asked >= 5, "{counters:?}");
+    assert!(counters.translated >= 4, "{counters:?}");
     assert_eq!((counters.failed, counters.skipped), (0, 0), "{counters:?}");
     assert_eq!(watch.handle.counters().updates_lost, 0);
 }
