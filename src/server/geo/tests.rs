@@ -7,7 +7,7 @@ use crate::test_records::{info, refused};
 #[path = "../../../tests/common/maxmind.rs"]
 mod maxmind;
 
-use maxmind::{countries, countries_of, networks};
+use maxmind::{countries, networks};
 
 /// A file that goes with the test.
 struct Place(PathBuf);
