@@ -72,6 +72,23 @@ pub struct Counters {
     /// Questions for names, which are no part of the sum.
     #[serde(default)]
     pub dns: DnsCounters,
+    /// Questions about address translation, which are no part of the sum.
+    #[serde(default)]
+    pub nat: NatCounters,
+}
+
+/// What became of questions to the kernel about address translation, since the start of capture.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct NatCounters {
+    /// Questions that were asked.
+    pub asked: u64,
+    /// Of these, those about connections that go elsewhere.
+    pub translated: u64,
+    /// Of these, those that the kernel did not answer.
+    pub failed: u64,
+    /// Questions that were not asked, because too many were waiting.
+    pub skipped: u64,
 }
 
 /// What became of the packets that the kernel dropped, since the start of capture.

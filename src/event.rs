@@ -342,13 +342,13 @@ impl Outcome {
     }
 }
 
-/// A local address.
+/// An address and a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Endpoint {
     /// Address.
     pub ip: IpAddr,
-    /// Port, host byte order; 0 where the protocol has none or it is not bound yet.
+    /// Port, host byte order; 0 where the protocol has none, or a socket is not bound yet.
     pub port: u16,
 }
 
@@ -553,6 +553,10 @@ pub struct Connection {
     pub local: Option<Endpoint>,
     /// The other side; `None` for UNIX and listening sockets, and where no address could be read.
     pub remote: Option<Remote>,
+    /// Where address translation (NAT) of this host sends it, where that is not `remote`; `None`
+    /// where it is, and where nobody knows. Of outbound connections alone.
+    #[serde(default)]
+    pub remote_actual: Option<Endpoint>,
     /// Path of a UNIX socket; abstract names start with `@`.
     pub path: Option<Arc<str>>,
     /// Who made the attempt, accepted the connection or began to listen; of what existed before,

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::accounting::Accounting;
+use crate::accounting::{Accounting, Counters, NatCounters};
 use crate::capture::privileges::PrivilegeReport;
 use crate::capture::report::{AttachReport, Feature};
 use crate::containers::ContainerStatus;
@@ -317,12 +317,37 @@ pub struct Status {
     pub store: StoreStatus,
     /// The books since the start of capture.
     pub accounting: Accounting,
+    /// What records lack because it was lost, since the start of capture.
+    #[serde(default)]
+    pub details: Details,
     /// What the server may still do; `None` where nothing was given up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub privileges: Option<PrivilegeReport>,
     /// How asking about containers goes; `None` where nobody is asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub containers: Option<ContainerStatus>,
+}
+
+/// What records lack because it was lost: they are there themselves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Details {
+    /// Starts of processes and programs, and new control groups, that the ring had no room for:
+    /// `exe`, `cmdline`, `cwd`, `ancestry`, `unit` or `container` may be missing.
+    pub exec_lost: u64,
+    /// Addresses that could not be read from the process: `remote` may be missing.
+    pub address_unread: u64,
+    /// DNS messages that were lost, or could not be understood: names of remotes may be missing.
+    pub dns_lost: u64,
+    /// Questions about address translation.
+    pub nat: NatCounters,
+}
+
+impl From<Counters> for Details {
+    fn from(counters: Counters) -> Self {
+        let Counters { exec_lost, address_unread, dns_lost, nat, .. } = counters;
+        Details { exec_lost, address_unread, dns_lost, nat }
+    }
 }
 
 /// One new or changed record.

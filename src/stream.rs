@@ -72,6 +72,11 @@ pub struct Builder {
     /// Do not look at DNS answers, by which remotes get their names: a program that runs for every
     /// packet that a socket receives.
     pub no_dns: bool,
+    /// Do not ask the kernel where address translation (NAT) sends connections.
+    pub no_nat: bool,
+    /// Ask that within the network namespaces of others, too, such as containers that have rules of
+    /// their own: takes CAP_SYS_ADMIN, which the thread that asks then keeps.
+    pub nat_namespaces: bool,
     /// Work out the SHA-256 of executables, in a thread of its own. A record comes without it first,
     /// and again when it is known.
     pub hash_exe: bool,
@@ -331,6 +336,7 @@ impl StreamHandle {
     /// What is observed, by which hooks.
     pub fn capabilities(&self) -> AttachReport {
         let mut report = self.shared.report.clone();
+        report.features.insert("nat".to_owned(), self.shared.nat.feature());
         if let Some(status) = self.containers() {
             report.features.insert("container_names".to_owned(), status.feature());
         }

@@ -6,6 +6,8 @@ mod common;
 #[path = "live/group.rs"]
 #[allow(dead_code)]
 mod group;
+#[path = "common/maxmind.rs"]
+mod maxmind;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -42,6 +44,7 @@ impl Daemon {
 /// Numbers as capabilities(7) lists them.
 fn number(name: &str) -> u32 {
     match name {
+        "CAP_NET_ADMIN" => 12,
         "CAP_SYS_PTRACE" => 19,
         "CAP_SYS_ADMIN" => 21,
         "CAP_SYSLOG" => 34,
@@ -68,10 +71,14 @@ fn has_given_everything_up(server: &Daemon, uid: u32) {
     }
     for thread in &threads {
         let caps = |set: &str| u64::from_str_radix(&thread[set], 16).unwrap();
-        // What looks at other processes is the capture thread's alone.
+        // What looks at other processes is the capture thread's alone, and what asks about address
+        // translation that of the thread that does.
+        let (looks, asks) = (["CAP_SYS_PTRACE", "CAP_SYSLOG"], ["CAP_NET_ADMIN"]);
+        let without = |names: &[&str]| names.iter().fold(allowed, |set, n| set & !(1 << number(n)));
         let allowed = match thread["Name"].as_str() {
-            "netspy-capture" => allowed,
-            _ => allowed & !(1 << number("CAP_SYS_PTRACE") | 1 << number("CAP_SYSLOG")),
+            "netspy-capture" => without(&asks),
+            "netspy-nat" => without(&looks),
+            _ => without(&[&looks[..], &asks].concat()),
         };
         for set in ["CapEff", "CapPrm", "CapBnd"] {
             assert_eq!(caps(set) & !allowed, 0, "{set} of {thread:#?}");
@@ -163,6 +170,39 @@ fn another_user_does_the_work_as_well() {
     has_given_everything_up(&server, NOBODY);
     still_does_its_work(&server, other);
     server.stop();
+}
+
+/// Databases are read again with the rest; a damaged one changes nothing.
+#[test]
+fn countries_change_with_their_database_at_a_reload_and_records_keep_theirs() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: needs root");
+        return;
+    }
+    let file = std::env::temp_dir().join(format!("netspy-live-geo-{}", std::process::id()));
+    let write = |country| std::fs::write(&file, maxmind::countries_of(country, &["127.0.0.0/8"]));
+    write("DE").unwrap();
+    let server = Daemon::capture(&["--geoip", file.to_str().unwrap()]);
+    let country = || {
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        TcpStream::connect(closed).unwrap_err();
+        let target = format!("/api/v1/connections?port={}&outcome=refused", closed.port());
+        (server.wait_for(&target, "connections", |_| true)["remote"]["country"].clone(), target)
+    };
+    let (first, target) = country();
+    assert_eq!(first, "DE");
+    write("FR").unwrap();
+    server.reload("reloaded; changed: ");
+    assert_eq!(country().0, "FR");
+    assert_eq!(server.json(&target)["connections"][0]["remote"]["country"], "DE");
+    std::fs::write(&file, b"no database").unwrap();
+    let said = server.reload("the configuration stays as it was: ");
+    assert!(said.contains("is no whole database"), "{said}");
+    assert_eq!(country().0, "FR");
+    let (_, metrics) = server.get("/metrics", "");
+    assert!(metrics.contains("\nnetspy_geoip_failures_total 0\n"), "{metrics}");
+    server.stop();
+    std::fs::remove_file(file).unwrap();
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod v1;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use axum::Router;
 pub use mcp::alone as mcp_alone;
@@ -63,6 +64,8 @@ pub struct Api {
     stopping: watch::Receiver<bool>,
     /// What `/mcp` offers.
     tools: Arc<AllTools>,
+    /// Look-ups in databases of countries and networks that failed, where there are any.
+    geoip_failures: Option<Arc<AtomicU64>>,
 }
 
 impl Api {
@@ -78,6 +81,7 @@ impl Api {
             answers: Arc::new(Semaphore::new(MAX_ANSWERS_KIB as usize)),
             figures: Arc::default(),
             tokens: None,
+            geoip_failures: None,
             stopping,
         }
     }
@@ -92,6 +96,12 @@ impl Api {
     /// Those who come over TCP have to show one of these tokens.
     pub fn with_tokens(mut self, tokens: Arc<Tokens>) -> Self {
         self.tokens = Some(tokens);
+        self
+    }
+
+    /// Where look-ups in databases of countries and networks that fail are counted.
+    pub fn with_geoip_failures(mut self, failures: Arc<AtomicU64>) -> Self {
+        self.geoip_failures = Some(failures);
         self
     }
 

@@ -3,6 +3,7 @@
 mod existing;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::mem::{MaybeUninit, take};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use super::support::KernelSupport;
 use super::sys;
 use crate::containers::Late;
 use crate::enrich::hashes::Hashes;
+use crate::enrich::nat::{Nat, NatDesk};
 use crate::event::Connection;
 use crate::stream::Builder;
 
@@ -104,7 +106,11 @@ fn own(options: &Builder, sender: Sender<Batch>, ready: &Ready) -> Result<(), Ca
     };
     let mut places = [const { MaybeUninit::uninit() }; drops::VARIANTS];
     let packets = watch_drops(&mut places, options, &support, &mut loaded.report);
-    let shared = Arc::new(Shared::new(&loaded, packets.as_ref())?);
+    let nat = NatDesk::new(support.tracking_is_built_in, options.nat_namespaces);
+    if options.no_nat {
+        nat.turn_off("left out by no_nat".to_owned());
+    }
+    let shared = Arc::new(Shared::new(&loaded, packets.as_ref(), nat)?);
     let end = End { links: take(&mut loaded.links), data: loaded.skel.maps.bss_data.take() };
     let mut driver = Driver::new(&shared, sender, options, packets);
     let pending = RefCell::new(Vec::with_capacity(BATCH));
@@ -193,6 +199,7 @@ struct Driver<'a> {
     /// Where executables are to be hashed.
     hashes: Option<Hashes>,
     containers: Option<Late>,
+    nat: Option<Nat>,
     /// What had begun, or had been left, at the last sweep.
     looked_at: (u64, u64),
     looked_for_idle: Instant,
@@ -217,6 +224,7 @@ impl<'a> Driver<'a> {
             packets,
             hashes: options.hash_exe.then(Hashes::new),
             containers: options.containers.clone().map(Late::new),
+            nat: (!options.no_nat).then(|| Nat::new(Arc::clone(&shared.nat))),
             looked_at: (0, 0),
             looked_for_idle: Instant::now(),
             idle_every: options.datagram_idle() / IDLE_LOOKS,
@@ -235,10 +243,11 @@ impl<'a> Driver<'a> {
         // SAFETY: the descriptor belongs to `ring`, which outlives this borrow.
         #[allow(unsafe_code)]
         let ring_fd = unsafe { BorrowedFd::borrow_raw(ring.epoll_fd()) };
+        let kept = self.start_asking();
         if !self.existing(loaded, ring, pending) {
             return DROPPED;
         }
-        self.give_up_privileges();
+        self.give_up_privileges(kept);
         self.start_hashing();
         let mut pause = DRAIN_BUSY;
         let (mut swept, mut answered) = (Instant::now(), 0);
@@ -261,6 +270,7 @@ impl<'a> Driver<'a> {
             if !self.look_at_drops(look, loaded)
                 || !self.look_at_hashes()
                 || !self.look_at_containers()
+                || !self.look_at_nat()
             {
                 return DROPPED;
             }
@@ -269,6 +279,17 @@ impl<'a> Driver<'a> {
             pause = if count > 0 { DRAIN_BUSY } else { (pause * 2).min(DRAIN_IDLE) };
             self.wait(ring_fd, pause);
         }
+    }
+
+    /// Before privileges are given up: the thread that asks about address translation keeps those that
+    /// it needs. Returns which.
+    fn start_asking(&mut self) -> BTreeMap<String, String> {
+        let Some(nat) = &mut self.nat else { return BTreeMap::new() };
+        nat.start(self.give_up).unwrap_or_else(|error| {
+            self.shared.nat.turn_off(format!("the kernel cannot be asked: {error}"));
+            self.nat = None;
+            BTreeMap::new()
+        })
     }
 
     /// With what privileges are left: it opens files that others have chosen.
@@ -299,17 +320,24 @@ impl<'a> Driver<'a> {
         if let Some(containers) = &mut self.containers {
             containers.add(connection);
         }
+        if let Some(nat) = &mut self.nat {
+            nat.note(connection);
+        }
         if let Some(packets) = &mut self.packets {
             packets.note(connection);
         }
     }
 
     /// Everything is attached, and what existed before was looked at.
-    fn give_up_privileges(&self) {
+    fn give_up_privileges(&self, kept: BTreeMap<String, String>) {
         let Some(to) = self.give_up else { return };
         let names_places = self.packets.as_ref().is_some_and(Packets::names_places);
         let report = privileges::give_up_in_capture(to, self.shared, names_places);
-        self.shared.settle(report.unwrap_or_else(|error| PrivilegeReport::failed(&error)));
+        let mut report = report.unwrap_or_else(|error| PrivilegeReport::failed(&error));
+        for (name, why) in kept {
+            report.kept.entry(name).or_insert(why);
+        }
+        self.shared.settle(report);
     }
 
     /// Hands on what is left once nothing new comes, so that every attempt is in the books.
@@ -327,7 +355,9 @@ impl<'a> Driver<'a> {
             self.shown.drained();
             // It takes several rounds where the table holds more than the ring does.
             if count == 0 || self.shared.kernel().left == left {
-                let is_read = self.look_at_drops(Look::Last, loaded) && self.look_at_containers();
+                let is_read = self.look_at_drops(Look::Last, loaded)
+                    && self.look_at_containers()
+                    && self.look_at_nat();
                 return if is_read { "it was stopped" } else { DROPPED };
             }
         }
@@ -430,6 +460,14 @@ impl<'a> Driver<'a> {
         self.send_updates(updates)
     }
 
+    /// The same of those of which it is known by now where address translation sends them.
+    fn look_at_nat(&mut self) -> bool {
+        let Some(nat) = &mut self.nat else { return true };
+        let mut updates = nat.updates();
+        updates.iter_mut().for_each(|connection| self.add_late(connection));
+        self.send_updates(updates)
+    }
+
     /// Hands on later versions of records. Returns whether anybody still reads.
     fn send_updates(&mut self, mut updates: Vec<Connection>) -> bool {
         while !updates.is_empty() {
@@ -480,6 +518,9 @@ impl<'a> Driver<'a> {
                 self.shared.updates_lost.fetch_add(updates, Ordering::AcqRel);
                 if let Some(packets) = &mut self.packets {
                     packets.forget(&batch.connections);
+                }
+                if let Some(nat) = &mut self.nat {
+                    nat.forget(&batch.connections);
                 }
                 if let Some(hashes) = &mut self.hashes {
                     hashes.forget_all(&batch.connections);

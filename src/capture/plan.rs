@@ -157,6 +157,7 @@ mod tests {
             can_stay: true,
             cgroup2: Some("/sys/fs/cgroup".into()),
             cgroup2_is_root: true,
+            tracking_is_built_in: true,
         }
     }
 

@@ -66,6 +66,16 @@ const NAME_PLACES: Need = (
     "CAP_SYSLOG",
     "to name the places that drop packets, where the kernel names no reasons (before Linux 5.17)",
 );
+const ASK_TRACKING: Need = (
+    CapabilitySet::NET_ADMIN,
+    "CAP_NET_ADMIN",
+    "to ask the kernel where address translation sends connections",
+);
+const ENTER_NETWORKS: Need = (
+    CapabilitySet::SYS_ADMIN,
+    "CAP_SYS_ADMIN",
+    "to ask that within the network namespaces of containers",
+);
 /// From the least to the most that reading maps may need.
 const READ_MAPS: [&[Need]; 3] = [&[], &[BPF], &[BPF, ADMIN]];
 const BPF: Need =
@@ -91,17 +101,39 @@ pub(crate) fn give_up_beside(to: GiveUp, shared: &Shared) -> io::Result<Privileg
 /// Of a thread that needs none, but as a user may need groups that list them.
 #[cfg(feature = "containers")]
 pub(crate) fn give_up_all(to: GiveUp, groups: &[u32]) -> io::Result<()> {
+    give_up_but(to, groups, &[])
+}
+
+/// Of the thread that asks about address translation, if it is to do so in the network namespaces of
+/// others, too. Returns what it has kept, and what for.
+pub(crate) fn give_up_to_ask(to: GiveUp, others: bool) -> io::Result<BTreeMap<String, String>> {
+    let needs = [ASK_TRACKING, ENTER_NETWORKS, LOOK_AT_OTHERS];
+    let needs = if others { &needs[..] } else { &needs[..1] };
+    let had = thread::capabilities(None)?.permitted;
+    let kept: Vec<Need> = needs.iter().filter(|(cap, ..)| had.contains(*cap)).copied().collect();
+    give_up_but(to, &[], &kept)?;
+    Ok(told(&kept))
+}
+
+/// Whether the calling thread may ask about address translation.
+pub(crate) fn may_ask_tracking() -> bool {
+    thread::capabilities(None).is_ok_and(|sets| sets.permitted.contains(ASK_TRACKING.0))
+}
+
+/// All but what is to be kept, which the thread has.
+fn give_up_but(to: GiveUp, groups: &[u32], kept: &[Need]) -> io::Result<()> {
     let had = thread::capabilities(None)?.permitted;
     if let Some(user) = to.user {
         become_user(user, groups)?;
     }
-    let none = CapabilitySet::empty();
-    let meanwhile = CapabilitySet::SETPCAP.intersection(had);
+    let left = set(kept);
+    let meanwhile = left.union(CapabilitySet::SETPCAP.intersection(had));
     hold(meanwhile, meanwhile)?;
-    if let Err(error) = unbound(none, had) {
+    if let Err(error) = unbound(left, had) {
         tracing::debug!("what programs started from here could gain is not bounded: {error}");
     }
-    hold(none, none)?;
+    hold(left, left)?;
+    // Kernels without ambient capabilities have none to clear.
     let _ = thread::clear_ambient_capability_set();
     Ok(thread::set_no_new_privs(true)?)
 }
@@ -134,8 +166,12 @@ fn give_up(to: GiveUp, shared: &Shared, needs: &[Need]) -> io::Result<PrivilegeR
     // Kernels without ambient capabilities have none to clear.
     let _ = thread::clear_ambient_capability_set();
     thread::set_no_new_privs(true)?;
-    let kept = kept.iter().map(|(_, name, why)| ((*name).to_owned(), (*why).to_owned()));
-    Ok(PrivilegeReport { uid: getuid().as_raw(), dropped: true, kept: kept.collect(), note })
+    Ok(PrivilegeReport { uid: getuid().as_raw(), dropped: true, kept: told(&kept), note })
+}
+
+fn told(kept: &[Need]) -> BTreeMap<String, String> {
+    let told = kept.iter().map(|(_, name, why)| ((*name).to_owned(), (*why).to_owned()));
+    told.collect()
 }
 
 fn set<'a>(needs: impl IntoIterator<Item = &'a Need>) -> CapabilitySet {

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -19,6 +19,7 @@ use super::skel::types::netspy_counters;
 use super::traffic::TrafficDesk;
 use super::{decode, sys};
 use crate::accounting::{Counters, Lost};
+use crate::enrich::nat::NatDesk;
 
 /// How long a request to drain waits for the thread.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
@@ -46,6 +47,7 @@ pub(crate) struct Shared {
     links_missed: AtomicU64,
     pub drops: DropDesk,
     pub traffic: TrafficDesk,
+    pub nat: Arc<NatDesk>,
     /// What the thread gave up, if it was to.
     privileges: Mutex<Option<PrivilegeReport>>,
     pub report: AttachReport,
@@ -65,6 +67,7 @@ impl Shared {
     pub(super) fn new(
         loaded: &Loaded<'_>,
         packets: Option<&Packets<'_>>,
+        nat: NatDesk,
     ) -> Result<Self, CaptureError> {
         let io = |what: &str| {
             let what = what.to_owned();
@@ -104,6 +107,7 @@ impl Shared {
             links: Mutex::new(links),
             links_missed: AtomicU64::new(0),
             traffic: TrafficDesk::new(loaded).map_err(io("cannot share the programs"))?,
+            nat: Arc::new(nat),
             drops: DropDesk::of(packets).map_err(io("cannot share the count of drops"))?,
             privileges: Mutex::new(None),
             report: loaded.report.clone(),
@@ -248,6 +252,7 @@ impl Shared {
             dns_lost: dns.messages_lost,
             drops: self.drops.counters(),
             dns,
+            nat: self.nat.counters(),
         }
     }
 }

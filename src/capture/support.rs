@@ -44,6 +44,8 @@ pub struct KernelSupport {
     pub cgroup2: Option<PathBuf>,
     /// Whether that is the root of the host, and not that of a cgroup namespace.
     pub cgroup2_is_root: bool,
+    /// Whether the kernel has in itself, and in no module, what tells of tracked connections.
+    pub tracking_is_built_in: bool,
 }
 
 /// Bits of `CapEff`, linux/capability.h.
@@ -52,6 +54,9 @@ const CAP_SYS_ADMIN: u32 = 21;
 
 /// What runs the programs of system-call tracepoints since they may sleep (kernel/trace/bpf_trace.c).
 const PREEMPTED_CALL: &str = "trace_call_bpf_faultable";
+
+/// What answers questions about tracked connections (net/netfilter/nf_conntrack_netlink.c).
+const TRACKING_ANSWERS: &str = "ctnetlink_get_conntrack";
 
 /// What programs call to that end (src/bpf/stay.h).
 const STAYING: [&str; 4] =
@@ -98,6 +103,9 @@ impl KernelSupport {
                 .all(|name| kernel.as_ref().is_some_and(|btf| has_function(btf, name))),
             cgroup2_is_root: cgroup2.as_deref().is_some_and(is_root),
             cgroup2,
+            tracking_is_built_in: kernel
+                .as_ref()
+                .is_some_and(|btf| has_function(btf, TRACKING_ANSWERS)),
             missing_capabilities,
         }
     }

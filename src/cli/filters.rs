@@ -47,13 +47,13 @@ pub struct Narrow {
     /// User id
     #[arg(long, value_name = "UID")]
     pub uid: Vec<String>,
-    /// Remote address
+    /// Remote address, or where address translation sends to
     #[arg(long, value_name = "IP")]
     pub remote: Vec<String>,
     /// Name of the remote, as it was asked for; .example.com for a domain
     #[arg(long, value_name = "NAME")]
     pub host_name: Vec<String>,
-    /// Remote network, such as 10.0.0.0/8
+    /// Remote network, such as 10.0.0.0/8, likewise
     #[arg(long, value_name = "NET")]
     pub cidr: Vec<String>,
     /// Kind of remote address: loopback, private, link_local, multicast, global, ...

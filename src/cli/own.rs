@@ -38,6 +38,8 @@ impl OwnCapture {
                 source,
             })?);
         }
+        // It gives nothing up, and so may look there.
+        builder.nat_namespaces = builder.give_up.is_none();
         let mut stream = builder.start()?;
         let handle = stream.handle();
         let store = Arc::new(Store::new(STORE_BYTES));

@@ -71,6 +71,7 @@ pub(super) fn build(
         family,
         local: local(raw, family),
         remote: remote(raw, family, protocol),
+        remote_actual: None,
         path: path.filter(|p| !p.is_empty()).map(socket_path),
         process: Some(process),
         state: match phase {

@@ -12,6 +12,7 @@ mod fuzzing;
 pub(crate) mod hashes;
 mod hosts;
 mod names;
+pub(crate) mod nat;
 #[cfg(all(feature = "server", any(test, fuzzing)))]
 pub use fuzzing::dns_message;
 mod owner;
@@ -117,7 +118,7 @@ impl Enricher {
         let process = self.processes.resolve(raw, &self.clock);
         let host = Arc::clone(&self.host);
         let mut connection = connection::build(raw, path, process, &self.clock, host, self.boot)?;
-        if let Some(question) = self.names.name(raw, &mut connection) {
+        if let Some(question) = self.names.name(raw, &self.clock, &mut connection) {
             self.transactions.followed(question, connection.id);
         }
         Some(connection)

@@ -11,6 +11,7 @@ use foldhash::{HashMap, HashMapExt};
 
 use super::dns::{Answer, Number};
 use super::hosts::Hosts;
+use crate::capture::clock::Clock;
 use crate::capture::skel::types::netspy_conn;
 use crate::event::{Connection, Direction, NameSource};
 
@@ -44,9 +45,9 @@ impl Resolved {
         self.pid == pid && self.task_start_ns == task_start_ns
     }
 
-    /// The question of which an attempt makes use.
-    fn number(&self, raw: &netspy_conn) -> Number {
-        if self.again.0 <= raw.start_ns { self.again.1 } else { self.number }
+    /// When it was answered last before an attempt, and the question of which that makes use.
+    fn last(&self, raw: &netspy_conn) -> (u64, Number) {
+        if self.again.0 <= raw.start_ns { self.again } else { (self.time_ns, self.number) }
     }
 
     /// How near it is to an attempt; `None` where it says nothing about it.
@@ -95,6 +96,7 @@ fn is_global(ip: IpAddr) -> bool {
 struct Found {
     name: Arc<str>,
     source: NameSource,
+    time_ns: u64,
     number: Number,
 }
 
@@ -179,14 +181,16 @@ impl Names {
     pub(crate) fn name(
         &mut self,
         raw: &netspy_conn,
+        clock: &Clock,
         connection: &mut Connection,
     ) -> Option<Number> {
         let remote = connection.remote.as_mut()?;
         if connection.direction != Direction::Outbound {
             return None;
         }
-        if let Some(Found { name, source, number }) = self.resolved(raw, remote.ip) {
+        if let Some(Found { name, source, time_ns, number }) = self.resolved(raw, remote.ip) {
             (remote.name, remote.name_source) = (Some(name), Some(source));
+            remote.name_time = Some(clock.wall(time_ns));
             return (source == NameSource::Dns).then_some(number);
         }
         let process = connection.process.as_ref();
@@ -214,12 +218,12 @@ impl Names {
         };
         let is_old = key(&old) > key(&young);
         let (source, found) = if is_old { old? } else { young? };
-        let (name, number) = (Arc::clone(&found.name), found.number(raw));
+        let (name, (time_ns, number)) = (Arc::clone(&found.name), found.last(raw));
         if is_old {
             // What is used is not forgotten.
             self.insert(ip, found);
         }
-        Some(Found { name, source, number })
+        Some(Found { name, source, time_ns, number })
     }
 }
 

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{NameSource, Scope};
+use super::{NameSource, Scope, time};
 
 /// The other side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -22,6 +23,10 @@ pub struct Remote {
     pub name: Option<Arc<str>>,
     /// Where the name came from.
     pub name_source: Option<NameSource>,
+    /// When it was resolved: the last time before the attempt that is remembered. `None` where it
+    /// came from a file.
+    #[serde(serialize_with = "time::serialize_option")]
+    pub name_time: Option<Timestamp>,
     /// Registered name of the port, for display only: the protocol spoken may differ.
     pub service: Option<Cow<'static, str>>,
     /// Country of the address (ISO 3166-1, two letters), by the database that was asked.
@@ -41,6 +46,7 @@ impl Remote {
             scope: Scope::of(ip),
             name: None,
             name_source: None,
+            name_time: None,
             service: None,
             country: None,
             asn: None,
@@ -58,15 +64,16 @@ impl<'de> Deserialize<'de> for Remote {
             port: u16,
             name: Option<Arc<str>>,
             name_source: Option<NameSource>,
+            name_time: Option<Timestamp>,
             service: Option<Cow<'static, str>>,
             country: Option<Arc<str>>,
             asn: Option<u32>,
             as_name: Option<Arc<str>>,
         }
         let told = Told::deserialize(deserializer)?;
-        let Told { ip, port, name, name_source, service, country, asn, as_name } = told;
+        let Told { ip, port, name, name_source, name_time, service, country, asn, as_name } = told;
         let remote = Remote::new(ip, port);
-        Ok(Remote { name, name_source, service, country, asn, as_name, ..remote })
+        Ok(Remote { name, name_source, name_time, service, country, asn, as_name, ..remote })
     }
 }
 

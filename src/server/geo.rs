@@ -56,6 +56,8 @@ pub struct Geo {
     databases: RwLock<Arc<Vec<Database>>>,
     /// Look-ups that failed since they were read: such a database is damaged.
     failed: AtomicU64,
+    /// All that ever did.
+    failures: Arc<AtomicU64>,
 }
 
 /// What is known of an address.
@@ -78,7 +80,12 @@ impl Geo {
     pub fn read<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<Self, GeoError> {
         let read = paths.into_iter().map(|path| Database::read(path));
         let databases: Result<Vec<_>, _> = read.collect();
-        Ok(Geo { databases: RwLock::new(Arc::new(databases?)), failed: AtomicU64::new(0) })
+        Ok(Geo { databases: RwLock::new(Arc::new(databases?)), ..Geo::default() })
+    }
+
+    /// Where look-ups that fail are counted, whatever databases come.
+    pub(super) fn failures(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.failures)
     }
 
     /// Takes the databases of another.
@@ -102,7 +109,7 @@ impl Geo {
         }
         drop(databases);
         for remote in connections.iter_mut().filter_map(|c| c.remote.as_mut()) {
-            let place = places.of(remote.ip, &self.failed);
+            let place = places.of(remote.ip, self);
             (remote.country, remote.asn, remote.as_name) =
                 (place.country, place.asn, place.as_name);
         }
@@ -110,15 +117,15 @@ impl Geo {
 }
 
 impl Places {
-    fn of(&mut self, ip: IpAddr, failed: &AtomicU64) -> Place {
+    fn of(&mut self, ip: IpAddr, geo: &Geo) -> Place {
         if let Some(known) = self.known.get(&ip) {
             return known.clone();
         }
         let mut place = Place::default();
         for database in self.of.iter().flat_map(|databases| databases.iter()) {
-            if let Err(error) = database.tell(ip, &mut place)
-                && failed.fetch_add(1, Ordering::AcqRel) == 0
-            {
+            let Err(error) = database.tell(ip, &mut place) else { continue };
+            geo.failures.fetch_add(1, Ordering::AcqRel);
+            if geo.failed.fetch_add(1, Ordering::AcqRel) == 0 {
                 let path = database.path.display();
                 tracing::error!("{path} is damaged: {ip} cannot be looked up: {error}");
             }

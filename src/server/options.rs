@@ -165,6 +165,14 @@ pub struct Options {
     #[arg(long, env = "NETSPY_NO_DNS")]
     pub no_dns: bool,
 
+    /// Do not ask the kernel where address translation (NAT) sends connections.
+    #[arg(long, env = "NETSPY_NO_NAT")]
+    pub no_nat: bool,
+
+    /// Ask that within the network namespaces of containers, too, which have rules of their own at times; the thread that asks keeps CAP_SYS_ADMIN for it.
+    #[arg(long, env = "NETSPY_NAT_NAMESPACES")]
+    pub nat_namespaces: bool,
+
     /// A database of countries or of networks in MaxMind's format, by which remotes are told (repeat, or separate by commas; one within a path: `\,`).
     #[arg(long, env = "NETSPY_GEOIP", value_name = "FILE", conflicts_with = "replay",
           value_parser = paths)]
@@ -279,6 +287,7 @@ impl Options {
             ("no_inbound", self.no_inbound),
             ("no_preexisting", self.no_preexisting),
             ("hash_exe", self.hash_exe),
+            ("nat_namespaces", self.nat_namespaces),
         ];
         let useless = |id: &str| place(id) >= place("replay");
         let asked = [
@@ -317,6 +326,11 @@ impl Options {
             return Err(
                 "--store disk needs --data-dir, the directory to keep records in".to_owned()
             );
+        }
+        if self.no_nat && self.nat_namespaces {
+            return Err("--nat-namespaces says where to ask about address translation, and with \
+                        --no-nat nobody does: leave one out"
+                .to_owned());
         }
         self.containers.check_together()?;
         match (&self.tls_cert, &self.tls_key) {
@@ -363,6 +377,8 @@ impl Options {
             no_drops: self.no_drops,
             hash_exe: self.hash_exe,
             no_dns: self.no_dns,
+            no_nat: self.no_nat,
+            nat_namespaces: self.nat_namespaces,
             give_up: Some(GiveUp { user: self.user }),
             ring_bytes: Some(self.ring_size),
             max_sockets: Some(self.max_sockets),

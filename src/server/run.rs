@@ -233,6 +233,7 @@ pub fn run(
         (Terms { advisor: Some(model.clone()), ..terms }, model)
     };
     let geo = Arc::new(Geo::read(Listed::all(&options.geoip))?);
+    let terms = Terms { geoip_failures: Some(geo.failures()), ..terms };
     let reloader = Reloader {
         geo: Arc::clone(&geo),
         #[cfg(feature = "ai")]
@@ -334,7 +335,7 @@ fn terms(options: &Options) -> Result<Terms, ServerError> {
         tracing::warn!("{address}: tokens and answers travel in the clear without --tls-cert");
     }
     let streams = Some(count(options.max_streams));
-    Ok(Terms { limits: Arc::new(limits), streams, tokens, tls, advisor: None })
+    Ok(Terms { limits: Arc::new(limits), streams, tokens, tls, ..Terms::default() })
 }
 
 /// What `--check` found.

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -62,11 +63,13 @@ pub struct Terms {
     pub tls: Option<Arc<Tls>>,
     /// Whom the tools of `/mcp` that interpret ask; fixed rules unless set.
     pub advisor: Option<Arc<dyn Advisor>>,
+    /// Where look-ups in databases of countries and networks that fail are counted.
+    pub geoip_failures: Option<Arc<AtomicU64>>,
 }
 
 impl std::fmt::Debug for Terms {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Terms { limits, streams, tokens, tls, advisor: _ } = self;
+        let Terms { limits, streams, tokens, tls, advisor: _, geoip_failures: _ } = self;
         let mut terms = f.debug_struct("Terms");
         terms.field("limits", limits).field("streams", streams);
         terms.field("tokens", tokens).field("tls", tls).finish_non_exhaustive()
@@ -94,6 +97,9 @@ pub async fn serve_on(
     let mut api = Api::new(source.clone(), stopping.clone());
     if let Some(streams) = terms.streams {
         api = api.with_max_streams(streams);
+    }
+    if let Some(failures) = terms.geoip_failures {
+        api = api.with_geoip_failures(failures);
     }
     if let Some(advisor) = terms.advisor {
         api = api.with_advisor(advisor);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use foldhash::HashMap;
 use foldhash::fast::RandomState;
 
-use crate::event::{ProcessInfo, Remote};
+use crate::event::{Endpoint, ProcessInfo, Remote};
 
 /// No entry.
 pub(super) const NONE: u16 = u16::MAX;
@@ -115,6 +115,66 @@ impl Places {
 
     pub(super) fn list(&self) -> &[Place] {
         &self.list
+    }
+}
+
+/// Where address translation sends connections: few places, from many rows.
+#[derive(Debug, Default)]
+pub(super) struct Endpoints {
+    list: Vec<Endpoint>,
+    ids: HashMap<Endpoint, u16>,
+}
+
+impl Endpoints {
+    /// The number of this one, [`NONE`] of none; `None` if the dictionary is full.
+    pub(super) fn id(&mut self, endpoint: Option<Endpoint>) -> Option<u16> {
+        let Some(endpoint) = endpoint else { return Some(NONE) };
+        if let Some(id) = self.ids.get(&endpoint) {
+            return Some(*id);
+        }
+        if self.list.len() >= FULL {
+            return None;
+        }
+        let id = self.list.len() as u16;
+        self.list.push(endpoint);
+        self.ids.insert(endpoint, id);
+        Some(id)
+    }
+
+    pub(super) fn get(&self, id: u16) -> Option<Endpoint> {
+        self.list.get(usize::from(id)).copied()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.list.len() * (2 * size_of::<Endpoint>() + 8)
+    }
+}
+
+/// Moments at which names were resolved. Rows that follow one another often have the same.
+#[derive(Debug, Default)]
+pub(super) struct Moments(Vec<i64>);
+
+impl Moments {
+    /// The number of this one, `before` if that is the same; `None` if there is no room.
+    pub(super) fn id(&mut self, moment: i64, before: u16) -> Option<u16> {
+        if self.get(before) == Some(moment) {
+            return Some(before);
+        }
+        if self.0.last() != Some(&moment) {
+            if self.0.len() >= FULL {
+                return None;
+            }
+            self.0.push(moment);
+        }
+        Some((self.0.len() - 1) as u16)
+    }
+
+    pub(super) fn get(&self, id: u16) -> Option<i64> {
+        self.0.get(usize::from(id)).copied()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.0.len() * size_of::<i64>()
     }
 }
 

@@ -1,14 +1,12 @@
 //! Filters on compact rows: what they say about strings and processes is worked out once per
 //! segment, on its dictionaries, so that a row is compared by numbers.
 
-use std::net::IpAddr;
-
 use super::dictionary::{NONE, Place, SAME};
 use super::row::{Row, nanos};
 use super::segment::Body;
 use crate::event::{Connection, Scope};
 use crate::query::Filter;
-use crate::query::filter::{Texts, has_name, host_name_matches, info_matches};
+use crate::query::filter::{Texts, any_of_addresses, has_name, host_name_matches, info_matches};
 
 /// Which records a question is about.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -212,7 +210,10 @@ impl<'a> Matcher<'a> {
                 .iter()
                 .any(|string| is(&self.text_strings, *string))
             || self.body.tables.path(row).or_else(reason).is_some_and(|t| texts.found_in(t))
-            || self.body.tables.remote_ip(row).is_some_and(|ip| texts.found_in(&ip.to_string()))
+            || [self.body.tables.remote_ip(row), self.body.tables.actual(row).map(|a| a.ip)]
+                .into_iter()
+                .flatten()
+                .any(|ip| texts.found_in(&ip.to_string()))
     }
 
     fn remote(&self, row: &Row) -> bool {
@@ -227,9 +228,8 @@ impl<'a> Matcher<'a> {
         if f.remote.is_empty() && f.cidr.is_empty() && f.scope.is_empty() {
             return true;
         }
-        let Some(ip): Option<IpAddr> = self.body.tables.remote_ip(row) else { return false };
-        (f.remote.is_empty() || f.remote.contains(&ip))
-            && (f.cidr.is_empty() || f.cidr.iter().any(|net| net.contains(&ip)))
-            && (f.scope.is_empty() || f.scope.contains(&Scope::of(ip)))
+        let ip = self.body.tables.remote_ip(row);
+        any_of_addresses(f, ip, self.body.tables.actual(row).map(|actual| actual.ip))
+            && (f.scope.is_empty() || ip.is_some_and(|ip| f.scope.contains(&Scope::of(ip))))
     }
 }

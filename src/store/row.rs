@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 pub(super) use crate::query::filter::nanos;
 
-use super::dictionary::{NONE, Place, Places, Processes, SAME, Strings, Use};
+use super::dictionary::{Endpoints, Moments, NONE, Place, Places, Processes, SAME, Strings, Use};
 #[cfg(feature = "history")]
 use super::history::{Fields, RemoteFields};
 use crate::event::{
@@ -64,6 +64,9 @@ pub(super) struct Row {
     pub(super) error: u16,
     pub(super) process: u16,
     pub(super) place: u16,
+    /// When the name was resolved.
+    moment: u16,
+    actual: u16,
     errno: i16,
     pub(super) direction: Direction,
     pub(super) protocol: Protocol,
@@ -184,6 +187,8 @@ pub(super) struct Tables {
     pub(super) strings: Strings,
     pub(super) processes: Processes,
     pub(super) places: Places,
+    moments: Moments,
+    actuals: Endpoints,
     extra_bytes: usize,
     has_whole: bool,
 }
@@ -196,6 +201,8 @@ impl Tables {
             + self.strings.bytes
             + self.processes.bytes
             + self.places.bytes
+            + self.moments.bytes()
+            + self.actuals.bytes()
             + self.extra_bytes
     }
 
@@ -226,7 +233,7 @@ impl Tables {
                 false => or_whole(strings.id(Use::Thread, &p.thread)),
             };
         }
-        let (mut name, mut service, mut place) = (NONE, NONE, NONE);
+        let (mut name, mut service, mut place, mut moment) = (NONE, NONE, NONE, NONE);
         if let Some(remote) = &c.remote {
             if let Some(text) = &remote.name {
                 name = or_whole(strings.id(Use::Name, text));
@@ -235,7 +242,12 @@ impl Tables {
                 service = or_whole(strings.id(Use::Service, text));
             }
             place = or_whole(self.places.id(remote));
+            if let Some(time) = remote.name_time {
+                let before = old.map_or(NONE, |old| old.moment);
+                moment = or_whole(self.moments.id(nanos(time), before));
+            }
         }
+        let actual = or_whole(self.actuals.id(c.remote_actual));
         let error = match &c.error {
             Some(text) => or_whole(strings.id(Use::Error, text)),
             None => NONE,
@@ -255,6 +267,9 @@ impl Tables {
         let source = c.remote.as_ref().and_then(|remote| remote.name_source);
         // One without the other has no place here.
         fits &= source.is_some() == (name != NONE);
+        let resolved = c.remote.as_ref().and_then(|remote| remote.name_time);
+        fits &= resolved.is_none_or(|time| !exceeds(time));
+        fits &= c.remote_actual.is_none() || c.remote.is_some();
         flags |= match source {
             None | Some(NameSource::Dns) => 0,
             Some(NameSource::DnsNetns) => NAME_DNS_NETNS,
@@ -282,6 +297,8 @@ impl Tables {
             error,
             process,
             place,
+            moment,
+            actual,
             errno,
             direction: c.direction,
             protocol: c.protocol,
@@ -404,6 +421,11 @@ impl Tables {
         self.places.get(row.place)
     }
 
+    /// Where address translation sends it.
+    pub(super) fn actual(&self, row: &Row) -> Option<Endpoint> {
+        self.actuals.get(row.actual)
+    }
+
     /// The path of a UNIX socket.
     pub(super) fn path(&self, row: &Row) -> Option<&str> {
         match self.extras.get(usize::from(row.extra)) {
@@ -446,6 +468,7 @@ impl Tables {
         let remote = self.remote_ip(row).map(|ip| Remote {
             name: text(row.name),
             name_source: row.name_source(),
+            name_time: self.moments.get(row.moment).map(wide),
             service: text(row.service).map(|text| text.to_string().into()),
             country: self.place(row).and_then(|place| place.country.clone()),
             asn: self.place(row).and_then(|place| place.asn),
@@ -468,6 +491,7 @@ impl Tables {
             family: row.family,
             local,
             remote,
+            remote_actual: self.actual(row),
             path,
             process,
             state: row.state,
@@ -505,6 +529,7 @@ impl Tables {
             port: row.remote_port,
             name: text(row.name),
             name_source: row.name_source(),
+            name_time: self.moments.get(row.moment),
             service: text(row.service),
             country: self.place(row).and_then(|place| place.country.as_deref()),
             asn: self.place(row).and_then(|place| place.asn),
@@ -530,6 +555,7 @@ impl Tables {
             preexisting: row.preexisting(),
             local,
             remote,
+            remote_actual: self.actual(row),
             path,
             process,
             errno: row.errno(),
@@ -588,9 +614,13 @@ fn below<T: Copy + PartialEq + TryFrom<F>, F>(value: Option<F>, none: T, fits: &
 }
 
 fn narrow(time: Timestamp, fits: &mut bool) -> i64 {
-    let narrowed = nanos(time);
-    *fits &= i128::from(narrowed) == time.as_nanosecond();
-    narrowed
+    *fits &= !exceeds(time);
+    nanos(time)
+}
+
+/// Whether a time lies beyond what [`nanos`] can say, which only a hostile file holds.
+pub(super) fn exceeds(time: Timestamp) -> bool {
+    i128::from(nanos(time)) != time.as_nanosecond()
 }
 
 /// Back from [`nanos`]. Every value is in range.

@@ -157,15 +157,7 @@ impl Body {
         if c.drop.is_none() {
             c.drop.clone_from(&known.drop);
         }
-        // Nor does it lose its name where the answer is forgotten by the time it ends.
-        if let (Some(remote), Some(before)) = (&mut c.remote, &known.remote)
-            && remote.ip == before.ip
-            && remote.name.is_none()
-            && before.name.is_some()
-        {
-            remote.name.clone_from(&before.name);
-            remote.name_source = before.name_source;
-        }
+        keep_of_remote(c, &known);
         if known == *c {
             return Updated::Same;
         }
@@ -184,6 +176,26 @@ impl Body {
 
     pub(super) fn oldest(&self) -> Option<jiff::Timestamp> {
         self.times.map(|times| wide(times.min))
+    }
+}
+
+/// Nor does it lose its name, or where it really goes, where that is forgotten by the time it ends.
+/// When the name was resolved the first version knows best: it was made when the attempt was.
+fn keep_of_remote(c: &mut Connection, known: &Connection) {
+    let (Some(remote), Some(before)) = (&mut c.remote, &known.remote) else { return };
+    if remote.ip != before.ip {
+        return;
+    }
+    if remote.name.is_none() && before.name.is_some() {
+        remote.name.clone_from(&before.name);
+        remote.name_source = before.name_source;
+    }
+    let is_same = (&remote.name, remote.name_source) == (&before.name, before.name_source);
+    if is_same && before.name_time.is_some() {
+        remote.name_time = before.name_time;
+    }
+    if remote.port == before.port && c.remote_actual.is_none() {
+        c.remote_actual = known.remote_actual;
     }
 }
 

@@ -408,6 +408,7 @@ impl Inner {
             features: report.features,
             store: self.store.status(),
             accounting: self.books_of_capture(),
+            details: self.capture.counters().into(),
             privileges: self.capture.privileges(),
             containers: self.capture.containers(),
         }

@@ -70,10 +70,18 @@ fn every_record_comes_out_as_it_went_in_and_versions_replace_each_other() {
             c.time = known.time;
             c.drop = c.drop.or_else(|| known.drop.clone());
             if let (Some(remote), Some(before)) = (&mut c.remote, &known.remote)
-                && (remote.ip, &remote.name) == (before.ip, &None)
-                && before.name.is_some()
+                && remote.ip == before.ip
             {
-                (remote.name, remote.name_source) = (before.name.clone(), before.name_source);
+                if remote.name.is_none() && before.name.is_some() {
+                    (remote.name, remote.name_source) = (before.name.clone(), before.name_source);
+                }
+                let named = |r: &Remote| (r.name.clone(), r.name_source);
+                if named(remote) == named(before) {
+                    remote.name_time = before.name_time.or(remote.name_time);
+                }
+                if remote.port == before.port {
+                    c.remote_actual = c.remote_actual.or(known.remote_actual);
+                }
             }
             if rank(c.state) < rank(known.state) || c == *known {
                 assert_eq!(applied.unchanged, 1);

@@ -63,6 +63,7 @@ pub fn refused(n: u64, info: &Arc<ProcessInfo>) -> Connection {
             service: Some("https".into()),
             ..Remote::new(Ipv4Addr::new(192, 0, 2, (n % 250) as u8).into(), 443)
         }),
+        remote_actual: None,
         path: None,
         process: Some(Process { tid: info.pid, thread: info.comm.clone(), info: info.clone() }),
         state: State::Closed,
@@ -304,12 +305,14 @@ impl Random {
             remote: self.maybe(|r| Remote {
                 name: r.maybe(|r| r.word().into()),
                 name_source: r.maybe(|r| r.one(NameSource::VARIANTS)),
+                name_time: r.maybe(Self::time),
                 service: r.maybe(|r| r.word().into()),
                 country: r.maybe(|r| r.one(&["DE", "FR"]).into()),
                 asn: r.maybe(|r| r.one(&[64_500, u32::MAX])),
                 as_name: r.maybe(|r| r.word().into()),
                 ..Remote::new(r.ip(), r.next(4) as u16)
             }),
+            remote_actual: self.maybe(|r| Endpoint { ip: r.ip(), port: r.next(4) as u16 }),
             path: self.maybe(|r| r.word().into()),
             process: self.maybe(Self::process),
             state: self.one(State::VARIANTS),

@@ -27,6 +27,7 @@ mod inbound;
 mod isolation;
 mod kernel;
 mod listeners;
+mod nat;
 mod outcomes;
 mod preexisting;
 mod processes;

@@ -7,13 +7,15 @@ pub(super) mod http;
 mod process;
 mod text;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
 use super::Api;
-use crate::accounting::{Counters, DnsCounters};
+use crate::accounting::{Counters, DnsCounters, NatCounters};
 use crate::capture::features::FEATURES;
 use crate::containers::ContainerStatus;
 use crate::query::{CaptureHandle, HistoryStatus, StoreStatus};
@@ -25,7 +27,10 @@ pub(super) async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Respo
     let mut page = Page::new(form);
     let capture = api.source.capture();
     build(&mut page);
-    books(&mut page, &capture.counters());
+    let counters = capture.counters();
+    books(&mut page, &counters);
+    details(&mut page, &counters);
+    geoip(&mut page, api.geoip_failures.as_deref());
     capture_state(&mut page, capture.as_ref());
     tallies(&mut page, api.source.store().tallies());
     store(&mut page, &api.source.store().status());
@@ -73,6 +78,36 @@ fn books(page: &mut Page, counters: &Counters) {
     }
 }
 
+/// What records lack; they are there themselves.
+fn details(page: &mut Page, counters: &Counters) {
+    let mut counter = |name, help: &str, value: u64| page.single(Kind::Counter, name, help, value);
+    let help = "Starts of processes and programs, and new control groups, that the ring had no room \
+                for: records may lack what they would have told.";
+    counter("netspy_exec_lost", help, counters.exec_lost);
+    let help = "Addresses that could not be read from the process.";
+    counter("netspy_address_unread", help, counters.address_unread);
+    let help = "Questions to the kernel about address translation, by what came of them.";
+    page.family(Kind::Counter, "netspy_nat_questions", help);
+    let NatCounters { asked, translated, failed, skipped } = counters.nat;
+    for (result, count) in [
+        ("translated", translated),
+        ("same", asked.saturating_sub(translated + failed)),
+        ("failed", failed),
+        ("skipped", skipped),
+    ] {
+        page.value(&[("result", result)], count);
+    }
+}
+
+/// Without databases the family is there, and has no samples.
+fn geoip(page: &mut Page, failures: Option<&AtomicU64>) {
+    let help = "Look-ups in databases of countries and networks that failed.";
+    page.family(Kind::Counter, "netspy_geoip_failures", help);
+    if let Some(failures) = failures {
+        page.value(&[], failures.load(Ordering::Relaxed));
+    }
+}
+
 /// Questions for names: questions = listed + no_room + those that wait.
 fn dns_books(counter: &mut impl FnMut(&'static str, &str, u64), dns: &DnsCounters) {
     let help = "Questions for names that the kernel side saw.";
@@ -91,7 +126,7 @@ fn capture_state(page: &mut Page, capture: &dyn CaptureHandle) {
     let report = capture.report();
     let help = "Whether a feature is observed on this kernel (1) or not (0).";
     page.family(Kind::Gauge, "netspy_feature_up", help);
-    let others = ["drops", "container_names"];
+    let others = ["drops", "container_names", "nat"];
     let names = FEATURES.iter().map(|feature| feature.name).chain(others);
     for (name, feature) in names.filter_map(|name| Some((name, report.features.get(name)?))) {
         page.value(&[("feature", name)], u8::from(feature.ok));

@@ -78,15 +78,15 @@ fn known(name: &str, path: &str) -> Option<(&'static str, Value)> {
         "pod" => ("Name of the Kubernetes pod.", texts()),
         "namespace" => ("Kubernetes namespace.", texts()),
         "remote" => (
-            "Remote address; of drops, that of either end; of questions for names, the server's or \
-             one that was the answer.",
+            "Remote address, or where address translation sends to (`remote_actual`); of drops, that \
+             of either end; of questions for names, the server's or one that was the answer.",
             list(json!({"anyOf": [
                 {"type": "string", "format": "ipv4"},
                 {"type": "string", "format": "ipv6"},
             ]})),
         ),
         "cidr" => (
-            "Remote network.",
+            "Network of the remote, or of `remote_actual`.",
             list(json!({"type": "string", "examples": ["10.0.0.0/8"],
                 "pattern": r"^((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(\.(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])){3}/(3[0-2]|[12]?[0-9])|([0-9a-f]{1,4}:){7}[0-9a-f]{1,4}/(12[0-8]|1[01][0-9]|[1-9]?[0-9])|([0-9a-f]{1,4}:){1,3}:/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))$"})),
         ),

@@ -16,7 +16,7 @@ use crate::accounting::{Accounting, Gap};
 use crate::capture::report::{Feature, ProgramReport};
 use crate::cli::failure::note;
 use crate::event::Connection;
-use crate::query::{Count, List, Status, Summary};
+use crate::query::{Count, Details, List, Status, Summary};
 
 /// A place for answers, and how they look there.
 pub struct Printer<'a> {
@@ -224,6 +224,7 @@ impl Printer<'_> {
             self.remark(history.stopped.as_deref().unwrap_or_default())?;
         }
         self.books(&s.accounting)?;
+        self.details(&s.details)?;
         if let Some(c) = s.containers.as_ref().filter(|c| c.asked + c.skipped > 0) {
             let [asked, named] = [c.asked, c.named].map(units::count);
             let [unknown, failed, skipped] = [c.unknown, c.failed, c.skipped].map(units::count);
@@ -301,6 +302,23 @@ impl Printer<'_> {
             writeln!(self.out, "          {} records have aged out", n(a.evicted))?;
         }
         self.incomplete(a)
+    }
+
+    /// What records lack, if any do.
+    fn details(&mut self, details: &Details) -> io::Result<()> {
+        let parts = [
+            (details.exec_lost, "starts of processes and programs were lost"),
+            (details.address_unread, "addresses could not be read"),
+            (details.dns_lost, "DNS messages were lost"),
+            (details.nat.skipped, "connections were not asked about for address translation"),
+        ];
+        let parts = parts.iter().filter(|(count, _)| *count > 0);
+        let parts: Vec<_> =
+            parts.map(|(count, what)| format!("{} {what}", units::count(*count))).collect();
+        if parts.is_empty() {
+            return Ok(());
+        }
+        writeln!(self.out, "          records may lack members: {}", parts.join(", "))
     }
 
     /// What may be missing, unless nothing can be.

@@ -13,7 +13,7 @@ use super::screen::{BAD, DIM, GOOD, ODD, PENDING, PLAIN, Screen, TITLE};
 use super::table::{Cell, Cut, Steps};
 use super::text::{clean, width};
 use super::units::{self, Clock};
-use crate::event::{Connection, Direction, Endpoint, NameSource, Outcome, Protocol};
+use crate::event::{Connection, Direction, Endpoint, NameSource, Outcome, Protocol, Remote};
 
 /// Titles of the columns of a list and of the live view.
 pub const TITLES: [&str; 8] =
@@ -70,7 +70,7 @@ fn process_cell(connection: &Connection) -> Cell {
 fn remote_cell(connection: &Connection) -> Cell {
     let text = remote(connection);
     let cut = match &connection.remote {
-        Some(remote) if remote.name.is_some() => {
+        Some(remote) if remote.name.is_some() || connection.remote_actual.is_some() => {
             Cut::After(text.split_once(" (").map_or(0, |(address, _)| width(address)))
         }
         _ => Cut::Middle,
@@ -97,15 +97,20 @@ pub fn process(connection: &Connection) -> String {
     }
 }
 
-/// `93.184.215.14:443 (example.com)`, where a socket listens, or the path of a UNIX socket.
+/// `93.184.215.14:443 (example.com)`, `10.96.0.1:443 (-> 10.42.0.7:8443)` where address translation
+/// sends it elsewhere, where a socket listens, or the path of a UNIX socket.
 pub fn remote(connection: &Connection) -> String {
     let from = if connection.direction == Direction::Inbound { "from " } else { "" };
     match (&connection.remote, &connection.path) {
         (Some(remote), _) => {
+            let actual = connection.remote_actual.map(|a| format!("-> {}", address(a.ip, a.port)));
+            let name = remote.name.as_deref().map(clean);
             let address = address(remote.ip, remote.port);
-            match &remote.name {
-                Some(name) => format!("{from}{address} ({})", clean(name)),
-                None => format!("{from}{address}"),
+            match (name, actual) {
+                (Some(name), Some(actual)) => format!("{from}{address} ({name} {actual})"),
+                (Some(name), None) => format!("{from}{address} ({name})"),
+                (None, Some(actual)) => format!("{from}{address} ({actual})"),
+                (None, None) => format!("{from}{address}"),
             }
         }
         (None, Some(path)) => clean(path).into_owned(),
@@ -167,7 +172,8 @@ state,outcome,errno,error,evidence,latency_us,syn_retransmits,close_time,duratio
 bytes_received,datagrams_sent,retransmits,srtt_us,close_reason,preexisting,drop_reason,drop_count,\
 socket_type,remote_name_source,remote_service,exe_deleted,ancestry,start_time,cgroup,netns,\
 container_id,container_runtime,container_name,pod,pod_namespace,exe_dev,exe_inode,exe_sha256,cwd,remote_scope,\
-remote_country,remote_asn,remote_as_name,pod_uid,container_image,container_labels";
+remote_country,remote_asn,remote_as_name,pod_uid,container_image,container_labels,remote_name_time,\
+remote_actual_ip,remote_actual_port";
 
 /// The fields under [`CSV_TITLES`]; what is unknown is empty.
 pub fn csv(c: &Connection) -> String {
@@ -240,7 +246,17 @@ pub fn csv(c: &Connection) -> String {
         show(container.and_then(|c| c.pod_uid.as_ref())),
         show(container.and_then(|c| c.image.as_ref())),
         container.map(|c| labels(&c.labels, ";")).unwrap_or_default(),
+        remote.and_then(|r| r.name_time).map(csv::time).unwrap_or_default(),
+        show(c.remote_actual.map(|actual| actual.ip)),
+        show(c.remote_actual.map(|actual| actual.port)),
     ])
+}
+
+/// Who asked for the name, and when.
+fn name_in_words(remote: &Remote, clock: &Clock) -> String {
+    let Some(source) = remote.name_source.map(name_source_in_words) else { return String::new() };
+    let time = remote.name_time.map(|time| format!(", {}", clock.full(time))).unwrap_or_default();
+    format!("{source}{time}")
 }
 
 /// `KEY=VALUE` of each.
@@ -280,8 +296,11 @@ pub fn facts(c: &Connection, clock: &Clock) -> Vec<(&'static str, String, Style)
         ("Remote", remote(c), PLAIN),
     ];
     let mut fact = |title, text: String| facts.push((title, text, PLAIN));
+    if let Some(Endpoint { ip, port }) = c.remote_actual {
+        fact("Translated to", address(ip, port));
+    }
     if let Some(remote) = &c.remote {
-        fact("Name known from", remote.name_source.map_or("", name_source_in_words).to_owned());
+        fact("Name known from", name_in_words(remote, clock));
         fact("Kind of remote", remote.scope.to_string());
         fact(
             "Country",
@@ -399,6 +418,25 @@ mod tests {
     use super::*;
     use crate::test_records::{established, info};
     use crate::text::is_unsafe;
+
+    #[test]
+    fn it_says_where_it_really_goes_and_how_old_its_name_is() {
+        let mut c = established(0, &info(1, "curl"));
+        c.remote_actual = Some(Endpoint { ip: [10, 42, 0, 7].into(), port: 8443 });
+        assert_eq!(remote(&c), "192.0.2.0:443 (-> 10.42.0.7:8443)");
+        if let Some(remote) = &mut c.remote {
+            remote.name = Some("api.example".into());
+            remote.name_source = Some(NameSource::DnsNetns);
+            remote.name_time = Some(c.time);
+        }
+        assert_eq!(remote(&c), "192.0.2.0:443 (api.example -> 10.42.0.7:8443)");
+        let clock = Clock::local();
+        let facts = facts(&c, &clock);
+        let fact = |title| facts.iter().find(|fact| fact.0 == title).map(|fact| fact.1.as_str());
+        assert_eq!(fact("Translated to"), Some("10.42.0.7:8443"));
+        let from = "a DNS answer to another process of this network namespace";
+        assert_eq!(fact("Name from"), Some(&*format!("{from}, {}", clock.full(c.time))));
+    }
 
     /// A name server may answer with any 253 bytes.
     #[test]

@@ -103,7 +103,8 @@ fn the_question_is_the_latest_before_the_attempt() {
         let (pid, task_start_ns) = (CURL.pid, CURL.pid.into());
         let raw = netspy_conn { pid, task_start_ns, start_ns, ..netspy_conn::default() };
         let found = table.0.resolved(&raw, ip.parse().unwrap());
-        assert_eq!(found.map(|found| found.number), Some(expected));
+        let expected = Some((expected, u64::from(expected)));
+        assert_eq!(found.map(|found| (found.number, found.time_ns)), expected);
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! The store answers the same question on its compact rows; a test holds both to each other.
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 
 use crate::event::{
@@ -27,6 +29,7 @@ pub(super) fn matches(filter: &Filter, c: &Connection) -> bool {
         && any(&filter.outcome, |o| *o == c.outcome)
         && any(&filter.port, |p| Some(*p) == port)
         && filter.preexisting.is_none_or(|wanted| c.preexisting == wanted)
+        && any_of_addresses(filter, c.remote.as_ref().map(|r| r.ip), c.remote_actual.map(|a| a.ip))
         && remote_matches(filter, c.remote.as_ref())
         && process_matches(filter, c.process.as_ref())
         && Texts::of(filter).is_none_or(|texts| texts.are_in(c))
@@ -110,13 +113,26 @@ impl Texts {
         texts.into_iter().flatten().any(|text| self.found_in(text))
             || c.process.as_ref().is_some_and(|process| self.found_in_process(&process.info))
             || remote.is_some_and(|remote| self.found_in(&remote.ip.to_string()))
+            || c.remote_actual.is_some_and(|actual| self.found_in(&actual.ip.to_string()))
     }
 }
 
+/// Whether one of these addresses is meant: the remote, or where address translation sends the
+/// connection.
+pub(crate) fn any_of_addresses(
+    filter: &Filter,
+    remote: Option<IpAddr>,
+    actual: Option<IpAddr>,
+) -> bool {
+    let is_meant = |ip: IpAddr| {
+        any(&filter.remote, |wanted| *wanted == ip) && any(&filter.cidr, |net| net.contains(&ip))
+    };
+    (filter.remote.is_empty() && filter.cidr.is_empty())
+        || [remote, actual].into_iter().flatten().any(is_meant)
+}
+
 fn remote_matches(filter: &Filter, remote: Option<&Remote>) -> bool {
-    any(&filter.remote, |ip| remote.is_some_and(|r| r.ip == *ip))
-        && any(&filter.cidr, |net| remote.is_some_and(|r| net.contains(&r.ip)))
-        && any(&filter.scope, |scope| remote.is_some_and(|r| r.scope == *scope))
+    any(&filter.scope, |scope| remote.is_some_and(|r| r.scope == *scope))
         && any(&filter.country, |wanted| {
             remote.and_then(|r| r.country.as_deref()) == Some(wanted.as_str())
         })

@@ -41,10 +41,13 @@ pub(super) struct Decoder {
     remote_port: Numbers<UInt16Type>,
     remote_name: Texts,
     name_source: Parsed<NameSource>,
+    name_time: Numbers<TimestampNanosecondType>,
     service: Texts,
     country: Texts,
     asn: Numbers<UInt32Type>,
     as_name: Texts,
+    actual_ip: Parsed<IpAddr>,
+    actual_port: Numbers<UInt16Type>,
     path: Texts,
     processes: Processes,
     errno: Numbers<Int32Type>,
@@ -93,10 +96,13 @@ impl Decoder {
             remote_port: numbers(b, C::RemotePort),
             remote_name: texts(b, C::RemoteName),
             name_source: parsed(b, C::NameSource),
+            name_time: numbers(b, C::NameTime),
             service: texts(b, C::Service),
             country: texts(b, C::RemoteCountry),
             asn: numbers(b, C::RemoteAsn),
             as_name: texts(b, C::RemoteAsName),
+            actual_ip: parsed(b, C::ActualIp),
+            actual_port: numbers(b, C::ActualPort),
             path: texts(b, C::Path),
             processes: Processes::new(b),
             errno: numbers(b, C::Errno),
@@ -135,6 +141,7 @@ impl Decoder {
         let process = self.processes.process(row);
         let remote = self.remote(row);
         let local = self.local_ip.get(row).zip(self.local_port.get(row));
+        let actual = self.actual_ip.get(row).zip(self.actual_port.get(row));
         let drop = self.drop_reason.get(row).zip(self.drop_count.get(row));
         Some(Connection {
             id: ConnectionId {
@@ -150,6 +157,7 @@ impl Decoder {
             family: self.family.get(row)?,
             local: local.map(|(ip, port)| Endpoint { ip, port }),
             remote,
+            remote_actual: actual.map(|(ip, port)| Endpoint { ip, port }),
             path: self.path.get(row).map(Into::into),
             process,
             state: self.state.get(row)?,
@@ -170,6 +178,7 @@ impl Decoder {
         Some(Remote {
             name: self.remote_name.get(row).map(|name| share(&mut self.shared, name)),
             name_source: self.name_source.get(row),
+            name_time: self.name_time.get(row).map(wide),
             service: self.service.get(row).map(|service| service.to_owned().into()),
             country: self.country.get(row).map(|country| share(&mut self.shared, country)),
             asn: self.asn.get(row),

@@ -235,11 +235,14 @@ pub(in crate::store) struct Encoder {
     remote_port: Numbers<UInt16Type>,
     remote_name: Shared,
     name_source: Words<NameSource>,
+    name_time: Numbers<TimestampNanosecondType>,
     service: Shared,
     remote_scope: Words<Scope>,
     remote_country: Shared,
     remote_asn: Numbers<UInt32Type>,
     remote_as_name: Shared,
+    actual_ip: Addresses,
+    actual_port: Numbers<UInt16Type>,
     path: Shared,
     processes: Processes,
     tid: Numbers<UInt32Type>,
@@ -295,11 +298,14 @@ impl Encoder {
             remote_port: numbers(rows),
             remote_name: texts(rows),
             name_source: Words::with_capacity(rows),
+            name_time: numbers(rows),
             service: texts(rows),
             remote_scope: Words::with_capacity(rows),
             remote_country: texts(rows),
             remote_asn: numbers(rows),
             remote_as_name: texts(rows),
+            actual_ip: Addresses::with_capacity(rows),
+            actual_port: numbers(rows),
             path: texts(rows),
             processes: Processes { rows: Vec::with_capacity(rows), ..Processes::default() },
             tid: numbers(rows),
@@ -376,6 +382,8 @@ impl Encoder {
         self.local_ip.push(f.local.map(|local| local.ip));
         self.local_port.append_option(f.local.map(|local| local.port));
         self.remote(f.remote);
+        self.actual_ip.push(f.remote_actual.map(|actual| actual.ip));
+        self.actual_port.append_option(f.remote_actual.map(|actual| actual.port));
         self.path.push(f.path);
         self.processes.push(f.process.map(|(.., info)| info));
         self.tid.append_option(f.process.map(|(tid, ..)| tid));
@@ -422,6 +430,7 @@ impl Encoder {
         self.remote_port.append_option(remote.map(|r| r.port));
         self.remote_name.push(remote.and_then(|r| r.name));
         self.name_source.push(remote.and_then(|r| r.name_source).map(|s| s as usize));
+        self.name_time.append_option(remote.and_then(|r| r.name_time));
         self.service.push(remote.and_then(|r| r.service));
         self.remote_scope.push(remote.map(|r| Scope::of(r.ip) as usize));
         self.remote_country.push(remote.and_then(|r| r.country));
@@ -482,6 +491,9 @@ impl Encoder {
         put(Column::RemoteCountry, self.remote_country.finish()?);
         put(Column::RemoteAsn, array(self.remote_asn));
         put(Column::RemoteAsName, self.remote_as_name.finish()?);
+        put(Column::NameTime, utc(self.name_time));
+        put(Column::ActualIp, self.actual_ip.finish()?);
+        put(Column::ActualPort, array(self.actual_port));
         put(Column::Path, self.path.finish()?);
         put(Column::Tid, array(self.tid));
         put(Column::Thread, self.thread.finish()?);

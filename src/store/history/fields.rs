@@ -3,13 +3,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use jiff::Timestamp;
-
 use crate::event::{
     Close, Connection, ConnectionId, Direction, Endpoint, Evidence, Family, NameSource, Outcome,
     ProcessInfo, Protocol, SocketType, State,
 };
-use crate::store::row::nanos;
+use crate::store::row::{exceeds, nanos};
 
 /// A record as it is written, with nothing copied.
 pub(in crate::store) struct Fields<'a> {
@@ -28,6 +26,7 @@ pub(in crate::store) struct Fields<'a> {
     pub(in crate::store) preexisting: bool,
     pub(in crate::store) local: Option<Endpoint>,
     pub(in crate::store) remote: Option<RemoteFields<'a>>,
+    pub(in crate::store) remote_actual: Option<Endpoint>,
     pub(in crate::store) path: Option<&'a str>,
     /// Thread id, thread name, process.
     pub(in crate::store) process: Option<(u32, &'a str, &'a Arc<ProcessInfo>)>,
@@ -47,6 +46,7 @@ pub(in crate::store) struct RemoteFields<'a> {
     pub(in crate::store) port: u16,
     pub(in crate::store) name: Option<&'a str>,
     pub(in crate::store) name_source: Option<NameSource>,
+    pub(in crate::store) name_time: Option<i64>,
     pub(in crate::store) service: Option<&'a str>,
     pub(in crate::store) country: Option<&'a str>,
     pub(in crate::store) asn: Option<u32>,
@@ -55,6 +55,7 @@ pub(in crate::store) struct RemoteFields<'a> {
 
 impl<'a> Fields<'a> {
     pub(in crate::store) fn of(c: &'a Connection, version: u64) -> Self {
+        let resolved = c.remote.as_ref().and_then(|remote| remote.name_time);
         Fields {
             version,
             patch: false,
@@ -75,11 +76,13 @@ impl<'a> Fields<'a> {
                 port: remote.port,
                 name: remote.name.as_deref(),
                 name_source: remote.name_source,
+                name_time: remote.name_time.map(nanos),
                 service: remote.service.as_deref(),
                 country: remote.country.as_deref(),
                 asn: remote.asn,
                 as_name: remote.as_name.as_deref(),
             }),
+            remote_actual: c.remote_actual,
             path: c.path.as_deref(),
             process: c.process.as_ref().map(|p| (p.tid, &*p.thread, &p.info)),
             errno: c.errno,
@@ -88,7 +91,7 @@ impl<'a> Fields<'a> {
             syn_retransmits: c.syn_retransmits,
             drop: c.drop.as_ref().map(|drop| (drop.reason.as_str(), drop.count)),
             close: c.close,
-            whole: exceeds(c.time).then_some(c),
+            whole: (exceeds(c.time) || resolved.is_some_and(exceeds)).then_some(c),
         }
     }
 
@@ -97,8 +100,4 @@ impl<'a> Fields<'a> {
         let start = self.process.and_then(|(.., info)| info.start_time);
         self.close.is_some_and(|close| exceeds(close.time)) || start.is_some_and(exceeds)
     }
-}
-
-fn exceeds(time: Timestamp) -> bool {
-    i128::from(nanos(time)) != time.as_nanosecond()
 }

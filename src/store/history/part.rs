@@ -14,7 +14,7 @@ use super::find::find;
 use super::schema::Column as C;
 use super::segment::{Counted, Segment, SegmentError};
 use crate::event::{Connection, ConnectionId, Direction, Outcome, Scope};
-use crate::query::filter::{Texts as Wanted, host_name_matches};
+use crate::query::filter::{Texts as Wanted, any_of_addresses, host_name_matches};
 use crate::query::{Filter, Sort};
 use crate::store::archive::{Part, Rows};
 use crate::store::cursor::Rank;
@@ -24,7 +24,7 @@ use crate::store::segment::{Range, Segment as MemorySegment};
 use crate::store::view::{Columns, View};
 
 /// Where a text is looked for, as in a record.
-const SEARCHED: [C; 16] = [
+const SEARCHED: [C; 17] = [
     C::Path,
     C::Error,
     C::DropReason,
@@ -32,6 +32,7 @@ const SEARCHED: [C; 16] = [
     C::RemoteName,
     C::Service,
     C::RemoteIp,
+    C::ActualIp,
     C::Process,
     C::Exe,
     C::Unit,
@@ -187,15 +188,18 @@ impl DiskPart {
         if let Some(command) = &selection.command {
             rows = self.named(rows, std::slice::from_ref(command), &[C::Process, C::Thread])?;
         }
-        if !f.remote.is_empty() || !f.cidr.is_empty() || !f.scope.is_empty() {
-            let meant = |text: &str| {
-                text.parse().is_ok_and(|ip: IpAddr| {
-                    (f.remote.is_empty() || f.remote.contains(&ip))
-                        && (f.cidr.is_empty() || f.cidr.iter().any(|net| net.contains(&ip)))
-                        && (f.scope.is_empty() || f.scope.contains(&Scope::of(ip)))
-                })
-            };
+        if !f.scope.is_empty() {
+            let meant =
+                |text: &str| text.parse().is_ok_and(|ip: IpAddr| f.scope.contains(&Scope::of(ip)));
             rows = self.keep(rows, &[C::RemoteIp], |b| text_test(b, C::RemoteIp, meant))?;
+        }
+        if !f.remote.is_empty() || !f.cidr.is_empty() {
+            let test = |b: &RecordBatch| {
+                let meant = |text: &str| any_of_addresses(f, text.parse().ok(), None);
+                let any = [C::RemoteIp, C::ActualIp].map(|c| Lookup::new(texts(b, c), meant));
+                move |row| any.iter().any(|lookup| lookup.holds(row))
+            };
+            rows = self.keep(rows, &[C::RemoteIp, C::ActualIp], test)?;
         }
         rows = self.shared(selection, rows)?;
         rows = self.enumerations(selection, rows)?;

@@ -139,11 +139,14 @@ columns! {
     RemoteCountry "remote_country" Shared maybe,
     RemoteAsn "remote_asn" U32 maybe,
     RemoteAsName "remote_as_name" Shared maybe,
+    NameTime "name_time" Time maybe,
+    ActualIp "remote_actual_ip" Shared maybe,
+    ActualPort "remote_actual_port" U16 maybe,
     Whole "record" Text maybe,
 }
 
 /// Columns that the first files of this version had not.
-const ADDED: [Column; 11] = [
+const ADDED: [Column; 14] = [
     Column::PodUid,
     Column::ContainerImage,
     Column::ContainerLabels,
@@ -155,6 +158,9 @@ const ADDED: [Column; 11] = [
     Column::RemoteCountry,
     Column::RemoteAsn,
     Column::RemoteAsName,
+    Column::NameTime,
+    Column::ActualIp,
+    Column::ActualPort,
 ];
 
 /// The schema of the files that are written now.
