@@ -64,8 +64,12 @@ fn last_known(runs: &[Run]) -> Option<u64> {
 }
 
 fn changes_after(found: &Found, known: u64) -> u64 {
-    let ranges = found.all_changes();
-    ranges.ranges().map(|(after, last)| last.saturating_sub(after.max(known))).sum()
+    let beyond = |after: u64, last: u64| last.saturating_sub(after.max(known));
+    let in_journals = found.changes.ranges().map(|(after, last)| beyond(after, last));
+    // A segment may span numbers that were never given, as those between two processes.
+    let facts = found.segments.iter().map(|segment| &segment.facts);
+    let in_segments = facts.map(|f| beyond(f.after, f.last).min(u64::from(f.rows)));
+    in_journals.chain(in_segments).sum()
 }
 
 fn beyond(found: &Found, end: Timestamp, known: u64) -> Beyond {
