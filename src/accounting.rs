@@ -26,9 +26,21 @@ pub struct Lost {
 }
 
 impl Lost {
+    /// Every cause by its name, and how many it lost.
+    pub fn by_cause(&self) -> [(&'static str, u64); 5] {
+        let Lost { ring_full, map_full, slow_consumer, undecodable, capture_ended } = *self;
+        [
+            ("ring_full", ring_full),
+            ("map_full", map_full),
+            ("slow_consumer", slow_consumer),
+            ("undecodable", undecodable),
+            ("capture_ended", capture_ended),
+        ]
+    }
+
     /// All causes together.
     pub fn total(&self) -> u64 {
-        self.ring_full + self.map_full + self.slow_consumer + self.undecodable + self.capture_ended
+        self.by_cause().iter().map(|(_, lost)| lost).sum()
     }
 
     #[cfg(feature = "store")]

@@ -297,6 +297,10 @@ pub struct Recovery {
     /// Changes that had been written and are in no file: one was removed, or cut.
     #[serde(default)]
     pub missing_changes: u64,
+    /// Changes in files, of a time that the books say nothing of: those were removed or cut, or could
+    /// not be written.
+    #[serde(default)]
+    pub unbooked_changes: u64,
 }
 
 /// Health, capabilities and books since the start of capture.

@@ -80,6 +80,7 @@ async fn the_figures_are_those_of_the_books_and_of_what_was_taken_in() {
         ("netspy_filtered_total", 3.0),
         ("netspy_lost_total{cause=\"ring_full\"}", 4.0),
         ("netspy_lost_total{cause=\"map_full\"}", 0.0),
+        ("netspy_lost_total{cause=\"capture_ended\"}", 0.0),
         ("netspy_pending", 3.0),
         ("netspy_exec_lost_total", 2.0),
         ("netspy_nat_questions_total{result=\"translated\"}", 2.0),
@@ -140,7 +141,23 @@ async fn history_has_figures_where_it_is_kept() {
     ] {
         assert_eq!(s.get(name), Some(&value), "{name} in {s:#?}");
     }
-    assert!(s["netspy_history_bytes"] > 100.0 && of_history(&s) == 12, "{s:#?}");
+    assert!(s["netspy_history_bytes"] > 100.0 && of_history(&s) == 13, "{s:#?}");
+    // Of five attempts two are pending, and lost when nobody watches any more.
+    let lost = "netspy_lost_total{cause=\"capture_ended\"}";
+    assert_eq!(s[lost], 0.0);
+    *server.capture.counters.lock().unwrap() =
+        Counters { attempts: 5, delivered: 3, ..Counters::default() };
+    let written = || std::fs::read_to_string(directory.join("books")).unwrap_or_default();
+    let end = Instant::now() + Duration::from_secs(60);
+    while !written().contains("\"attempts\":5") {
+        assert!(Instant::now() < end, "{}", written());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    server.stop().await;
+    let store = Store::open(16 << 20, &options).unwrap();
+    let server = server_over(store, Vec::new(), Terms::default()).await;
+    let s = samples(&scrape(&server).await);
+    assert_eq!((s[lost], s["netspy_attempts_total"]), (2.0, 0.0));
     server.stop().await;
     let _ = std::fs::remove_dir_all(directory);
 }

@@ -191,3 +191,41 @@ async fn a_journal_or_a_directory_that_somebody_removes_is_told_of() {
     assert_eq!(store.count(&Selection::default()), 3);
     assert_eq!(store.status().history.unwrap().recovery.missing_changes, 0);
 }
+
+#[tokio::test]
+async fn a_journal_that_somebody_cuts_is_noticed_though_nothing_comes_and_costs_no_record() {
+    let place = std::env::temp_dir().join(format!("netspy-cut-{}", std::process::id()));
+    let place = Place(place);
+    for round in [0, 1] {
+        let server = common::server_over(open(&place.0), Vec::new(), Terms::default()).await;
+        let curl = info(7, "curl");
+        let first = round * 100;
+        for n in first..first + 50 {
+            server.store.apply(vec![refused(n, &curl)]);
+        }
+        health(&server, |_, history| history["written"] == 50 && history["behind"] == 0).await;
+        let journals = std::fs::read_dir(&place.0).unwrap().map(|file| file.unwrap().path());
+        let journal = journals.filter(|path| path.extension().is_some_and(|end| end == "arrow"));
+        let journal = journal.max().expect("a journal");
+        // All of it, or half.
+        let file = std::fs::OpenOptions::new().write(true).open(&journal).unwrap();
+        file.set_len(file.metadata().unwrap().len() * round / 2).unwrap();
+        health(&server, |_, history| history["unwritten"].as_u64() >= Some(50)).await;
+        // It goes on in another, and memory has what the first had.
+        server.store.apply(vec![refused(first + 50, &curl)]);
+        let whole = |history: &Value| history["segments"].as_u64() > Some(round);
+        health(&server, |health, history| {
+            whole(history) && history["behind"] == 0 && health["status"] == "healthy"
+        })
+        .await;
+        let store = server.store.clone();
+        server.stop().await;
+        store.close();
+        drop(store);
+        let store = open(&place.0);
+        assert_eq!(store.count(&Selection::default()), first / 100 * 51 + 51);
+        let recovery = store.status().history.unwrap().recovery;
+        assert_eq!((recovery.missing_changes, recovery.corrupt), (0, 0), "{recovery:?}");
+        assert!(recovery.set_aside.is_empty(), "{recovery:?}");
+    }
+}

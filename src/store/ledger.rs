@@ -115,8 +115,8 @@ impl Run {
     }
 }
 
-/// What is known of the time before this capture: captures in their order, none of which begins
-/// before the one before it has ended.
+/// What is known of the time before this capture: captures in their order, and by the clock as it was
+/// then. Where it was set back between two, the later has earlier times.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Past {
     pub(super) runs: Vec<Run>,
@@ -127,36 +127,70 @@ pub(super) struct Past {
 impl Past {
     /// When the first of the captures began.
     pub(super) fn begin(&self) -> Option<Timestamp> {
-        self.runs.first().map(|run| run.start)
+        self.runs.iter().map(|run| run.start).min()
     }
 
     /// When the first of all captures began, if the books still reach back to it.
     pub(super) fn whole_since(&self) -> Option<Timestamp> {
-        self.runs.first().filter(|run| run.is_first).map(|run| run.start)
+        self.runs.first().filter(|run| run.is_first).and_then(|_| self.begin())
     }
 
-    /// Adds what the books of this window say of it.
-    fn add_to(&self, books: &mut Accounting, next: Timestamp) {
-        let (from, to) = (books.since, books.until);
+    /// Whether the clock was set back between two captures, the last of which began then: what came
+    /// later may have earlier times.
+    pub(super) fn was_set_back(&self, last: Timestamp) -> bool {
+        let starts = self.runs.iter().skip(1).map(|run| run.start).chain([last]);
+        self.runs.iter().zip(starts).any(|(run, next)| next < run.watched_until())
+    }
+
+    /// Attempts that the captures had not shown when they ended.
+    pub(super) fn lost_at_ends(&self) -> u64 {
+        let last = self.runs.iter().filter_map(|run| run.samples.last());
+        last.map(|s| s.counters.pending() + s.counters.lost.capture_ended).sum()
+    }
+
+    /// Adds what it has of a window, before a capture that began then.
+    fn add_to(&self, books: &mut Accounting, asked: &Asked, next: Timestamp) {
         let starts = self.runs.iter().skip(1).map(|run| run.start).chain([next]);
         for (run, next) in self.runs.iter().zip(starts) {
-            // The clock may have been set back between them.
-            if let Some(run) = run.books(from, to.min(next)) {
+            if let Some(run) = run.books(asked.from, asked.to) {
                 books.add(run);
             }
-            add_gap(books, run.watched_until(), next, run.why.as_deref().unwrap_or(UNNOTICED));
+            books.gaps.extend(asked.gap_before(run, next));
         }
-        for damage in &self.damage {
-            add_gap(books, damage.since, damage.until, &damage.why);
-        }
+        let damage = self.damage.iter();
+        books.gaps.extend(damage.filter_map(|d| asked.part(d.since, d.until, &d.why)));
     }
 }
 
-/// Adds a gap, as far as it lies in the window.
-fn add_gap(books: &mut Accounting, since: Timestamp, until: Timestamp, why: &str) {
-    let (since, until) = (since.max(books.since), until.min(books.until));
-    if since < until {
-        books.gaps.push(Gap { since, until, why: why.to_owned() });
+/// A window as it was asked for.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    from: Timestamp,
+    /// Who names no end is shown what has later times than now, too: the clock may have been ahead.
+    to: Timestamp,
+    /// Nobody named where it begins.
+    is_all: bool,
+}
+
+impl Asked {
+    /// The part of a gap that lies in the window, if there is one.
+    fn part(&self, since: Timestamp, until: Timestamp, why: &str) -> Option<Gap> {
+        let (since, until) = (since.max(self.from), until.min(self.to));
+        (since < until).then(|| Gap { since, until, why: why.to_owned() })
+    }
+
+    /// What lies between a capture and the next, which began then. Where the clock was set back in
+    /// between, nobody knows how long that was: it took no time by the clock, and came before what is
+    /// of the next.
+    fn gap_before(&self, run: &Run, next: Timestamp) -> Option<Gap> {
+        let (end, why) = (run.watched_until(), run.why.as_deref().unwrap_or(UNNOTICED));
+        if end <= next {
+            return self.part(end, next, why);
+        }
+        let is_inside = (self.is_all || self.from < next) && next <= self.to;
+        let back = end.duration_since(next).as_secs();
+        let why = || format!("{why}, and the clock set back meanwhile, by {back} s or more");
+        is_inside.then(|| Gap { since: next, until: next, why: why() })
     }
 }
 
@@ -229,10 +263,42 @@ impl Ledger {
         now: Timestamp,
         current: &Counters,
     ) -> Accounting {
-        let begin = self.past.begin().map_or(self.start, |begin| begin.min(self.start));
-        self.books_from(begin, since, until, now, current)
+        let begin = self.begin();
+        let own = self.books_from(begin, since, until, now, current);
+        let from = since.unwrap_or(self.start);
+        self.with_past(own, Asked { from, to: until.unwrap_or(Timestamp::MAX), is_all: false })
     }
 
+    /// The books of all that there is to ask about, which begins then.
+    pub(super) fn books_of_all(
+        &self,
+        begin: Timestamp,
+        until: Option<Timestamp>,
+        now: Timestamp,
+        current: &Counters,
+    ) -> Accounting {
+        let own = self.books_from(self.begin(), Some(begin), until, now, current);
+        let to = until.unwrap_or(Timestamp::MAX);
+        self.with_past(own, Asked { from: begin, to, is_all: true })
+    }
+
+    /// The books of this capture alone, up to now.
+    pub(super) fn books_of_capture(&self, now: Timestamp, current: &Counters) -> Accounting {
+        self.books_from(self.start, None, None, now, current)
+    }
+
+    fn begin(&self) -> Timestamp {
+        self.past.begin().map_or(self.start, |begin| begin.min(self.start))
+    }
+
+    fn with_past(&self, mut books: Accounting, asked: Asked) -> Accounting {
+        self.past.add_to(&mut books, &asked, self.start);
+        fold(&mut books.gaps);
+        books.complete &= books.gaps.is_empty();
+        books
+    }
+
+    /// The books of this capture, in a window that begins no earlier than `begin`.
     fn books_from(
         &self,
         begin: Timestamp,
@@ -254,13 +320,10 @@ impl Ledger {
             let until = until.unwrap_or(now).clamp(since, begin);
             books.gaps.push(Gap { since, until, why: BEFORE_CAPTURE.to_owned() });
         }
-        if begin < self.start {
-            self.past.add_to(&mut books, self.start);
-        }
         if let Some((stop, why)) = &self.stopped {
-            add_gap(&mut books, *stop, to, why);
+            let window = Asked { from, to, is_all: false };
+            books.gaps.extend(window.part(*stop, to, why));
         }
-        fold(&mut books.gaps);
         // A window that ends before capture began was not watched at all.
         let unwatched = until.is_some_and(|until| until <= begin);
         books.complete &= books.gaps.is_empty() && !unwatched;
@@ -516,6 +579,48 @@ mod tests {
         let ledger = Ledger::after(Arc::new(Past { runs, damage: Vec::new() }), at(50));
         let books = ledger.books(Some(at(50)), None, at(60), &figures(3, 0));
         assert_eq!((books.attempts, books.balances()), (3 + 10, true));
+    }
+
+    #[test]
+    fn a_stop_in_which_the_clock_was_set_back_is_named_where_the_next_capture_begins() {
+        let runs = vec![run(3_600, &[(3_700, 10, 1)], "stopped")];
+        let ledger = Ledger::after(Arc::new(Past { runs, damage: Vec::new() }), at(100));
+        let now = figures(3, 0);
+        let all = ledger.books_of_all(at(100), None, at(160), &now);
+        let back = gap(100, 100, "stopped, and the clock set back meanwhile, by 3600 s or more");
+        assert_eq!((&all.gaps, all.complete), (&vec![back.clone()], false));
+        // Who names no end is shown what is of a time to come, too.
+        assert_eq!((all.attempts, all.lost.ring_full, all.balances()), (13, 1, true));
+        assert_eq!(ledger.books(Some(at(99)), None, at(160), &now).gaps.last(), Some(&back));
+        for (since, until) in [(100, 150), (120, 150)] {
+            let later = ledger.books(Some(at(since)), Some(at(until)), at(160), &now);
+            assert_eq!((later.gaps, later.complete), (vec![], true), "{since}");
+        }
+        let own = ledger.books_of_capture(at(160), &now);
+        assert_eq!((own.attempts, own.gaps, own.complete), (3, vec![], true));
+    }
+
+    #[test]
+    fn captures_keep_their_times_where_the_clock_was_set_back_between_them() {
+        let runs =
+            vec![run(3_600, &[(3_700, 10, 0)], "stopped"), run(100, &[(200, 20, 0)], "killed")];
+        let past = Past { runs, damage: Vec::new() };
+        let ledger = Ledger::after(Arc::new(past), at(260));
+        let now = figures(3, 0);
+        let all = ledger.books_of_all(at(100), None, at(300), &now);
+        let whys: Vec<_> = all.gaps.iter().map(|gap| (gap.since, gap.until)).collect();
+        assert_eq!(whys, [(at(100), at(100)), (at(200), at(260))]);
+        assert_eq!((all.attempts, all.balances()), (33, true));
+        let second = ledger.books(Some(at(110)), Some(at(190)), at(300), &now);
+        assert_eq!((second.attempts, second.complete), (20, true));
+    }
+
+    #[test]
+    fn what_captures_had_not_shown_at_their_ends_is_counted() {
+        let mut killed = run(0, &[(100, 60, 3)], "killed");
+        killed.samples.last_mut().unwrap().counters.delivered -= 2;
+        let past = Past { runs: vec![run(0, &[(5, 9, 1)], "stopped"), killed], ..Past::default() };
+        assert_eq!(past.lost_at_ends(), 2);
     }
 
     #[test]

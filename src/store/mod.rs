@@ -482,6 +482,11 @@ impl Store {
         self.archive.as_ref().map_or_else(Arc::default, |archive| archive.past())
     }
 
+    /// Attempts that earlier captures had not shown when they ended, as far as their books are kept.
+    pub fn lost_at_ends(&self) -> u64 {
+        self.past().lost_at_ends()
+    }
+
     /// Whether the books outlive this process.
     fn keeps_books(&self) -> bool {
         self.archive.is_some()

@@ -150,7 +150,10 @@ impl Inner {
             // them, and nobody watched then; unless that cannot be known.
             false if self.store.holds_earlier() => {
                 let past = self.store.past();
-                let kept = oldest().max(past.whole_since().unwrap_or(Timestamp::MIN));
+                let kept = match past.begin().filter(|_| past.was_set_back(start)) {
+                    Some(begin) => begin,
+                    None => oldest().max(past.whole_since().unwrap_or(Timestamp::MIN)),
+                };
                 // What somebody took away was to be kept.
                 let lost = past.damage.iter().map(|gap| gap.since).min();
                 kept.min(lost.unwrap_or(kept)).min(start)

@@ -28,7 +28,7 @@ pub(super) async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Respo
     let capture = api.source.capture();
     build(&mut page);
     let counters = capture.counters();
-    books(&mut page, &counters);
+    books(&mut page, &counters, api.source.store().lost_at_ends());
     details(&mut page, &counters);
     geoip(&mut page, api.geoip_failures.as_deref());
     capture_state(&mut page, capture.as_ref());
@@ -45,8 +45,9 @@ fn build(page: &mut Page) {
         .value(&[("version", crate::VERSION), ("commit", commit)], 1);
 }
 
-/// The books: attempts = delivered + filtered + lost + pending.
-fn books(page: &mut Page, counters: &Counters) {
+/// The books: attempts = delivered + filtered + lost + pending. What was lost at the ends of earlier
+/// captures is beside that: the figures of this one begin with it.
+fn books(page: &mut Page, counters: &Counters, lost_at_ends: u64) {
     let mut counter = |name, help: &str, value: u64| page.single(Kind::Counter, name, help, value);
     let help = "Connection attempts that the kernel side saw.";
     counter("netspy_attempts", help, counters.attempts);
@@ -67,13 +68,9 @@ fn books(page: &mut Page, counters: &Counters) {
     let help = "Attempts that wait for an outcome or are on their way.";
     page.single(Kind::Gauge, "netspy_pending", help, counters.pending());
     page.family(Kind::Counter, "netspy_lost", "Attempts that were lost, by cause.");
-    let lost = &counters.lost;
-    for (cause, count) in [
-        ("ring_full", lost.ring_full),
-        ("map_full", lost.map_full),
-        ("slow_consumer", lost.slow_consumer),
-        ("undecodable", lost.undecodable),
-    ] {
+    let mut lost = counters.lost;
+    lost.capture_ended += lost_at_ends;
+    for (cause, count) in lost.by_cause() {
         page.value(&[("cause", cause)], count);
     }
 }
@@ -233,4 +230,7 @@ fn history(page: &mut Page, history: Option<&HistoryStatus>) {
     let help = "Changes of records that had been written, and that the start found in no file.";
     let missing = |h: &HistoryStatus| h.recovery.missing_changes;
     single(Kind::Gauge, "netspy_history_missing_changes", help, missing);
+    let help = "Changes of records that the start found in files, of a time that the books lack.";
+    let unbooked = |h: &HistoryStatus| h.recovery.unbooked_changes;
+    single(Kind::Gauge, "netspy_history_unbooked_changes", help, unbooked);
 }

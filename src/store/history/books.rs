@@ -293,7 +293,7 @@ impl Books {
             let is_whole = past.whole_since().is_some();
             past.runs.retain(|run| run.end() >= oldest);
             // Of what is lacking from the time of a run that is known, as long as that is.
-            let known = past.runs.first().or(self.current.as_ref()).map(|run| run.start);
+            let known = past.runs.iter().chain(&self.current).map(|run| run.start).min();
             let known = known.map_or(oldest, |start| start.min(oldest));
             past.damage.retain(|gap| gap.until >= known);
             self.evicted.retain(|stretch| stretch.times.max >= nanos(known));
@@ -449,8 +449,6 @@ impl Contents {
         let runs = &mut self.past.runs;
         match entry {
             Entry::Started { at, first, after } => {
-                // The clock may have been set back between two captures, or within one.
-                let at = runs.last().map_or(at, |run| at.max(run.end()));
                 runs.push(Run { after, ..Run::new(at, first) });
             }
             Entry::Figures { at, counters, change, stored } => {
@@ -459,6 +457,7 @@ impl Contents {
                     runs.push(Run::new(at, false));
                 }
                 if let Some(run) = runs.last_mut() {
+                    // The clock may have been set back within a capture.
                     let at = at.max(run.end());
                     let progress = Progress { change, attempts: stored };
                     match run.samples.last_mut() {

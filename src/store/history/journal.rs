@@ -358,8 +358,8 @@ impl Journal {
 
     /// Appends; what was written of it is taken back if not all of it can be.
     pub(super) fn append(&mut self, sealed: &Sealed) -> io::Result<()> {
-        if self.is_removed() {
-            return Err(io::Error::other("it was removed while it was written"));
+        if let Some(why) = self.is_lost() {
+            return Err(io::Error::other(why));
         }
         let mut parts = sealed.parts().into_iter();
         let written = parts.try_for_each(|part| (&*self.file).write_all(part));
@@ -375,9 +375,15 @@ impl Journal {
         written
     }
 
-    /// Whether somebody has removed the file: nobody would find in it what is written now.
-    pub(super) fn is_removed(&self) -> bool {
-        self.file.metadata().is_ok_and(|file| file.nlink() == 0)
+    /// What somebody has done to the file, if it does not have any more what was written to it.
+    pub(super) fn is_lost(&self) -> Option<&'static str> {
+        let file = self.file.metadata().ok()?;
+        if file.nlink() == 0 {
+            return Some("it was removed while it was written");
+        }
+        // What is no file has no length.
+        (file.is_file() && file.len() != self.length)
+            .then_some("it was cut, or somebody else wrote to it, while it was written")
     }
 
     pub(super) fn file(&self) -> &Arc<File> {

@@ -16,20 +16,23 @@ impl Shared {
     /// Lets go of what is too much, or too old.
     pub(super) fn keep_limits(&self) {
         self.look_for_removed();
-        let oldest_time =
-            self.options.max_age.and_then(|age| Timestamp::now().checked_sub(age).ok().map(nanos));
-        loop {
-            let segments = self.segments();
-            let bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
-            let bytes = bytes + self.journal_bytes.load(Ordering::Relaxed);
-            let too_much = bytes > self.options.limit_bytes;
-            // Any of them, since the clock may have been ahead while the first was written.
-            let too_old = |segment: &&Arc<Segment>| {
-                oldest_time.is_some_and(|time| segment.facts.last_time < time)
-            };
-            let first = segments.first().filter(|_| too_much);
-            let Some(gone) = first.or_else(|| segments.iter().find(too_old)) else { return };
-            self.let_go(gone);
+        self.let_go_for(0);
+        let now = Timestamp::now();
+        let Some(oldest) = self.options.max_age.and_then(|age| now.checked_sub(age).ok()) else {
+            return;
+        };
+        // Any of them, since the clock may have been ahead while the first was written.
+        let segments = self.segments();
+        let too_old = segments.iter().filter(|s| s.facts.last_time < nanos(oldest));
+        too_old.for_each(|segment| self.let_go(segment));
+    }
+
+    /// Lets go of the oldest segments until there is room for so many bytes more, or none is left.
+    pub(super) fn let_go_for(&self, more: u64) {
+        while self.bytes().saturating_add(more) > self.options.limit_bytes
+            && let Some(oldest) = self.segments().first()
+        {
+            self.let_go(oldest);
         }
     }
 

@@ -32,9 +32,8 @@ pub(super) type Missing = Vec<(Gap, (u64, u64))>;
 
 /// What the books say is in files, and is not.
 pub(super) fn missing(contents: &Contents, found: &Found) -> Missing {
-    let mut known = found.changes.clone();
+    let mut known = found.all_changes();
     contents.accounted.ranges().for_each(|range| known.add(range));
-    found.segments.iter().for_each(|s| known.add((s.facts.after, s.facts.last)));
     let of_run = |run: &Run| {
         let noted = run.samples.iter().map(|sample| sample.progress.change).max();
         let Some((after, last)) = run.after.zip(noted) else { return Vec::new() };
@@ -63,7 +62,9 @@ fn gap(run: &Run, (after, last): (u64, u64)) -> Gap {
 pub(super) fn add_found(contents: &mut Contents, found: &Found) {
     let ends_before = |run: &&mut Run| run.why.is_none() || run.whole_until == Some(run.end());
     let Some(run) = contents.past.runs.last_mut().filter(ends_before) else { return };
-    let Some(last) = run.samples.last().copied() else { return };
+    let Some(mut last) = run.samples.last().copied() else { return };
+    // They may have been cut after the line of its start.
+    last.progress.change = last.progress.change.max(run.after.unwrap_or(0));
     if last.progress.change == 0 {
         // Books of a program that did not say which changes they knew.
         return;
@@ -84,16 +85,16 @@ pub(super) fn add_found(contents: &mut Contents, found: &Found) {
 }
 
 /// Attempts that were stored after the last figures.
-struct Beyond {
-    stored: u64,
+pub(super) struct Beyond {
+    pub(super) stored: u64,
     /// Those of them that began later, too.
     later: u64,
     /// When the last of them began.
-    until: Timestamp,
+    pub(super) until: Timestamp,
 }
 
 impl Beyond {
-    fn of(found: &Found, last: &Sample) -> Beyond {
+    pub(super) fn of(found: &Found, last: &Sample) -> Beyond {
         let mut beyond = Beyond { stored: 0, later: 0, until: last.last };
         let new = |c: &&Connection| {
             let first = found.first_shown.get(&c.id);

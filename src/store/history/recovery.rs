@@ -40,6 +40,13 @@ pub(super) struct Found {
 }
 
 impl Found {
+    /// The changes that are in files.
+    pub(super) fn all_changes(&self) -> Changes {
+        let mut all = self.changes.clone();
+        self.segments.iter().for_each(|s| all.add((s.facts.after, s.facts.last)));
+        all
+    }
+
     /// Whether there was not a single file of records.
     pub(super) fn is_nothing(&self) -> bool {
         self.next_number == 1 && self.recovery.set_aside.is_empty()

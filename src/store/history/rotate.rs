@@ -53,7 +53,7 @@ pub(super) fn run(shared: &Shared) {
 /// Makes a segment of a group; whether to go on.
 fn rotate(shared: &Shared, number: u64, group: &Group) -> bool {
     let made = shared.make(number, group);
-    let mut groups = lock(&shared.groups);
+    let groups = lock(&shared.groups);
     let made = match made {
         Ok(made) => made,
         Err(error) => {
@@ -81,7 +81,6 @@ fn rotate(shared: &Shared, number: u64, group: &Group) -> bool {
     if wanted {
         shared.rotated.fetch_max(group.last, Ordering::SeqCst);
     }
-    groups.waiting.retain(|(waiting, _)| *waiting != number);
     shared.rotated_news.notify_all();
     drop(groups);
     if wanted && is_empty {
@@ -92,6 +91,9 @@ fn rotate(shared: &Shared, number: u64, group: &Group) -> bool {
         shared.clear_journals(number);
         shared.keep_limits();
     }
+    // Who waits for room has that of its journals by now.
+    lock(&shared.groups).waiting.retain(|(waiting, _)| *waiting != number);
+    shared.rotated_news.notify_all();
     true
 }
 
@@ -187,7 +189,9 @@ impl Shared {
         facts: Facts,
     ) -> Result<Segment, SegmentError> {
         // Until the journal goes there are both.
-        self.needs_room_meanwhile(places.len() as u64 * ROW_BYTES)?;
+        let bytes = places.len() as u64 * ROW_BYTES;
+        self.let_go_for(bytes);
+        self.needs_room_meanwhile(bytes)?;
         let unfinished = self.directory.unfinished(number);
         let _ = fs::remove_file(&unfinished);
         let file = self.directory.create(&unfinished)?;
@@ -261,10 +265,13 @@ impl Shared {
     fn clear_journals(&self, up_to: u64) {
         let files = self.directory.list().unwrap_or_default();
         for (name, path) in files {
-            if matches!(name, Name::Journal(number) if number <= up_to)
-                && let Err(error) = fs::remove_file(&path)
-            {
-                tracing::warn!("{}: cannot be removed: {error}", path.display());
+            let Name::Journal(number) = name else { continue };
+            if number > up_to {
+                continue;
+            }
+            match fs::remove_file(&path) {
+                Ok(()) => self.journals.forget(number),
+                Err(error) => tracing::warn!("{}: cannot be removed: {error}", path.display()),
             }
         }
         if let Err(error) = self.directory.sync() {

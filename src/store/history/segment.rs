@@ -372,9 +372,12 @@ impl Segment {
         }
     }
 
-    /// Looks whether its file is where it was.
+    /// Looks whether its file is where it was, and as long.
     pub(super) fn look(&self) {
         match std::fs::metadata(&self.path) {
+            Ok(file) if file.is_file() && file.len() != self.bytes => {
+                self.complain(&SegmentError::Foreign("it is not as long as it was written"));
+            }
             Ok(_) => self.is_gone.store(false, Ordering::Relaxed),
             Err(error) => self.complain(&error.into()),
         }

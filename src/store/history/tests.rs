@@ -2,6 +2,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::*;
+use crate::event::ConnectionId;
 use crate::query::{Filter, Page, Sort};
 use crate::store::archive::Rows;
 use crate::store::{Columns, Selection, Store};
@@ -9,7 +10,9 @@ use crate::test_records::*;
 
 mod damage;
 mod disk;
+mod limits;
 mod reconcile;
+mod unbooked;
 
 /// A directory that goes with the test.
 struct Place(PathBuf);

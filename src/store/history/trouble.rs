@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{Shared, lock};
+use crate::query::Recovery;
 
 /// What has not been written for so long is told.
 const STALLED: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
@@ -104,9 +105,12 @@ impl Shared {
         let recovery = lock(&self.recovery);
         let Some(first) = recovery.set_aside.first() else {
             let missing = recovery.missing_changes;
-            return (missing > 0).then(|| {
-                format!("history lacks {missing} changes that were written: a file is gone, or cut")
-            });
+            if missing == 0 {
+                return (recovery.unbooked_changes > 0).then(|| unbooked(&recovery));
+            }
+            return Some(format!(
+                "history lacks {missing} changes that were written: a file is gone, or cut"
+            ));
         };
         let more = match recovery.set_aside.len() - 1 {
             0 => String::new(),
@@ -114,4 +118,13 @@ impl Shared {
         };
         Some(format!("history lacks what the start found damaged and set aside: {first}{more}"))
     }
+}
+
+/// That there are files, and no books of their time.
+pub(super) fn unbooked(recovery: &Recovery) -> String {
+    format!(
+        "history has {} changes of a time that its books say nothing of: the file `books` was removed or \
+         cut, or could not be written; no answer about that time is complete",
+        recovery.unbooked_changes
+    )
 }

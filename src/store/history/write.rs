@@ -4,13 +4,16 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::encode::Encoder;
 use super::fields::Fields;
 use super::journal::{Journal, Sealed};
 use super::{FLUSH_CHANGES, FLUSH_EVERY, Item, RETRY_EVERY, Shared, lock};
 use crate::event::Connection;
+
+/// How often it is looked whether the journal is as it was written.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 struct Writer<'a> {
     shared: &'a Shared,
@@ -19,12 +22,16 @@ struct Writer<'a> {
     journal: Option<Journal>,
     /// Changes in this journal.
     in_journal: u64,
+    /// It has become so large that its group should end.
+    is_long: bool,
     encoder: Encoder,
     /// Memory that the last flush took.
     room: Vec<u8>,
     last: u64,
     /// When it was last tried whether the disk takes anything.
     tried: Instant,
+    /// When it was last looked whether the journal is as it was written.
+    looked: Instant,
 }
 
 /// Writes until the queue is closed; the first journal has this number.
@@ -34,10 +41,12 @@ pub(super) fn run(shared: &Shared, first: u64) {
         number: first,
         journal: None,
         in_journal: 0,
+        is_long: false,
         encoder: Encoder::default(),
         room: Vec::new(),
         last: 0,
         tried: Instant::now(),
+        looked: Instant::now(),
     };
     loop {
         let (items, closed) = writer.next();
@@ -48,6 +57,7 @@ pub(super) fn run(shared: &Shared, first: u64) {
             }
         }
         writer.flush();
+        writer.look();
         *lock(&shared.writing_since) = None;
         writer.retry();
         shared.nudge_segments();
@@ -97,7 +107,7 @@ impl Writer<'_> {
     fn group(&mut self, mut group: crate::store::archive::Group) {
         self.flush();
         self.journal = None;
-        self.in_journal = 0;
+        (self.in_journal, self.is_long) = (0, false);
         let mut groups = lock(&self.shared.groups);
         groups.without_given_up(&mut group);
         if !group.segments.is_empty() {
@@ -118,7 +128,7 @@ impl Writer<'_> {
         let count = encoder.len() as u64;
         if self.shared.is_failing() || self.append(encoder).is_err() {
             self.shared.note_lacking(self.last, count);
-            self.leave_removed();
+            self.leave_lost();
         } else {
             self.shared.journaled.fetch_add(count, Ordering::Relaxed);
             self.in_journal += count;
@@ -126,12 +136,31 @@ impl Writer<'_> {
         self.shared.written.store(self.last, Ordering::Relaxed);
     }
 
-    /// What is in a journal that somebody has removed is in no file.
-    fn leave_removed(&mut self) {
-        if self.journal.as_ref().is_some_and(Journal::is_removed) {
-            self.journal = None;
-            self.shared.note_lacking(self.last, std::mem::take(&mut self.in_journal));
+    /// Looks whether the journal is as it was written, though nothing new comes.
+    fn look(&mut self) {
+        if self.looked.elapsed() < LOOK_EVERY || self.shared.is_failing() {
+            return;
         }
+        self.looked = Instant::now();
+        if let Some(why) = self.journal.as_ref().and_then(Journal::is_lost) {
+            let path = self.shared.directory.journal(self.number);
+            self.shared.fail("cannot go on with", &path, &why);
+            self.leave_lost();
+        }
+    }
+
+    /// What is in a journal that somebody has removed or cut is in no file: memory has it, for the
+    /// segment. What comes until then goes to another journal.
+    fn leave_lost(&mut self) {
+        if self.journal.as_ref().is_none_or(|journal| journal.is_lost().is_none()) {
+            return;
+        }
+        self.journal = None;
+        self.is_long = false;
+        self.shared.note_lacking(self.last, std::mem::take(&mut self.in_journal));
+        self.shared.journals.look(self.number, &self.shared.directory.journal(self.number));
+        // It is also the number of the segment, with which all journals up to it go.
+        self.number += 1;
     }
 
     fn append(&mut self, encoder: Encoder) -> io::Result<()> {
@@ -142,6 +171,7 @@ impl Writer<'_> {
             let flush = encoder.finish().and_then(|batch| Sealed::flush(&batch, room));
             let flush = flush.map_err(io::Error::other)?;
             self.shared.needs_room(flush.len() as u64)?;
+            self.shared.make_room(flush.len() as u64)?;
             let is_new = self.journal.is_none();
             let journal = match &mut self.journal {
                 Some(journal) => journal,
@@ -149,7 +179,12 @@ impl Writer<'_> {
             };
             journal.append(&flush)?;
             self.room = flush.into_room();
-            self.shared.journal_bytes.store(journal.bytes(), Ordering::Relaxed);
+            self.shared.journals.note(self.number, journal.bytes());
+            // Asked for once, since more may come into it before the group ends.
+            if !self.is_long && self.shared.is_long(journal.bytes()) {
+                self.is_long = true;
+                self.shared.wants_group.store(true, Ordering::SeqCst);
+            }
             self.shared.sync_journal(&path, journal.file(), self.last, count, is_new);
             Ok(())
         };

@@ -71,16 +71,26 @@ impl Inner {
 
     /// The books of a window; of all that there is to ask about where it has no edges.
     pub(super) fn books(&self, since: Option<Timestamp>, until: Option<Timestamp>) -> Accounting {
-        let (from, to) = (since.unwrap_or_else(|| self.begun()), until.unwrap_or(Timestamp::MAX));
-        let mut books = match self.replayed {
+        let from = since.unwrap_or_else(|| self.begun());
+        let books = match self.replayed {
             true => self.replayed_books(since, until),
             false => {
-                let counters = self.sample();
-                // Who names no start asks for all that there is, also from before this capture.
-                let since = since.or_else(|| self.store.holds_earlier().then_some(from));
-                lock(&self.ledger).books(since, until, Timestamp::now(), &counters)
+                let (counters, now) = (self.sample(), Timestamp::now());
+                let ledger = lock(&self.ledger);
+                match since {
+                    // Who names no start asks for all that there is, also from before this capture.
+                    None if self.store.holds_earlier() => {
+                        ledger.books_of_all(from, until, now, &counters)
+                    }
+                    _ => ledger.books(since, until, now, &counters),
+                }
             }
         };
+        self.with_lacking(books, from, until.unwrap_or(Timestamp::MAX))
+    }
+
+    /// Adds what the store lacks of a window.
+    fn with_lacking(&self, mut books: Accounting, from: Timestamp, to: Timestamp) -> Accounting {
         books.evicted = self.store.evicted_between(from, to);
         for times in self.store.unreadable() {
             let (since, until) = (wide(times.min).max(from), wide(times.max).min(to));
@@ -97,7 +107,9 @@ impl Inner {
         if self.replayed {
             return self.books(None, None);
         }
-        let mut books = self.books(Some(self.capture.since()), None);
+        let (counters, now) = (self.sample(), Timestamp::now());
+        let own = lock(&self.ledger).books_of_capture(now, &counters);
+        let mut books = self.with_lacking(own, self.capture.since(), Timestamp::MAX);
         books.evicted = self.store.evicted_so_far();
         books.complete &= books.evicted == 0;
         books

@@ -316,7 +316,7 @@ fn life(place: &Place, start: Timestamp, seen: Vec<Connection>) -> Count {
 
 #[test]
 fn who_names_no_start_asks_as_far_back_as_there_are_books_if_there_always_were() {
-    const BEFORE: &str = "before capture began";
+    const GONE: &str = "the books of this time were removed or cut, or could not be written";
     let place = Place::new("whole");
     let start = Timestamp::now() - SignedDuration::from_secs(1_000);
     let curl = info(7, "curl");
@@ -339,7 +339,22 @@ fn who_names_no_start_asks_as_far_back_as_there_are_books_if_there_always_were()
     for _ in 0..3 {
         let later = life(&place, Timestamp::now(), Vec::new());
         assert_eq!((later.total, later.window.since), (2, earlier.time));
-        assert_eq!(why(&later).first().map(String::as_str), Some(BEFORE));
+        assert_eq!(why(&later).first().map(String::as_str), Some(GONE));
+    }
+}
+
+#[test]
+fn every_stop_is_a_gap_though_the_clock_was_an_hour_ahead_and_is_set_back() {
+    let place = Place::new("set-back");
+    let ahead = Timestamp::now() + SignedDuration::from_hours(1);
+    let seen = Connection { time: ahead, ..refused(1, &info(7, "curl")) };
+    life(&place, ahead, vec![seen]);
+    for stops in 1..=3 {
+        let later = life(&place, Timestamp::now(), Vec::new());
+        let gaps = &later.accounting.gaps;
+        assert_eq!((later.total, gaps.len(), later.accounting.complete), (1, stops, false));
+        assert!(gaps[0].why.contains("the clock set back meanwhile, by 35"), "{gaps:?}");
+        assert!(gaps.iter().all(|gap| gap.why.starts_with("the server had been stopped")));
     }
 }
 
