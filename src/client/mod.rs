@@ -8,6 +8,7 @@ pub(crate) mod sse;
 mod transport;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,6 +23,8 @@ use tokio::time::timeout;
 
 pub use access::{Access, AccessError};
 pub use address::{Address, InvalidAddress};
+
+use transport::Idle;
 
 use crate::event::{Connection, ConnectionId};
 use crate::query::diff::{self, Compare, Diff};
@@ -39,6 +42,8 @@ use crate::query::{
 pub struct HttpSource {
     address: Address,
     access: Access,
+    /// Shared by those that ask the same server in the same way.
+    idle: Arc<Idle>,
 }
 
 /// A stream on which nothing came for this long, not even a keep-alive comment, is dead.
@@ -47,12 +52,13 @@ const SILENCE: Duration = Duration::from_secs(120);
 impl HttpSource {
     /// A source that asks the server at `address`; nothing is sent yet.
     pub fn new(address: Address) -> Self {
-        HttpSource { address, access: Access::default() }
+        HttpSource { address, access: Access::default(), idle: Arc::default() }
     }
 
     /// What to show to the server, and what to know it by.
     pub fn with_access(mut self, access: Access) -> Self {
-        self.access = access;
+        // Connections were made with what was there before.
+        (self.access, self.idle) = (access, Arc::default());
         self
     }
 
@@ -62,7 +68,7 @@ impl HttpSource {
     }
 
     async fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T, QueryError> {
-        let answer = transport::get(&self.address, &self.access, path, &[]).await?;
+        let answer = transport::get(&self.address, &self.access, &self.idle, path).await?;
         self.decode(&answer)
     }
 
@@ -84,7 +90,7 @@ impl Source for HttpSource {
 
     async fn get(&self, id: ConnectionId) -> Result<Option<Connection>, QueryError> {
         let path = format!("/api/v1/connections/{id}");
-        let answer = transport::get(&self.address, &self.access, &path, &[]).await?;
+        let answer = transport::get(&self.address, &self.access, &self.idle, &path).await?;
         // A 404 that is no problem document comes from something that does not know the path.
         if answer.status == StatusCode::NOT_FOUND && problem::is_problem(&answer) {
             return Ok(None);

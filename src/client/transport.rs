@@ -1,9 +1,8 @@
-//! One HTTP/1.1 request on a connection of its own.
-//!
-//! A connection pool would buy nothing here: a command asks once or twice, and the server is on
-//! this host or one hop away.
+//! Requests by HTTP/1.1, over connections that are kept for the next ones: a view that asks again and
+//! again would otherwise be among the busiest clients of the host that it shows.
 
 use std::io;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty, Limited};
@@ -32,6 +31,8 @@ const DOUBT: Duration = Duration::from_secs(7);
 const SIGN_OF_LIFE: Duration = Duration::from_secs(3);
 /// Above the largest page that a server sends (10,000 records of a few kilobytes).
 const BODY_LIMIT: usize = 64 << 20;
+/// Connections that are kept.
+const IDLE: usize = 8;
 /// The longest text of a server that goes into a message.
 const WORDS_LIMIT: usize = 600;
 
@@ -42,16 +43,51 @@ pub(super) struct Answer {
     pub body: Bytes,
 }
 
+type Sender = http1::SendRequest<Empty<Bytes>>;
+
+/// Connections to one server on which nothing is going on.
+#[derive(Debug, Default)]
+pub(super) struct Idle(Mutex<Vec<Sender>>);
+
+impl Idle {
+    fn take(&self) -> Option<Sender> {
+        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|sender| !sender.is_closed());
+        idle.pop()
+    }
+
+    /// Keeps a connection whose answer was read, where it can be asked again.
+    async fn keep(&self, mut sender: Sender) {
+        if sender.ready().await.is_err() {
+            return;
+        }
+        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE {
+            idle.push(sender);
+        }
+    }
+}
+
 /// Asks `path` and reads the whole answer.
 pub(super) async fn get(
     address: &Address,
     access: &Access,
+    idle: &Idle,
     path: &str,
-    headers: &[(&'static str, String)],
 ) -> Result<Answer, QueryError> {
     let exchange = async {
-        let response = open(address, access, path, headers).await?;
-        read(address, response).await
+        // The server may end a connection at any time: what was asked then is asked again.
+        while let Some(mut sender) = idle.take() {
+            let asked = ask(address, access, &mut sender, path, &[])?;
+            let Ok(response) = asked.await else { continue };
+            let answer = read(address, response).await?;
+            idle.keep(sender).await;
+            return Ok(answer);
+        }
+        let (sender, response) = open(address, access, path, &[]).await?;
+        let answer = read(address, response).await?;
+        idle.keep(sender).await;
+        Ok(answer)
     };
     in_time(address, access, exchange).await
 }
@@ -63,7 +99,11 @@ pub(super) async fn open_in_time(
     path: &str,
     headers: &[(&'static str, String)],
 ) -> Result<Response<Incoming>, QueryError> {
-    in_time(address, access, open(address, access, path, headers)).await
+    let opening = async {
+        let (_, response) = open(address, access, path, headers).await?;
+        Ok(response)
+    };
+    in_time(address, access, opening).await
 }
 
 /// Waits for what a server that is there may need for an answer, and no longer than it takes to see
@@ -109,7 +149,7 @@ async fn open(
     access: &Access,
     path: &str,
     headers: &[(&'static str, String)],
-) -> Result<Response<Incoming>, QueryError> {
+) -> Result<(Sender, Response<Incoming>), QueryError> {
     match address {
         Address::Http { host, port } => {
             let stream = connect(address, TcpStream::connect((host.as_str(), *port))).await?;
@@ -183,15 +223,27 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     path: &str,
     headers: &[(&'static str, String)],
-) -> Result<Response<Incoming>, QueryError> {
+) -> Result<(Sender, Response<Incoming>), QueryError> {
     let broken = |e: hyper::Error| server(address, &format!("no valid HTTP: {e}"));
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    // Ends when the answer has been read, or with the response that is dropped.
+    // Ends with the sender when the answer has been read, or with the response that is dropped.
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "connection to the server ended");
         }
     });
+    let response = ask(address, access, &mut sender, path, headers)?.await.map_err(broken)?;
+    Ok((sender, response))
+}
+
+/// One request on a connection.
+fn ask<'a>(
+    address: &Address,
+    access: &Access,
+    sender: &'a mut Sender,
+    path: &str,
+    headers: &[(&'static str, String)],
+) -> Result<impl Future<Output = hyper::Result<Response<Incoming>>> + use<'a>, QueryError> {
     let mut request = Request::new(Empty::<Bytes>::new());
     *request.method_mut() = Method::GET;
     *request.uri_mut() = path.parse().map_err(|e| QueryError::Invalid {
@@ -218,7 +270,7 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         }
     }
     tracing::debug!(server = %address, path, "asking");
-    sender.send_request(request).await.map_err(broken)
+    Ok(sender.send_request(request))
 }
 
 fn slow(address: &Address, limit: Duration) -> QueryError {
