@@ -395,7 +395,7 @@ fn time_in_words(c: &Connection, clock: &Clock) -> String {
 fn name_source_in_words(source: NameSource) -> &'static str {
     match source {
         NameSource::Dns => "a DNS answer to this process",
-        NameSource::DnsNetns => "a DNS answer to another process of its network namespace",
+        NameSource::DnsNetns => "a DNS answer to another process of this network namespace",
         NameSource::DnsHost => "a DNS answer in another network namespace",
         NameSource::Hosts => "/etc/hosts",
     }
