@@ -88,11 +88,11 @@ fn a_record_says_where_translation_within_its_network_sends_it() {
         assert_eq!((closed.id, closed.remote_actual), (c.id, end(actual)));
     }
 
-    // What is refused over there.
+    // The kernel forgets at once what answers a SYN with a reset (nf_conntrack_proto_tcp.c).
     let remote = v4([198, 51, 100, 7], 81);
     connect(AddressFamily::INET, SocketType::STREAM, remote).1.unwrap_err();
-    let refused = sent_to(&watch, remote, v4([198, 51, 100, 1], 9));
-    assert_eq!(refused.outcome, Outcome::Refused);
+    let refused = watch.outcome(remote);
+    assert_eq!((refused.outcome, refused.remote_actual), (Outcome::Refused, None));
 
     let (remote, actual) = (v4([198, 51, 100, 7], 53), v4([198, 51, 100, 1], 5353));
     let (receiver, sender) = (UdpSocket::bind(actual), UdpSocket::bind("198.51.100.1:0").unwrap());
@@ -106,7 +106,7 @@ fn a_record_says_where_translation_within_its_network_sends_it() {
     connect(AddressFamily::INET, SocketType::STREAM, same).1.unwrap_err();
     assert_eq!(watch.outcome(same).remote_actual, None);
     let counters = watch.handle.counters().nat;
-    assert!(counters.translated >= 4, "{counters:?}");
+    assert!(counters.translated >= 3, "{counters:?}");
     assert_eq!((counters.failed, counters.skipped), (0, 0), "{counters:?}");
     assert_eq!(watch.handle.counters().updates_lost, 0);
 }
