@@ -185,7 +185,7 @@ fn json_is_the_answer_jsonl_its_records_and_csv_its_table() {
     assert_eq!(lines, records);
     let csv = out("csv");
     let columns: Vec<usize> = csv.lines().map(|line| line.split(',').count()).collect();
-    assert_eq!(columns, [65, 65, 65]);
+    assert_eq!(columns, [68, 68, 68]);
     assert!(csv.contains(",/run/snapd.socket,"), "{csv}");
 }
 
