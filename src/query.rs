@@ -28,7 +28,7 @@ pub mod series;
 mod shown;
 pub mod top;
 
-pub use shown::sees_sent;
+pub use shown::{LeftOut, sees_sent};
 
 use diff::{Compare, Diff};
 use dns::{DnsFilter, DnsList};

@@ -62,6 +62,26 @@ async fn a_count_is_one_figure_with_its_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_empty_answer_counts_what_it_leaves_out_and_says_how_to_see_it() {
+    let unixer = info(40, "unixer");
+    let records = (0..7).map(|n| ago(60, unix(n, &unixer, "/run/no-such.sock"))).collect();
+    let server = server(records).await;
+    let left_out = "Left out: 7 UNIX sockets (--all shows them).\n";
+    for command in ["list", "count", "summary", "top", "series"] {
+        let ran = ask_at(server.address, &[command, "--process", "unixer", "--since", "5m"]).await;
+        assert!(ran.out.ends_with(left_out), "{command}: {}", ran.out);
+    }
+    // JSON stays JSON.
+    let ran = ask_at(server.address, &["list", "--process", "unixer", "--output", "json"]).await;
+    assert_eq!(serde_json::from_str::<Value>(&ran.out).unwrap()["total"], 0);
+    assert!(ran.err.contains(left_out.trim_end()), "{}", ran.err);
+    let ran = ask_at(server.address, &["list", "--process", "unixer", "--since", "5s"]).await;
+    assert!(ran.out.contains("Left out outside the time asked for: 7 UNIX"), "{}", ran.out);
+    let ran = ask_at(server.address, &["list", "--process", "unixer", "--all"]).await;
+    assert_eq!(ran.code, 0, "{}", ran.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_top_shows_each_group_with_its_outcomes_and_what_is_left_out() {
     let server = server(records()).await;
     let out = found(&server, &[&["top", "--limit", "2"], &BOTH[..]].concat()).await;

@@ -2,17 +2,21 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
+mod mcp_support;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
 
 use common::records::{Random, closed, dropped, info, refused};
+use common::server_over;
 use jiff::{SignedDuration, Timestamp};
+use mcp_support::{Assistant, ERAS, Era};
 use netspy::Connection;
-use netspy::event::{DropRecord, ProcessInfo, Remote};
+use netspy::event::{DropRecord, Endpoint, Process, ProcessInfo, Remote};
 use netspy::query::Source;
 use netspy::record::{Reader, ReplayCapture, replay};
+use netspy::server::Terms;
 use netspy::store::{LocalSource, Store};
 use netspy::tools::{AllTools, RuleBased, Toolset};
 use serde_json::{Value, json};
@@ -27,7 +31,7 @@ fn tokens(text: &str) -> usize {
 
 /// A busy host of the last hour: many processes with long names, many IPv6 remotes, thousands of
 /// findings, drops for many reasons.
-fn source() -> LocalSource {
+fn busy() -> (Vec<Connection>, Vec<DropRecord>) {
     let mut random = Random(5);
     let processes: Vec<Arc<ProcessInfo>> = (0..400)
         .map(|n| {
@@ -40,7 +44,6 @@ fn source() -> LocalSource {
         })
         .collect();
     let now = Timestamp::now();
-    let store = Arc::new(Store::new(256 << 20));
     let mut all = Vec::new();
     for n in 0..RECORDS {
         let process = &processes[random.next(400) as usize];
@@ -58,13 +61,25 @@ fn source() -> LocalSource {
         let time = now.checked_sub(age).unwrap();
         all.push(Connection { time, remote: Some(remote), ..record });
     }
-    let applied = store.apply(all);
-    let drops = (0..2_000).map(|n| {
-        let time = now.checked_sub(SignedDuration::from_millis((2_000 - n) as i64)).unwrap();
-        let reason = format!("A_REASON_WITH_A_LONG_NAME_{}", n % 40);
-        DropRecord { time, last: time, reason: reason.into(), ..dropped(n) }
+    let drops = (0..4_000).map(|n| {
+        let time = now.checked_sub(SignedDuration::from_millis((4_000 - n) as i64)).unwrap();
+        let reason = format!("A_REASON_WITH_A_LONG_NAME_{}", n % 40).into();
+        let info = Arc::clone(&processes[(n % 400) as usize]);
+        let process = Some(Process { tid: info.pid, thread: Arc::clone(&info.comm), info });
+        let remote = 0x2001_0db8_0000_0000_ffff_ffff_ffff_0000 | u128::from(n % 2_000);
+        let destination = Some(Endpoint { ip: Ipv6Addr::from_bits(remote).into(), port: 443 });
+        DropRecord { time, last: time, reason, process, destination, ..dropped(n) }
     });
-    store.apply_drops(drops.collect());
+    let drops = drops.collect();
+    (all, drops)
+}
+
+fn source() -> LocalSource {
+    let (all, drops) = busy();
+    let now = Timestamp::now();
+    let store = Arc::new(Store::new(256 << 20));
+    let applied = store.apply(all);
+    store.apply_drops(drops);
     let counters = netspy::accounting::Counters {
         attempts: applied.attempts,
         delivered: applied.attempts,
@@ -130,6 +145,46 @@ async fn all_definitions_and_each_default_answer_stay_within_the_budget() {
             over.push(format!("{name} {arguments}: {cost}: {}", answer.text()));
         }
     }
+    assert!(over.is_empty(), "over {BUDGET} tokens: {over:#?}");
+}
+
+/// As a client receives it, with what each era adds.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_of_tools_and_each_resource_stay_within_the_budget_in_both_eras() {
+    let (records, drops) = busy();
+    let server = server_over(Store::new(256 << 20), records, Terms::default()).await;
+    server.store.apply_drops(drops);
+    let read = |address: String, era: Era| {
+        let mut assistant = Assistant::start(&address, era);
+        let list = assistant.ask("tools/list", json!({})).unwrap();
+        let mut sent = vec![("tools/list", json!({"result": list}).to_string())];
+        for uri in [
+            "netspy://status",
+            "netspy://connections/recent",
+            "netspy://process/worker-001-日本語",
+            "netspy://remote/2001:db8::ffff:ffff:ffff:1",
+            "netspy://remote/2001:db8::%2F32",
+        ] {
+            let resource = assistant.ask("resources/read", json!({"uri": uri})).unwrap();
+            let text = resource["contents"][0]["text"].as_str().unwrap();
+            assert!(text.contains("\"complete\""), "{uri}: {text}");
+            sent.push((uri, text.to_owned()));
+        }
+        assert_eq!(assistant.end(), Some(0));
+        sent
+    };
+    let mut over = Vec::new();
+    for era in ERAS {
+        let address = format!("http://{}", server.address);
+        for (what, text) in tokio::task::spawn_blocking(move || read(address, era)).await.unwrap() {
+            let cost = tokens(&text);
+            println!("{era:?} {what}: {cost} tokens, {} bytes", text.len());
+            if cost >= BUDGET {
+                over.push(format!("{era:?} {what}: {cost}: {text}"));
+            }
+        }
+    }
+    server.stop().await;
     assert!(over.is_empty(), "over {BUDGET} tokens: {over:#?}");
 }
 

@@ -396,6 +396,24 @@ async fn who_accepts_no_form_of_an_answer_is_told_which_header_says_so() {
     server.stop().await;
 }
 
+/// Clients take 200 or 204 for the end of their session, and anything else for a failure.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_session_is_told_in_words_that_clients_know() {
+    let server = server(records()).await;
+    let own = Serving::start(server.address, &[]);
+    for address in [server.address, own.1] {
+        let client = Client::start(address, Era::Handshake, "").await;
+        let end = async || {
+            let head = format!("DELETE /mcp HTTP/1.1\r\n{}", client.head("", None));
+            common::ask(TcpStream::connect(address).await.unwrap(), &head, b"").await
+        };
+        let ended = end().await;
+        assert_eq!((ended.status, text(&ended)), (204, String::new()), "{}", ended.head);
+        assert_eq!(client.post("tools/list", Some(1), json!({})).await.status, 404);
+    }
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn where_all_sessions_are_in_use_a_client_is_told_when_to_come_again() {
     let server = server(records()).await;

@@ -36,6 +36,7 @@ pub(super) fn router<S: Clone + Send + Sync + 'static, H: ServerHandler>(
     let room = Arc::new(Semaphore::new(MAX_REQUESTS));
     Router::new()
         .route_service(mcp::PATH, mcp::service(make, stopping))
+        .route_layer(from_fn(ended))
         // Not of what is no route of these: the rest of the API answers that.
         .route_layer(from_fn(words))
         .route_layer(from_fn_with_state(room, bound))
@@ -124,6 +125,17 @@ async fn words(request: Request, next: Next) -> Response {
         explained.headers_mut().insert(ALLOW, allow);
     }
     explain(explained, mcp::PATH)
+}
+
+/// A session that has ended has nothing more to say. rmcp (3.11) has 202 for that, which clients
+/// take for a failure.
+async fn ended(request: Request, next: Next) -> Response {
+    let is_end = request.method() == Method::DELETE;
+    let response = next.run(request).await;
+    match response.status() {
+        StatusCode::ACCEPTED if is_end => StatusCode::NO_CONTENT.into_response(),
+        _ => response,
+    }
 }
 
 /// What the headers of a request say, which an error of the transport leaves out.

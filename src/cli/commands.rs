@@ -14,7 +14,7 @@ use super::signals::Signals;
 use crate::event::{ConnectionId, InvalidId};
 use crate::query::dns::DnsFilter;
 use crate::query::drops::DropFilter;
-use crate::query::{self, Filter, Source};
+use crate::query::{self, Filter, LeftOut, Source};
 
 /// Seconds of capture where no server runs and the command line names no time.
 const OWN_CAPTURE: u32 = 10;
@@ -66,7 +66,7 @@ pub async fn list(
     let (mut filter, page) = args.what.read(&args.when, &args.page)?;
     gather_into(&mut filter, &args.when, origin).await?;
     args.what.hide_associated(&mut filter, &*origin.source).await?;
-    print_list(&filter, &page, args.output, &*origin.source, printer).await
+    print_list(&filter, &page, args.output, origin, printer).await
 }
 
 /// `list` of what is known at this moment, be it from a server or from a capture that goes on.
@@ -77,7 +77,7 @@ pub async fn list_now(
 ) -> Result<(), Failure> {
     let (mut filter, page) = args.what.read(&args.when, &args.page)?;
     args.what.hide_associated(&mut filter, &*origin.source).await?;
-    print_list(&filter, &page, args.output, &*origin.source, printer).await
+    print_list(&filter, &page, args.output, origin, printer).await
 }
 
 /// Asks for a list and prints it.
@@ -85,12 +85,28 @@ pub async fn print_list(
     filter: &Filter,
     page: &query::Page,
     output: Output,
-    source: &dyn Source,
+    origin: &Origin,
     printer: &mut Printer<'_>,
 ) -> Result<(), Failure> {
-    let list = source.list(filter, page).await?;
+    let list = origin.source.list(filter, page).await?;
     printer.list(&list, output)?;
+    if list.total == 0 {
+        tell_left_out(filter, output, origin, printer).await?;
+    }
     if list.connections.is_empty() { Err(Failure::Nothing) } else { Ok(()) }
+}
+
+/// Below an empty answer: what is not in it only because nobody asked for it.
+pub async fn tell_left_out(
+    filter: &Filter,
+    output: Output,
+    origin: &Origin,
+    printer: &mut Printer<'_>,
+) -> Result<(), Failure> {
+    let is_unwatched = origin.own.as_ref().is_some_and(|own| !own.watches_unix());
+    // The question itself is answered: that a further one is not is no failure.
+    let left_out = LeftOut::of(&*origin.source, filter).await.unwrap_or_default();
+    Ok(printer.left_out(&left_out, is_unwatched, output)?)
 }
 
 /// `summary`.
@@ -103,7 +119,11 @@ pub async fn summary(
     gather_into(&mut filter, &args.when, origin).await?;
     args.what.hide_associated(&mut filter, &*origin.source).await?;
     let summary = origin.source.summary(&filter).await?;
-    Ok(printer.summary(&summary, args.output)?)
+    printer.summary(&summary, args.output)?;
+    if summary.total == 0 {
+        tell_left_out(&filter, args.output, origin, printer).await?;
+    }
+    Ok(())
 }
 
 /// `drops`.

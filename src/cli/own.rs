@@ -21,6 +21,7 @@ pub struct OwnCapture {
     source: Arc<LocalSource>,
     readers: Mutex<Vec<JoinHandle<()>>>,
     books: tokio::task::JoinHandle<()>,
+    no_unix: bool,
 }
 
 impl OwnCapture {
@@ -40,6 +41,7 @@ impl OwnCapture {
         }
         // It gives nothing up, and so may look there.
         builder.nat_namespaces = builder.give_up.is_none();
+        let no_unix = builder.no_unix;
         let mut stream = builder.start()?;
         let handle = stream.handle();
         let store = Arc::new(Store::new(STORE_BYTES));
@@ -60,12 +62,17 @@ impl OwnCapture {
         let readers = Mutex::new(vec![reader.map_err(no_thread)?, drops, dns]);
         let keeper = Arc::clone(&source);
         let books = tokio::spawn(async move { keeper.keep_books().await });
-        Ok(OwnCapture { handle, source, readers, books })
+        Ok(OwnCapture { handle, source, readers, books, no_unix })
     }
 
     /// Answers from what was captured.
     pub fn source(&self) -> Arc<dyn Source> {
         Arc::clone(&self.source) as Arc<dyn Source>
+    }
+
+    /// Whether UNIX sockets are among what is captured.
+    pub fn watches_unix(&self) -> bool {
+        !self.no_unix
     }
 
     /// Ends capture once everything captured so far is in the store.

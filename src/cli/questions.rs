@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::commands::gather_into;
+use super::commands::{gather_into, tell_left_out};
 use super::failure::Failure;
 use super::filters::{Page, What, When};
 use super::locate::{Capture, Origin};
@@ -242,34 +242,40 @@ impl Question<'_> {
         let (what, _, output) = self.parts();
         let source = &*origin.source;
         what.hide_associated(&mut filter, source).await?;
-        let is_found = match asked {
+        let (is_found, is_empty) = match asked {
             Asked::Count => {
                 let count = source.count(&filter).await?;
                 printer.count(&count, output)?;
-                count.total > 0
+                (count.total > 0, count.total == 0)
             }
             Asked::Top(by, limit) => {
                 let top = source.top(&filter, by, limit).await?;
                 printer.top(&top, output)?;
-                top.total > 0
+                (top.total > 0, top.total == 0)
             }
             Asked::Series(step) => {
                 let series = source.series(&filter, step).await?;
                 printer.series(&series, output)?;
-                series.total > 0
+                (series.total > 0, series.total == 0)
             }
             Asked::Diff(compare, limit) => {
                 let diff = source.diff(&filter, compare, limit).await?;
                 printer.diff(&diff, output)?;
                 let all = [&diff.processes, &diff.remotes, &diff.flows];
-                all.iter().any(|d| d.new_total + d.gone_total + d.changed_total > 0)
+                let differs = |d: &&query::diff::Differences| {
+                    d.new_total + d.gone_total + d.changed_total > 0
+                };
+                (all.iter().any(differs), diff.total == 0 && diff.compared_with.total == 0)
             }
             Asked::Findings(limit) => {
                 let findings = source.findings(&filter, limit).await?;
                 printer.findings(&findings, output)?;
-                findings.total > 0
+                (findings.total > 0, false)
             }
         };
+        if is_empty {
+            tell_left_out(&filter, output, origin, printer).await?;
+        }
         if is_found { Ok(()) } else { Err(Failure::Nothing) }
     }
 }

@@ -169,8 +169,8 @@ pub async fn replay(args: &args::Replay, printer: &mut Printer<'_>) -> Result<()
         note(&format!("{file}: {more} lines more are no records"));
     }
     tell_unfinished(replayed.finished, &args.file);
-    let source = LocalSource::new(store, Arc::new(capture));
-    print_list(&filter, &page, args.output, &source, printer).await
+    let source = Arc::new(LocalSource::new(store, Arc::new(capture)));
+    print_list(&filter, &page, args.output, &Origin { source, own: None }, printer).await
 }
 
 fn next_match(

@@ -16,6 +16,11 @@ pub(super) const RECENT: &str = "netspy://connections/recent";
 const PROCESS: &str = "netspy://process/";
 const REMOTE: &str = "netspy://remote/";
 
+/// Rows of each of the two answers that a resource joins, and bytes of both: together they cost a
+/// model no more than one tool's answer.
+const ROWS: usize = 8;
+const BYTES: usize = 2_600;
+
 /// A resource that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum What {
@@ -97,23 +102,41 @@ impl What {
 /// The resource as it is now.
 pub(super) async fn read(tools: &AllTools, uri: &str) -> Result<ReadResourceResult, ErrorData> {
     let what = parse(uri)?;
-    let ask = async |tool: &str| match tools.call(tool, what.args()).await {
+    let content = match what {
+        What::Status => ask(tools, "get_status", what.args()).await?,
+        What::Recent => ask(tools, "list_connections", what.args()).await?,
+        What::Process(_) | What::Remote(_) => all_of(tools, &what).await?,
+    };
+    let text = ResourceContents::text(content.to_string(), uri).with_mime_type(JSON);
+    Ok(ReadResourceResult::new(vec![text]))
+}
+
+/// What two tools say of a process or remote.
+async fn all_of(tools: &AllTools, what: &What) -> Result<Value, ErrorData> {
+    let mut rows = ROWS;
+    loop {
+        let mut args = what.args();
+        args["max_events"] = rows.into();
+        let content = json!({
+            "summary": ask(tools, "get_network_summary", args.clone()).await?,
+            "recent": ask(tools, "list_connections", args).await?,
+        });
+        // How long a row is depends on the names in it. Each answer says how many it leaves out.
+        if rows <= 1 || content.to_string().len() <= BYTES {
+            return Ok(content);
+        }
+        rows /= 2;
+    }
+}
+
+async fn ask(tools: &AllTools, tool: &str, args: Value) -> Result<Value, ErrorData> {
+    match tools.call(tool, args).await {
         Ok(answer) => Ok(answer.content),
         Err(error @ ToolError::Invalid { .. }) => {
             Err(ErrorData::invalid_params(error.to_string(), None))
         }
         Err(error) => Err(ErrorData::internal_error(error.to_string(), None)),
-    };
-    let content = match what {
-        What::Status => ask("get_status").await?,
-        What::Recent => ask("list_connections").await?,
-        What::Process(_) | What::Remote(_) => json!({
-            "summary": ask("get_network_summary").await?,
-            "recent": ask("list_connections").await?,
-        }),
-    };
-    let text = ResourceContents::text(content.to_string(), uri).with_mime_type(JSON);
-    Ok(ReadResourceResult::new(vec![text]))
+    }
 }
 
 #[cfg(test)]

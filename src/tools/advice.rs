@@ -9,7 +9,7 @@ use super::spec::{Member, Tool, text};
 use super::{Answer, ToolError, shared};
 use crate::text::is_unsafe;
 
-const ANSWERS: &[Member] = &[("text", "string"), ("by", "string"), parts::COMPLETE];
+const ANSWERS: &[Member] = &[("text", "string"), parts::COMPLETE];
 
 /// The longest text of a caller that is looked at, in characters.
 const LONGEST: usize = 8_000;

@@ -94,7 +94,7 @@ impl Args {
             ("pid", "pid"),
             ("remote", "remote"),
             ("port", "port"),
-            ("protocol", "protocol"),
+            ("reason", "reason"),
         ];
         let pairs = self.plain_pairs(&pairs).chain(self.times());
         let mut filter = query::drops::parse(pairs).map_err(named)?.0;

@@ -17,7 +17,7 @@ use crate::event::{Connection, ConnectionId, Outcome};
 use crate::query::{Filter, Follow, List, Page, Source, Window};
 use crate::text;
 
-const ANSWERS: &[Member] = &[("rows", "array"), ("total", "integer"), parts::COMPLETE];
+const ANSWERS: &[Member] = &[("total", "integer"), parts::COMPLETE];
 
 /// Rows unless asked otherwise.
 const USUAL: usize = 20;
@@ -70,17 +70,22 @@ pub(super) async fn list(source: &dyn Source, args: &Args) -> Result<Answer, Too
             page.limit = Some(table.len());
             continue;
         }
-        return Ok(answer(table, &list, &filter, args));
+        let mut hints = Vec::new();
+        if list.total == 0 {
+            let newest = list.newest_outside_window;
+            hints.push(shared::nothing(source, &filter, newest).await.map_err(named)?);
+            hints.extend(shared::unknown_name(&filter));
+        }
+        return Ok(answer(table, &list, hints, args));
     }
 }
 
-fn answer(table: Table, list: &List, filter: &Filter, args: &Args) -> Answer {
+fn answer(table: Table, list: &List, mut hints: Vec<String>, args: &Args) -> Answer {
     let mut content = Map::new();
     let shown = table.len();
     table.put(&mut content, "columns", "rows");
     content.insert("total".to_owned(), list.total.into());
     content.insert("shown".to_owned(), shown.into());
-    let mut hints = Vec::new();
     if let Some(cursor) = &list.next_cursor {
         content.insert("next_cursor".to_owned(), cursor.as_str().into());
         hints.push(
@@ -88,10 +93,6 @@ fn answer(table: Table, list: &List, filter: &Filter, args: &Args) -> Answer {
              get_network_summary, or pass next_cursor as cursor."
                 .to_owned(),
         );
-    }
-    if list.total == 0 {
-        hints.push(parts::nothing(list.newest_outside_window));
-        hints.extend(shared::unknown_name(filter));
     }
     parts::put_hints(&mut content, &hints);
     parts::close(&mut content, list.window, &list.accounting, args.now());

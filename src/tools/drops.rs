@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::args::{Args, named};
+use super::hurt::Hurt;
 use super::parts::{self, Clock};
-use super::spec::{Member, Tool, number, text};
+use super::spec::{Member, Param, Tool, number, text};
 use super::table::Table;
 use super::{Answer, ToolError, shared};
-use crate::event::DropRecord;
 use crate::query::drops::{DropBooks, DropList};
 use crate::query::{Page, Source};
 use crate::text;
@@ -21,7 +21,13 @@ const MOST: usize = 500;
 const CONCISE: usize = 2_200;
 const DETAILED: usize = 12_000;
 
-const ANSWERS: &[Member] = &[("packets", "integer"), parts::COMPLETE];
+/// Records that are asked for at a time, where all are looked at.
+const AT_A_TIME: usize = 2_000;
+
+const ANSWERS: &[Member] = &[parts::COMPLETE];
+
+/// Name of a reason, such as `NETFILTER_DROP`, in any letter case.
+const REASON: Param = text("reason");
 
 pub(super) const SUMMARY: Tool = Tool {
     name: "get_packet_drop_summary",
@@ -31,6 +37,7 @@ pub(super) const SUMMARY: Tool = Tool {
         shared::PID,
         shared::END,
         shared::PORT,
+        REASON,
         shared::DURATION,
         shared::SINCE,
         shared::UNTIL,
@@ -46,6 +53,7 @@ pub(super) const LIST: Tool = Tool {
         shared::PID,
         shared::END,
         shared::PORT,
+        REASON,
         shared::DURATION,
         shared::SINCE,
         shared::UNTIL,
@@ -56,53 +64,27 @@ pub(super) const LIST: Tool = Tool {
     answers: ANSWERS,
 };
 
-/// Records of the newest drops among which the summary looks for those who were hurt.
-const LOOKED_AT: usize = 200;
 /// Reasons that are named.
 const REASONS: usize = 12;
-/// Of those who were hurt, so many are named.
-const HURT: usize = 8;
 
 pub(super) async fn summary(source: &dyn Source, args: &Args) -> Result<Answer, ToolError> {
     let filter = args.drop_filter()?;
-    let page = Page { limit: Some(LOOKED_AT), ..Page::default() };
-    let list = source.drops(&filter, &page).await.map_err(named)?;
+    let mut page = Page { limit: Some(AT_A_TIME), ..Page::default() };
+    let mut hurt = Hurt::default();
+    let mut list = source.drops(&filter, &page).await.map_err(named)?;
+    hurt.add(&list.drops);
+    page.cursor = list.next_cursor.take();
+    while page.cursor.is_some() {
+        let more = source.drops(&filter, &page).await.map_err(named)?;
+        hurt.add(&more.drops);
+        page.cursor = more.next_cursor;
+    }
     let mut content = Map::new();
     put_totals(&mut content, &list);
-    let mut hurt: Vec<(&DropRecord, u64)> = Vec::new();
-    for drop in list.drops.iter().filter(|drop| drop.process.is_some()) {
-        let same = |other: &DropRecord| whom(other) == whom(drop) && other.reason == drop.reason;
-        match hurt.iter_mut().find(|(other, _)| same(other)) {
-            Some((_, packets)) => *packets += drop.count,
-            None => hurt.push((drop, drop.count)),
-        }
-    }
-    hurt.sort_by_key(|(_, packets)| std::cmp::Reverse(*packets));
-    let mut table = Table::new(&["process", "remote", "reason", "packets"]);
-    for (drop, packets) in hurt.into_iter().take(HURT) {
-        let (process, remote) = whom(drop);
-        table.push(vec![
-            process.map_or(Value::Null, parts::name),
-            remote.map_or(Value::Null, |end| parts::address(end.ip, Some(end.port)).into()),
-            parts::name(&drop.reason),
-            packets.into(),
-        ]);
-    }
     let mut hints = Vec::new();
-    if table.len() > 0 {
-        hints.push(format!(
-            "rows: attempts that the newest {} drop records belong to.",
-            list.drops.len()
-        ));
-    }
-    table.put(&mut content, "columns", "rows");
+    hurt.put(&mut content, &mut hints);
     end(&mut content, &list, args, hints);
     Ok(Answer::of(content))
-}
-
-/// Whose attempt was hit, and where it went.
-fn whom(drop: &DropRecord) -> (Option<&str>, Option<crate::event::Endpoint>) {
-    (drop.process.as_ref().map(|p| &*p.comm), drop.destination)
 }
 
 pub(super) async fn list(source: &dyn Source, args: &Args) -> Result<Answer, ToolError> {
@@ -165,7 +147,7 @@ fn end(content: &mut Map<String, Value>, list: &DropList, args: &Args, mut hints
 }
 
 fn books(books: &DropBooks) -> Value {
-    Value::Object(parts::some([
+    let mut content = parts::some([
         ("packets", books.packets),
         ("no_room", books.no_room),
         ("no_address", books.no_address),
@@ -173,7 +155,9 @@ fn books(books: &DropBooks) -> Value {
         ("missed", books.missed),
         ("lost", books.lost),
         ("evicted", books.evicted),
-    ]))
+    ]);
+    parts::put_gaps(&mut content, &books.gaps);
+    Value::Object(content)
 }
 
 fn table(list: &DropList, detailed: bool) -> Table {

@@ -11,6 +11,7 @@ mod args;
 mod connections;
 mod drops;
 mod error;
+mod hurt;
 mod lookups;
 mod parts;
 mod patterns;

@@ -49,7 +49,7 @@ pub(super) const PATTERNS: Tool = Tool {
         number("max_events", MOST as u64),
         shared::FORMAT.unlisted(),
     ],
-    answers: &[("total", "integer"), parts::COMPLETE],
+    answers: &[parts::COMPLETE],
 };
 
 pub(super) async fn patterns(source: &dyn Source, args: &Args) -> Result<Answer, ToolError> {
@@ -86,8 +86,10 @@ pub(super) async fn patterns(source: &dyn Source, args: &Args) -> Result<Answer,
     } else if kinds.is_empty() {
         overview(source, &within, &mut content).await?;
     }
-    if found.newest_outside_window.is_some() {
-        hints.push(parts::nothing(found.newest_outside_window));
+    let is_empty = total == 0 && source.count(&within).await.map_err(named)?.total == 0;
+    if is_empty {
+        let newest = found.newest_outside_window;
+        hints.push(shared::nothing(source, &within, newest).await.map_err(named)?);
     } else if total == 0 && !content.contains_key("reach") {
         hints.push("Nothing stands out by these rules.".to_owned());
     } else if total > shown as u64 {

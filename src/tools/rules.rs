@@ -5,12 +5,11 @@ use std::fmt::Write as _;
 
 use async_trait::async_trait;
 
-use super::ToolError;
 use super::advisor::{Advice, Advisor, Means, Scope};
 use super::args::named;
-use super::parts;
 use super::patterns::subject_remote;
 use super::reach::Reach;
+use super::{ToolError, parts, shared};
 use crate::analysis::Finding;
 use crate::query::top::{Key, TopBy};
 use crate::query::{Filter, Source, Summary};
@@ -71,7 +70,10 @@ impl Advisor for RuleBased {
 /// Figures and findings in words.
 async fn told(source: &dyn Source, filter: &Filter) -> Result<String, ToolError> {
     let summary = source.summary(filter).await.map_err(named)?;
-    let mut said = figures(&summary);
+    let mut said = match summary.total {
+        0 => nothing(source, filter, &summary).await?,
+        _ => figures(&summary),
+    };
     let found = source.findings(filter, Some(FINDINGS)).await.map_err(named)?;
     match found.total {
         0 if summary.total > 0 => said.push_str("\nNothing stands out by the fixed rules."),
@@ -86,10 +88,22 @@ async fn told(source: &dyn Source, filter: &Filter) -> Result<String, ToolError>
     Ok(said)
 }
 
-fn figures(summary: &Summary) -> String {
-    if summary.total == 0 {
-        return parts::nothing(summary.newest_outside_window);
+/// What there is where nothing is that views show.
+async fn nothing(
+    source: &dyn Source,
+    filter: &Filter,
+    summary: &Summary,
+) -> Result<String, ToolError> {
+    let newest = summary.newest_outside_window;
+    let mut said = shared::nothing(source, filter, newest).await.map_err(named)?;
+    let whole = source.summary(&filter.with_left_out()).await.map_err(named)?;
+    if whole.total > 0 {
+        let _ = write!(said, "\nThese are {}", figures(&whole));
     }
+    Ok(said)
+}
+
+fn figures(summary: &Summary) -> String {
     let outcomes = parts::outcomes(&summary.by_outcome);
     let mut said = format!(
         "{} of {} and {}: {}.",
@@ -143,7 +157,9 @@ async fn narrowed(
         .map(|word| word.trim_matches(['.', '(', ')', '[', ']']))
         .filter(|word| !word.is_empty())
         .collect();
-    let top = source.top(&filter, TopBy::Process, Some(NAMES)).await.map_err(named)?;
+    // Who did only what is left out is there all the same.
+    let whole = filter.with_left_out();
+    let top = source.top(&whole, TopBy::Process, Some(NAMES)).await.map_err(named)?;
     for group in top.groups {
         let Key::Text(name) = group.key else { continue };
         if words.contains(&name.as_str()) && !filter.process.contains(&name) {

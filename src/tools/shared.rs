@@ -1,8 +1,10 @@
 //! Parameters that several tools take, and what they mean everywhere.
 
-use super::ToolError;
+use jiff::Timestamp;
+
 use super::spec::{Param, number, text, words};
-use crate::query::{Filter, Source};
+use super::{ToolError, parts};
+use crate::query::{Filter, LeftOut, QueryError, Source};
 use crate::text;
 
 pub(super) const PROCESS: Param = text("process_name");
@@ -30,6 +32,37 @@ pub(super) async fn hide(filter: &mut Filter, source: &dyn Source) -> Result<(),
     filter.hide_unix();
     filter.hide_preexisting();
     Ok(filter.hide_associated(source).await?)
+}
+
+/// What to say where nothing matches: also of what was left out, and how to see it.
+pub(super) async fn nothing(
+    source: &dyn Source,
+    filter: &Filter,
+    newest_outside: Option<Timestamp>,
+) -> Result<String, QueryError> {
+    let left_out = LeftOut::of(source, filter).await?;
+    // Where something else is outside the window, that is what was asked for.
+    if !left_out.any() || (left_out.outside && newest_outside.is_some()) {
+        return Ok(parts::nothing(newest_outside));
+    }
+    let ways = [
+        (left_out.unix, "protocol=unix"),
+        (left_out.associated, "outcome=associated"),
+        (left_out.preexisting, "state=open"),
+    ];
+    let ways: Vec<&str> = ways.iter().filter(|(n, _)| *n > 0).map(|(_, way)| *way).collect();
+    let mut said = match left_out.outside {
+        false => "Nothing matches but what is left out unless asked for".to_owned(),
+        true => {
+            "Nothing in this window; outside it is what is left out unless asked for".to_owned()
+        }
+    };
+    said.push_str(&format!(": {left_out} (list_connections with {}).", ways.join(" or ")));
+    if newest_outside.is_some() {
+        said.push(' ');
+        said.push_str(&parts::nothing(newest_outside));
+    }
+    Ok(said)
 }
 
 /// Names are known only where something told them: that none matches says little.

@@ -105,7 +105,8 @@ pub(super) async fn summary(source: &dyn Source, args: &Args) -> Result<Answer, 
     }
     let mut hints = Vec::new();
     if summary.total == 0 {
-        hints.push(parts::nothing(summary.newest_outside_window));
+        let newest = summary.newest_outside_window;
+        hints.push(shared::nothing(source, &filter, newest).await.map_err(named)?);
         hints.extend(shared::unknown_name(&filter));
     } else {
         // The same window, whatever the clock says by now.
