@@ -20,6 +20,9 @@ const BYTES: usize = 1_400;
 /// Whose attempt was hit, and where it went.
 type Whom = (Arc<str>, Option<Endpoint>);
 
+/// A reason, its packets, and whom they belong to.
+type Reason = (u64, Arc<str>, Vec<(Whom, u64)>);
+
 /// Packets by reason and by whom they belong to.
 #[derive(Debug)]
 pub(super) struct Hurt {
@@ -69,7 +72,7 @@ impl Hurt {
     /// The worst of each reason, then the second of each, and so on: one reason with many victims
     /// does not push out those of another.
     fn spread(self) -> Vec<(Arc<str>, Whom, u64)> {
-        let mut reasons: Vec<(u64, Arc<str>, Vec<(Whom, u64)>)> = Vec::new();
+        let mut reasons: Vec<Reason> = Vec::new();
         for (reason, all) in self.by_reason {
             let mut all: Vec<_> = all.into_iter().collect();
             all.sort_unstable_by(|(a, n), (b, m)| {
