@@ -476,7 +476,7 @@ fn a_namespace_of_process_ids_changes_nothing() {
 
 /// As `docker ps` without its daemon: it must not look as if it had connected to nothing.
 #[test]
-fn unix_sockets_that_could_not_be_reached_are_reported_and_others_only_if_asked_for() {
+fn unix_sockets_that_failed_are_reported() {
     if !can_capture() {
         return;
     }
