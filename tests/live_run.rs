@@ -473,3 +473,31 @@ fn a_namespace_of_process_ids_changes_nothing() {
     assert_eq!(output.status.code(), Some(5), "{said}");
     assert!(said.contains(&refused.to_string()), "{said}");
 }
+
+/// As `docker ps` without its daemon: it must not look as if it had connected to nothing.
+#[test]
+fn unix_sockets_that_failed_are_reported() {
+    if !can_capture() {
+        return;
+    }
+    let socket = Scratch::new("there.sock");
+    let _there = std::os::unix::net::UnixListener::bind(&socket.0).unwrap();
+    let missing = Scratch::new("missing.sock");
+    let (there, missing) = (socket.0.to_str().unwrap(), missing.0.to_str().unwrap());
+    let script = "import socket, sys
+def to(path):
+    try: socket.socket(socket.AF_UNIX).connect(path)
+    except OSError: pass
+to(sys.argv[1])
+for n in range(3): to(sys.argv[2])";
+    let command = ["--", "python3", "-c", script, there, missing];
+    let (found, _) = report(&command);
+    let all = groups(&found);
+    assert!(all.contains(&(missing, "failed", 3)), "{found}");
+    assert!(!all.iter().any(|(place, _, _)| *place == there), "{found}");
+    let output = run(&command);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("Could not reach") && said.contains("ENOENT"), "{said}");
+    let (found, _) = report(&[&["--all"], &command[..]].concat());
+    assert!(groups(&found).contains(&(there, "established", 1)), "{found}");
+}

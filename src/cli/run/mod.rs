@@ -28,7 +28,8 @@ use super::render::screen::Screen;
 use super::render::units::{self, Clock};
 use super::render::{Output, record, write_json};
 use super::watch::View;
-use crate::query::{self, Filter, Sort};
+use crate::event::{Connection, Protocol};
+use crate::query::{self, Filter, Follow, Sort};
 use crate::stream::{Builder, ConnectionStream};
 
 /// Arguments of `run`.
@@ -72,7 +73,8 @@ pub struct Run {
     /// Once the command has ended, wait for descendants that it left behind, until Ctrl-C
     #[arg(long)]
     pub wait_descendants: bool,
-    /// UNIX sockets and datagram sockets that sent nothing, too
+    /// UNIX sockets that were reached, of which only failures are shown otherwise, and datagram sockets
+    /// that sent nothing, too
     #[arg(long)]
     pub all: bool,
     /// The command and its arguments
@@ -115,7 +117,6 @@ async fn watched(args: &Run) -> Result<Exit, Stopped> {
     // and it is a descendant of this process, which does nothing else that could be taken for it.
     let builder = Builder {
         only_descendants_of: vec![std::process::id()],
-        no_unix: !args.all,
         no_preexisting: true,
         ..ConnectionStream::builder()
     };
@@ -125,9 +126,15 @@ async fn watched(args: &Run) -> Result<Exit, Stopped> {
     let read = what.read(&When::default(), &Page::default());
     let (mut filter, _) = read.map_err(not_run)?;
     what.hide_associated(&mut filter, &*origin.source).await.map_err(not_run)?;
+    if !args.all {
+        // A daemon that is not there is seen by its socket alone: see `is_shown`.
+        filter.protocol.clear();
+    }
     let local = LocalSet::new();
     let lines = match args.live {
-        true => Some(local.spawn_local(live(origin.clone(), filter.clone(), args.output))),
+        true => {
+            Some(local.spawn_local(live(origin.clone(), filter.clone(), args.all, args.output)))
+        }
         false => None,
     };
     let ended = local.run_until(attend(args, user, &origin)).await?;
@@ -161,6 +168,12 @@ struct Ended {
     started: Timestamp,
     took: Duration,
     living: usize,
+}
+
+/// Whether the report has this. UNIX sockets that were reached are of the inner workings of a host,
+/// as a rule; one that was not is why a command failed.
+fn is_shown(c: &Connection, all: bool) -> bool {
+    all || c.protocol != Protocol::Unix || c.outcome.is_unsuccessful()
 }
 
 /// Starts the command, and waits for its end.
@@ -203,7 +216,7 @@ async fn wait_for_descendants(origin: &Origin, mut signals: Signals) -> usize {
 }
 
 /// Shows connections as they end, until capture does.
-async fn live(origin: Origin, filter: Filter, output: Output) -> Result<(), Failure> {
+async fn live(origin: Origin, filter: Filter, all: bool, output: Output) -> Result<(), Failure> {
     let mut changes = origin.source.follow(&filter, None).await?;
     // A line at a time: the command writes to the same terminal.
     let mut out = io::stderr();
@@ -214,6 +227,7 @@ async fn live(origin: Origin, filter: Filter, output: Output) -> Result<(), Fail
     loop {
         tokio::select! {
             change = changes.next() => match change {
+                Some(Ok(Follow::Change(change))) if !is_shown(&change.connection, all) => {}
                 Some(Ok(change)) => view.take(change)?,
                 Some(Err(_)) | None => break,
             },
@@ -280,7 +294,7 @@ impl Out {
         };
         let evicted = loop {
             let list = origin.source.list(filter, &page).await?;
-            for connection in &list.connections {
+            for connection in list.connections.iter().filter(|c| is_shown(c, args.all)) {
                 match args.output {
                     Output::Table | Output::Json => groups.add(connection),
                     Output::Jsonl if is_said => {}
@@ -323,6 +337,16 @@ impl Out {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_records::{established, info, refused};
+
+    #[test]
+    fn of_unix_sockets_only_what_could_not_be_reached_is_shown_unless_asked_for() {
+        let curl = info(7, "curl");
+        let unix = |c: Connection| Connection { protocol: Protocol::Unix, remote: None, ..c };
+        let (reached, failed) = (unix(established(1, &curl)), unix(refused(2, &curl)));
+        assert!(!is_shown(&reached, false) && is_shown(&reached, true));
+        assert!(is_shown(&failed, false) && is_shown(&established(3, &curl), false));
+    }
 
     #[test]
     fn a_report_is_for_its_owner_alone_even_where_others_could_read_what_was_there() {
