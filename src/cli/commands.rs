@@ -103,7 +103,8 @@ pub async fn summary(
     gather_into(&mut filter, &args.when, origin).await?;
     args.what.hide_associated(&mut filter, &*origin.source).await?;
     let summary = origin.source.summary(&filter).await?;
-    Ok(printer.summary(&summary, args.output)?)
+    printer.summary(&summary, args.output)?;
+    if summary.total > 0 { Ok(()) } else { Err(Failure::Nothing) }
 }
 
 /// `drops`.
