@@ -143,7 +143,7 @@ async fn every_failure_of_a_model_has_its_words_and_leaves_the_answer_of_the_rul
         (
             "500",
             answer(500, "text/html", "<html>oops</html>"),
-            &["failed with 500;", "asking again after"],
+            &["failed with 500;", "asking again after 0.5 s"],
         ),
         ("cut", events_of(&piece), &["broke off", "incomplete"]),
         ("cut by length", events_of(&piece).cut(), &["broke off ("]),

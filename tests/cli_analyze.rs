@@ -91,7 +91,7 @@ async fn findings_say_what_why_by_which_records_and_what_to_do() {
     let id = refused(60_000_000, &info(8, "backupd")).id.to_string();
     for part in [
         "\n    192.0.2.7:9999 (6 connections) | refused 6\n",
-        "\n  Drop reasons: NETFILTER_DROP (2)\n",
+        "\n  Drop reasons: NETFILTER_DROP (2 attempts)\n",
         "\n  Findings: 2\n    CRITICAL repeated failures: backupd -> 192.0.2.7:9999\n",
         "\n    CRITICAL drop reason: backupd -> 192.0.2.7:9999\n",
         "\n      6 of 6 attempts at this remote and port failed\n",

@@ -47,6 +47,20 @@ fn the_summary_comes_in_the_originals_words_with_the_outcomes_after_them() {
     assert_eq!(ran.out, format!("{SENTENCE}\n  Outcomes: established 3, refused 2\n"));
 }
 
+#[test]
+fn a_time_that_lies_ahead_is_refused() {
+    let server = server();
+    let says = |text: &str| text.contains("--duration") && text.contains("accepted: seconds");
+    for args in [&["--duration", "-5"][..], &["-duration=-5"]] {
+        let tool = ["--tool", "get_network_summary", "--server", &server.url];
+        let ran = run(&[&tool, args].concat());
+        assert!(ran.code == 2 && ran.out.is_empty() && says(&ran.err), "{}{}", ran.out, ran.err);
+    }
+    let ran = run_with_input(&["--server", &server.url], "summary --duration -5\n");
+    assert!(ran.out.is_empty() && says(&ran.err), "{}{}", ran.out, ran.err);
+    assert!(server.asked().is_empty());
+}
+
 /// `process=a\,b`, as every way to ask sends it.
 const ONE_NAME: &str = "process=a%5C%2Cb";
 
@@ -82,7 +96,9 @@ fn numbers_below_one_stand_for_the_default() {
     let server = server();
     let summary = "All processes made 5 outbound connection attempts over the last 60 seconds";
     for value in ["0", "-5", "-9223372036854775808"] {
-        for flag in ["--duration", "-pid", "--pid"] {
+        let flags =
+            if value == "0" { &["--duration", "-pid", "--pid"][..] } else { &["-pid", "--pid"] };
+        for flag in flags {
             for args in [&[flag, value][..], &[&format!("{flag}={value}")]] {
                 let tool = ["--tool", "get_network_summary", "--server", &server.url];
                 let ran = run(&[&tool, args].concat());
@@ -94,7 +110,7 @@ fn numbers_below_one_stand_for_the_default() {
         assert_eq!(run(&list).code, 0);
         assert!(server.asked().pop().unwrap().contains("limit=10"), "{value}");
     }
-    let ran = run_with_input(&["--server", &server.url], "summary --duration -5 -pid -1\n");
+    let ran = run_with_input(&["--server", &server.url], "summary --duration 0 -pid -1\n");
     assert!(ran.out.starts_with(summary), "{}{}", ran.out, ran.err);
     for value in ["x", "4294967296", "1.5"] {
         let ran = run(&["--tool", "get_network_summary", "--pid", value]);

@@ -137,10 +137,16 @@ async fn a_diff_names_what_is_new_gone_and_changed() {
     assert!(out.contains("curl -> 192.0.2.1:443"), "{out}");
     let csv = found(&server, &[&["diff", "--output", "csv"], &SECOND[..]].concat()).await;
     assert!(csv.contains("\nflows,changed,curl,192.0.2.1,443,2,0,6,6\n"), "{csv}");
-    // Nothing differs from itself.
+    // Where the two times overlap, what is new now is not taken for old.
+    let over = ["--compare-since", "2023-11-14T22:13:20Z", "--compare-until", SECOND[3]];
+    let over = found(&server, &[&["diff"], &over[..], &SECOND[..]].concat()).await;
+    let lines: Vec<&str> = over.lines().collect();
+    assert_eq!(lines[0], "Before  11/14 22:13:20 to 11/14 22:14:20: 2 attempts");
+    assert!(lines[2].contains("overlap") && over.contains("processes: 2 new"), "{over}");
+    // Nothing can be compared with itself, nor with what comes after.
     let same = ["--compare-since", SECOND[1], "--compare-until", SECOND[3]];
     let ran = ask_at(server.address, &[&["diff"], &same[..], &SECOND[..]].concat()).await;
-    assert_eq!(ran.code, 1, "{}", ran.out);
+    assert!(ran.code == 2 && ran.err.contains("--compare-since"), "{}", ran.err);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -303,4 +309,27 @@ async fn an_answer_without_records_is_titles_alone_or_no_line() {
         serde_json::from_str::<Value>(&said("json").await.out).unwrap();
         assert!(!said("table").await.out.is_empty(), "{list:?}");
     }
+}
+
+#[cfg(feature = "ai")]
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_answer_what_a_question_asks_for() {
+    let server = server(records()).await;
+    for (question, parts) in [
+        (
+            "is anything beaconing or scanning?",
+            &["No beaconing among the 1 findings", "No port scan among"][..],
+        ),
+        ("what is open or listening?", &["Sockets that listen: 0.", "Open connections"]),
+        ("can this answer be trusted?", &["records of this time", "Health of capture"]),
+        ("what fails?", &["Findings: 1.\n- warning, repeated_failures: curl"]),
+    ] {
+        let out = found(&server, &[&["ask", question], &BOTH[..]].concat()).await;
+        assert!(parts.iter().all(|part| out.contains(part)), "{question}: {out}");
+    }
+    let until = ["--until", SECOND[3]];
+    let question = "what changed in the last 1 minute?";
+    let out = found(&server, &[&["ask", question], &until[..]].concat()).await;
+    assert!(out.contains("About the last minute."), "{out}");
+    assert!(out.contains("2023-11-14T22:13:20Z to 2023-11-14T22:14:20Z: 8 attempts, 2 before"));
 }

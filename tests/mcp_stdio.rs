@@ -338,6 +338,15 @@ async fn groups_time_and_differences_come_from_the_summary() {
         assert_eq!(diff["new_processes"], json!(["wget"]));
         assert_eq!(diff["processes"]["gone"], 1);
         assert!(column(&diff, "change").contains(&"gone".into()), "{diff}");
+        let over = json!({"compare": "100m", "since": "60m"});
+        let over = assistant.call("get_network_summary", over);
+        assert_eq!((&over["total_before"], &over["new_processes"]), (&json!(5), &json!(["wget"])));
+        assert!(over["hint"].to_string().contains("overlap"), "{over}");
+        for ahead in ["2099-01-01T00:00:00Z", "30m"] {
+            let ahead = json!({"compare": ahead, "since": "60m"});
+            let said = assistant.fail("get_network_summary", ahead);
+            assert!(said.contains("compare") && said.contains("before since"), "{said}");
+        }
         let both = json!({"compare": "before", "group_by": "port"});
         assert!(assistant.fail("get_network_summary", both).contains("group_by"));
     })
@@ -623,6 +632,8 @@ async fn the_doctor_goes_the_whole_way_and_says_where_it_ends() {
         let (code, said) = run(&format!("http://{closed}"));
         assert_eq!(code, Some(3), "{said}");
         assert!(said.contains("initialize") && said.contains("sudo ebpf-server"), "{said}");
+        // Each tool would wait for the same server.
+        assert!(said.contains("not asked") && !said.contains("list_packet_drops"), "{said}");
     };
     tokio::task::spawn_blocking(checked).await.unwrap();
 }

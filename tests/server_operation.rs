@@ -298,7 +298,7 @@ fn tls_is_spoken_with_who_knows_the_certificate_which_can_be_exchanged() {
     let url = format!("https://localhost:{}", server.port);
     let asks = |certificate: &str| {
         let arguments =
-            ["summary", "--server", &url, "--ca-cert", certificate, "--token-file", &token];
+            ["status", "--server", &url, "--ca-cert", certificate, "--token-file", &token];
         let output = netspy(&arguments);
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };

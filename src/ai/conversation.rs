@@ -197,7 +197,8 @@ impl<'a> Conversation<'a> {
                     let wait = error.wait_before_retry().filter(|_| tries < TRIES);
                     let Some(ms) = wait else { return Err(error) };
                     tries += 1;
-                    let seconds = ms.div_ceil(1000);
+                    // In Rust's shortest form: 0.5 s is not told as 1 s.
+                    let seconds = ms as f64 / 1000.0;
                     self.listener.trouble(&format!("{error}; asking again after {seconds} s"));
                     sleep(Duration::from_millis(ms)).await;
                 }

@@ -29,7 +29,7 @@ Where does it look? --server, else the server's socket /run/netspy/api.sock, els
 which needs root or CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_RESOURCE.
 
 Exit codes:
-  0  done; for all that list, count or compare: something was found
+  0  done; for all that list, count, sum up or compare: something was found (--tool: done)
   1  nothing matches; diff: nothing differs; findings: nothing stands out
   2  wrong usage, or a file that cannot be read or written
   3  no answer from the server
@@ -113,6 +113,18 @@ fn number(text: &str) -> Result<u32, String> {
     u32::try_from(n.max(0)).map_err(|_| format!("more than {}", u32::MAX))
 }
 
+/// The same for a time, of which less than nothing is a mistake: the answer would be about another
+/// time than the one asked for.
+fn seconds(text: &str) -> Result<u32, String> {
+    match text.parse::<i64>() {
+        Ok(..0) => {
+            Err("a time ahead of now; accepted: seconds to look back, 0 for the usual time"
+                .to_owned())
+        }
+        _ => number(text),
+    }
+}
+
 /// Parameters of the original's tools. 0 stands for "not given", as it did there.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Question {
@@ -123,7 +135,7 @@ pub struct Question {
     #[arg(long, value_name = "PID", value_parser = number, allow_negative_numbers = true)]
     pub pid: Option<u32>,
     /// Seconds that the summary looks back [60]; without a server, how long to capture
-    #[arg(long, value_name = "SECONDS", value_parser = number, allow_negative_numbers = true)]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub duration: Option<u32>,
     /// Lines that the list shows [--tool: 100, shell: 10]
     #[arg(long, value_name = "COUNT", value_parser = number, allow_negative_numbers = true)]

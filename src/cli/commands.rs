@@ -120,10 +120,11 @@ pub async fn summary(
     args.what.hide_associated(&mut filter, &*origin.source).await?;
     let summary = origin.source.summary(&filter).await?;
     printer.summary(&summary, args.output)?;
-    if summary.total == 0 {
-        tell_left_out(&filter, args.output, origin, printer).await?;
+    if summary.total > 0 {
+        return Ok(());
     }
-    Ok(())
+    tell_left_out(&filter, args.output, origin, printer).await?;
+    Err(Failure::Nothing)
 }
 
 /// `drops`.

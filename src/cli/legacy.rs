@@ -59,6 +59,19 @@ pub enum Tool {
 }
 
 impl Tool {
+    /// The names of all of them.
+    pub const NAMES: &[&str] = &[
+        "get_network_summary",
+        "list_connections",
+        "analyze_patterns",
+        "get_packet_drop_summary",
+        "list_packet_drops",
+        #[cfg(feature = "ai")]
+        "ai_insights",
+        #[cfg(feature = "ai")]
+        "contextual_analysis",
+    ];
+
     /// The tool of this name, or why there is none.
     pub fn named(name: &str) -> Result<Tool, Failure> {
         #[cfg(feature = "ai")]

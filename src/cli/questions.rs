@@ -32,8 +32,9 @@ pub struct Count {
 /// Arguments of `top`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-On a terminal it is shown over the whole screen, and follows what happens: processes, remotes, ports,
-units, outcomes and connections, with rates, a graph, orders and a filter to type (? lists the keys).
+On a terminal it is shown over the whole screen, and follows what happens: processes, remotes,
+ports, units, outcomes and connections, with rates, a graph, orders and a filter to type (? lists
+the keys).
 Elsewhere, or with --by, --limit, --output, --since, --until or --duration, one table is printed.
 
 Examples:
@@ -92,7 +93,8 @@ pub struct Series {
 #[derive(Debug, Clone, Default, Args)]
 #[command(after_help = "\
 The time asked for is the last hour unless given; it is compared with as long a time before it
-unless told otherwise. Needs a server: there is nothing to compare a capture with that begins now.
+unless told otherwise; where the two would overlap, the time before is cut. Needs a server: there
+is nothing to compare a capture with that begins now.
 
 Examples:
   netspy diff --since 15m

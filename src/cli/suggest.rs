@@ -9,6 +9,7 @@ use clap::{Arg, Command};
 use strum::{VariantArray, VariantNames};
 
 use super::filters::last;
+use super::legacy::Tool;
 use super::render::groups::key;
 use super::render::text::clean;
 use crate::event::{Direction, Outcome, Protocol, Scope, State};
@@ -220,6 +221,7 @@ pub fn values(option: &Arg, name: &str, names: Names<'_>) -> Vec<String> {
         "state" => all::<State>(),
         "direction" => all::<Direction>(),
         "by" => all::<TopBy>(),
+        "tool" => Tool::NAMES.iter().map(|name| (*name).to_owned()).collect(),
         "sort" => <Sort as VariantNames>::VARIANTS.iter().map(|name| (*name).to_owned()).collect(),
         _ => {
             let values = option.get_possible_values();
@@ -273,6 +275,9 @@ mod tests {
         assert_eq!(words("netspy list --output jsonl --sort o"), ["oldest"]);
         assert_eq!(words("netspy --server http://x list --state l"), ["listening"]);
         assert_eq!(words("netspy completions z"), ["zsh"]);
+        let tools = ["get_network_summary", "get_packet_drop_summary"];
+        assert_eq!(words("netspy --tool get"), tools);
+        assert_eq!(words("netspy --tool=list_p"), ["--tool=list_packet_drops"]);
         // A flag whose value is written behind = alone takes no word.
         assert_eq!(words("netspy --verbose su"), ["summary"]);
         assert!(words("netspy nonsense --x").is_empty());

@@ -83,6 +83,10 @@ pub struct Compared {
     pub accounting: Accounting,
     /// Attempts in it that match.
     pub total: u64,
+    /// Whether its end was asked for after the start of the window of the question, and is that
+    /// start instead: what is in both windows would hide what is new.
+    #[serde(default)]
+    pub cut: bool,
 }
 
 /// What is new, gone and changed.
@@ -116,7 +120,8 @@ impl Diff {
 const USUAL: SignedDuration = SignedDuration::from_hours(1);
 
 impl Compare {
-    /// Both windows: the one that is compared with, and the one of the filter.
+    /// Both windows: the one that is compared with, and the one of the filter. The former ends
+    /// where the latter begins, if not before.
     pub(crate) fn windows(
         self,
         filter: &Filter,
@@ -131,13 +136,22 @@ impl Compare {
             return Err(invalid("since", "is after until, or lies ahead", "a time before until"));
         }
         let asked = Window { since, until };
-        let end = self.until.unwrap_or(since);
+        if self.since.is_some_and(|start| start >= since) {
+            let problem = "is not before the start of the window that it is compared with";
+            return Err(invalid("compare_since", problem, "a time or an age before since"));
+        }
+        let end = self.until.map_or(since, |end| end.min(since));
         let start = self.since.unwrap_or_else(|| before(end, until.duration_since(since)));
         if start > end {
             let problem = "is after the end of the window to compare with";
             return Err(invalid("compare_since", problem, "a time before compare_until and since"));
         }
         Ok((Window { since: start, until: end }, asked))
+    }
+
+    /// Whether the window that is compared with would reach into `asked`.
+    pub(crate) fn is_cut(self, asked: Window) -> bool {
+        self.until.is_some_and(|end| end > asked.since)
     }
 }
 
@@ -202,5 +216,22 @@ mod tests {
         let backwards = Compare { since: Some(at(20)), until: Some(at(10)) };
         assert!(windows(filter(None, None), backwards).is_err());
         assert!(windows(filter(Some(200_000), None), none).is_err());
+    }
+
+    #[test]
+    fn the_window_before_neither_overlaps_nor_lies_ahead() {
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let now = at(100_000);
+        let filter = Filter { since: Some(at(99_000)), ..Filter::default() };
+        let compare =
+            |since, until: i64| Compare { since: Some(at(since)), until: Some(at(until)) };
+        let overlapping = compare(98_500, 99_500);
+        let (before, asked) = overlapping.windows(&filter, now).unwrap();
+        assert_eq!(before, Window { since: at(98_500), until: at(99_000) });
+        assert!(overlapping.is_cut(asked) && !compare(98_500, 99_000).is_cut(asked));
+        for late in [compare(99_000, 99_500), compare(99_500, 99_600), compare(200_000, 200_010)] {
+            let error = late.windows(&filter, now).unwrap_err().to_string();
+            assert!(error.contains("compare_since") && error.contains("before since"), "{error}");
+        }
     }
 }

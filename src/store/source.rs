@@ -267,6 +267,7 @@ impl Inner {
                 window: before,
                 accounting: books(before),
                 total: total_before,
+                cut: compare.is_cut(after),
             },
         })
     }

@@ -8,6 +8,7 @@
 mod advice;
 pub mod advisor;
 mod args;
+mod asked;
 mod connections;
 mod drops;
 mod error;
@@ -23,6 +24,7 @@ mod spec;
 mod status;
 mod summary;
 mod table;
+mod topics;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};

@@ -4,19 +4,19 @@
 use std::fmt::Write as _;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 use super::advisor::{Advice, Advisor, Means, Scope};
 use super::args::named;
 use super::patterns::subject_remote;
 use super::reach::Reach;
-use super::{ToolError, parts, shared};
+use super::{ToolError, asked, parts, shared, topics};
 use crate::analysis::Finding;
+use crate::query::findings::Findings;
 use crate::query::top::{Key, TopBy};
 use crate::query::{Filter, Source, Summary};
 use crate::text;
 
-/// Findings that are put into words.
-const FINDINGS: usize = 6;
 /// Names of processes, and of hosts, that a question is searched for.
 const NAMES: usize = 500;
 
@@ -50,8 +50,23 @@ impl Advisor for RuleBased {
         scope: &Scope,
         means: Means<'_>,
     ) -> Result<Advice, ToolError> {
-        let (filter, about) = narrowed(question, &scope.filter, means.source).await?;
+        let words = words(question);
+        let mut filter = scope.filter.clone();
+        let span = asked::span(&words).and_then(|(length, said)| {
+            let until = filter.until.unwrap_or_else(Timestamp::now);
+            Some((until.checked_sub(length).ok()?, said))
+        });
+        if let Some((since, _)) = &span {
+            filter.since = Some(*since);
+        }
+        let (filter, mut about) = narrowed(&words, &filter, means.source).await?;
+        // The name of a process is no word of the question.
+        let free = words.iter().copied();
+        let free: Vec<&str> = free.filter(|w| !filter.process.iter().any(|p| p == w)).collect();
+        let wanted = asked::topics(&free);
+        about.extend(span.map(|(_, said)| said));
         let mut said = match about.is_empty() {
+            true if !wanted.is_empty() => "About all connections.\n".to_owned(),
             true => "The question names no process, host, address or port that rules recognise in \
                      the records; this is about all connections.\n"
                 .to_owned(),
@@ -62,7 +77,15 @@ impl Advisor for RuleBased {
             said.push_str(&reach.verdict());
             said.push('\n');
         }
-        said.push_str(&told(means.source, &filter).await?);
+        if wanted.is_empty() {
+            said.push_str(&told(means.source, &filter).await?);
+        }
+        for (n, topic) in wanted.into_iter().enumerate() {
+            if n > 0 {
+                said.push('\n');
+            }
+            said.push_str(&topics::answer(topic, &filter, means.source).await?);
+        }
         Ok(Advice::by_rules(said))
     }
 }
@@ -74,15 +97,13 @@ async fn told(source: &dyn Source, filter: &Filter) -> Result<String, ToolError>
         0 => nothing(source, filter, &summary).await?,
         _ => figures(&summary),
     };
-    let found = source.findings(filter, Some(FINDINGS)).await.map_err(named)?;
+    let found = source.findings(filter, Some(Findings::MAX_LIMIT)).await.map_err(named)?;
     match found.total {
         0 if summary.total > 0 => said.push_str("\nNothing stands out by the fixed rules."),
         0 => {}
-        total => {
-            let _ = write!(said, "\nFindings: {total}.");
-            for finding in &found.findings {
-                let _ = write!(said, "\n- {}", finding_line(finding));
-            }
+        _ => {
+            said.push('\n');
+            said.push_str(&topics::findings(&found, filter));
         }
     }
     Ok(said)
@@ -128,7 +149,7 @@ fn counted(n: u64, one: &str, many: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { many })
 }
 
-fn finding_line(finding: &Finding) -> String {
+pub(super) fn finding_line(finding: &Finding) -> String {
     let process = finding.subject.process.as_deref().map(|name| text::short(name, 48));
     let remote = subject_remote(finding);
     let whom = match (process, remote.as_str()) {
@@ -143,20 +164,23 @@ fn finding_line(finding: &Finding) -> String {
     format!("{severity}, {kind}: {whom}{name}: {}. Next: {}.", finding.why, finding.next)
 }
 
+fn words(question: &str) -> Vec<&str> {
+    let edge = |c: char| c.is_whitespace() || matches!(c, ',' | ';' | '?' | '!' | '"' | '\'' | '`');
+    question
+        .split(edge)
+        .map(|word| word.trim_matches(['.', '(', ')', '[', ']']))
+        .filter(|word| !word.is_empty())
+        .collect()
+}
+
 /// The filter narrowed to what the question names, and what that is in words.
 async fn narrowed(
-    question: &str,
+    words: &[&str],
     filter: &Filter,
     source: &dyn Source,
 ) -> Result<(Filter, Vec<String>), ToolError> {
     let mut filter = filter.clone();
     let mut about = Vec::new();
-    let edge = |c: char| c.is_whitespace() || matches!(c, ',' | ';' | '?' | '!' | '"' | '\'' | '`');
-    let words: Vec<&str> = question
-        .split(edge)
-        .map(|word| word.trim_matches(['.', '(', ')', '[', ']']))
-        .filter(|word| !word.is_empty())
-        .collect();
     // Who did only what is left out is there all the same.
     let whole = filter.with_left_out();
     let top = source.top(&whole, TopBy::Process, Some(NAMES)).await.map_err(named)?;

@@ -275,6 +275,11 @@ async fn compare(
     content.insert("new_processes".to_owned(), news.take(limit).map(parts::name).collect());
     let differing = flows.new_total + flows.gone_total + flows.changed_total;
     let mut hints = Vec::new();
+    if diff.compared_with.cut {
+        let hint =
+            "The windows would overlap: the one before is cut where the other begins (since).";
+        hints.push(hint.to_owned());
+    }
     if differing > table.len() as u64 {
         hints.push(
             "More differences: narrow, or raise max_events with response_format=detailed."

@@ -5,6 +5,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::capture::support;
 use crate::cli::failure::Failure;
@@ -35,6 +36,7 @@ pub async fn run(named: Named<'_>, printer: &mut Printer<'_>) -> Result<(), Fail
     let reached = source.is_ok();
     let text = source.unwrap_or_else(|failure| failure.to_string());
     printer.verdict(&name("source"), reached, &clean(&text))?;
+    printer.out.flush()?;
     let mut command = Command::new(program);
     command.arg("mcp");
     if let Some(server) = named.server {
@@ -45,12 +47,16 @@ pub async fn run(named: Named<'_>, printer: &mut Printer<'_>) -> Result<(), Fail
             command.arg(flag).arg(file);
         }
     }
-    let steps = tokio::task::spawn_blocking(move || talk(command)).await;
-    let steps = steps.map_err(io::Error::other)?;
-    let all = steps.iter().all(|step| step.ok);
-    for step in steps {
+    let (sender, mut steps) = tokio::sync::mpsc::unbounded_channel();
+    let talking = tokio::task::spawn_blocking(move || talk(command, reached, &sender));
+    let mut all = true;
+    while let Some(step) = steps.recv().await {
+        all &= step.ok;
         printer.verdict(&name(&step.name), step.ok, &clean(&step.found))?;
+        // Somebody may wait at the other end of a pipe.
+        printer.out.flush()?;
     }
+    talking.await.map_err(io::Error::other)?;
     writeln!(printer.out)?;
     if reached && all {
         writeln!(printer.out, "All of it works. 'netspy mcp config' says how to add it.")?;
@@ -76,15 +82,22 @@ fn step(name: &str, result: Result<String, String>) -> Step {
     Step { name: name.to_owned(), ok, found }
 }
 
-/// Starts netspy as a client would, and asks it everything once.
-fn talk(mut command: Command) -> Vec<Step> {
+/// What one tool may take before the others are taken to be as slow.
+const SLOW: Duration = Duration::from_secs(5);
+
+/// Starts netspy as a client would, and asks it everything once. Tools that would each wait for the
+/// same server, which does not answer, are not asked.
+fn talk(mut command: Command, reached: bool, steps: &UnboundedSender<Step>) {
+    let say = |step| {
+        // Nobody hears it where the doctor itself has ended.
+        let _ = steps.send(step);
+    };
     let begun = Instant::now();
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut peer = match command.spawn().and_then(Peer::new) {
         Ok(peer) => peer,
-        Err(error) => return vec![step("start", Err(format!("cannot start it: {error}")))],
+        Err(error) => return say(step("start", Err(format!("cannot start it: {error}")))),
     };
-    let mut steps = Vec::new();
     let hello = json!({
         "protocolVersion": "2025-11-25", "capabilities": {},
         "clientInfo": {"name": "netspy mcp doctor", "version": crate::VERSION},
@@ -94,18 +107,21 @@ fn talk(mut command: Command) -> Vec<Step> {
         format!("protocol {} after {took} ms", result["protocolVersion"].as_str().unwrap_or("?"))
     });
     let went = greeted.is_ok();
-    steps.push(step("initialize", greeted));
+    say(step("initialize", greeted));
     if !went || peer.tell("notifications/initialized").is_err() {
-        return steps;
+        return;
     }
     let tools = match peer.ask("tools/list", json!({})) {
         Ok(list) => list["tools"].as_array().cloned().unwrap_or_default(),
         Err(problem) => {
-            steps.push(step("tools/list", Err(problem)));
-            return steps;
+            return say(step("tools/list", Err(problem)));
         }
     };
-    steps.push(step("tools/list", Ok(format!("{} tools", tools.len()))));
+    say(step("tools/list", Ok(format!("{} tools", tools.len()))));
+    if !reached {
+        let why = "not asked, since the source does not answer".to_owned();
+        return say(step("tools/call", Err(why)));
+    }
     for tool in &tools {
         let name = tool["name"].as_str().unwrap_or_default();
         let arguments = match name {
@@ -123,9 +139,13 @@ fn talk(mut command: Command) -> Vec<Step> {
                 asked.elapsed().as_millis()
             )),
         });
-        steps.push(step(name, result));
+        let is_hopeless = result.is_err() && asked.elapsed() >= SLOW;
+        say(step(name, result));
+        if is_hopeless {
+            let why = "not asked, since this one did not answer in time".to_owned();
+            return say(step("other tools", Err(why)));
+        }
     }
-    steps
 }
 
 /// The other end of a conversation over standard input and output.

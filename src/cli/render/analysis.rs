@@ -89,7 +89,7 @@ impl Printer<'_> {
                 writeln!(self.out, "  Handshake: median {p50}, 99th percentile {p99}")?;
             }
             self.items("Top ports", &counted(&a.ports))?;
-            self.items("Drop reasons", &counted(&a.drop_reasons))?;
+            self.items("Drop reasons", &attempts(&a.drop_reasons))?;
             self.over_time(&a.series, &a.summary)?;
             self.standing_out(&a.findings)?;
         }
@@ -291,6 +291,15 @@ fn destination(group: &Group) -> (String, u64, Vec<String>) {
 fn counted(top: &Top) -> String {
     let one =
         |group: &Group| format!("{} ({})", clean(&key(&group.key)), units::count(group.count));
+    top.groups.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// The same with what is counted, where one might think of something else: packets.
+fn attempts(top: &Top) -> String {
+    let one = |group: &Group| {
+        let count = units::counted(group.count, "attempt", "attempts");
+        format!("{} ({count})", clean(&key(&group.key)))
+    };
     top.groups.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 

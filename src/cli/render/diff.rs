@@ -13,6 +13,8 @@ use super::{Output, write_json};
 use crate::query::diff::{Diff, Difference, Differences, Seen};
 
 const TITLES: [&str; 5] = ["", "WHAT", "BEFORE", "NOW", "OUTCOMES"];
+/// Said where the windows that were asked for overlap.
+const CUT: &str = "The two times overlap: the one before is cut where the other begins.";
 /// What gives way on a narrow terminal.
 const STEPS: Steps = &[(4, 25), (1, 30), (4, 10), (4, 0), (1, 15)];
 
@@ -55,7 +57,8 @@ impl Printer<'_> {
         let books = books.into_iter().filter_map(|(when, books)| {
             Some(format!("{when}: {}", incomplete(books, &self.clock)?))
         });
-        beside(self.out, hidden.chain(books))
+        let cut = diff.compared_with.cut.then(|| CUT.to_owned());
+        beside(self.out, cut.into_iter().chain(hidden).chain(books))
     }
 
     fn diff_table(&mut self, diff: &Diff) -> io::Result<()> {
@@ -66,6 +69,9 @@ impl Printer<'_> {
         };
         side("Before", diff.compared_with.total, &diff.compared_with.window)?;
         side("Now", diff.total, &diff.window)?;
+        if diff.compared_with.cut {
+            writeln!(self.out, "{}", self.screen.paint(CUT, ODD))?;
+        }
         for (kind, differences) in kinds(diff) {
             let d = differences;
             let n = units::count;

@@ -73,6 +73,8 @@ fn remote_cell(connection: &Connection) -> Cell {
         Some(remote) if remote.name.is_some() || connection.remote_actual.is_some() => {
             Cut::After(text.split_once(" (").map_or(0, |(address, _)| width(address)))
         }
+        // The widest IPv4 address with its port; of a longer one the middle tells the least.
+        Some(_) if width(&text) <= "from 255.255.255.255:65535".len() => Cut::After(width(&text)),
         _ => Cut::Middle,
     };
     Cell::plain(text).cut(cut)

@@ -117,7 +117,11 @@ impl Layout {
     pub fn pieces<'a>(&self, cells: &'a [Cell]) -> Vec<(usize, Cow<'a, str>, Style)> {
         let mut pieces = Vec::with_capacity(cells.len());
         let mut owed = 0;
-        for (cell, &column) in cells.iter().zip(&self.widths).filter(|(_, width)| **width > 0) {
+        let widths = match self.cut {
+            true => self.lent(cells),
+            false => Cow::Borrowed(&self.widths),
+        };
+        for (cell, &column) in cells.iter().zip(widths.iter()).filter(|(_, width)| **width > 0) {
             let text = match self.cut {
                 true => cell.cut.fit(&cell.text, column),
                 false => cell.text.as_str().into(),
@@ -130,6 +134,43 @@ impl Layout {
             owed += column.saturating_sub(shown) + self.gap;
         }
         pieces
+    }
+
+    /// The widths for one line: what must stay whole in a field takes the room that others leave
+    /// free, and then that of a name before a pid.
+    fn lent(&self, cells: &[Cell]) -> Cow<'_, Vec<usize>> {
+        /// Of a name with its pid, this much stays.
+        const LEAST: usize = 13;
+        let mut widths = Cow::Borrowed(&self.widths);
+        for (column, cell) in cells.iter().enumerate() {
+            let (Cut::After(head), own) = (cell.cut, self.width(column)) else { continue };
+            let mut lack = head.saturating_sub(own);
+            if lack == 0 || own == 0 {
+                continue;
+            }
+            let widths = widths.to_mut();
+            // What stands after it, so that the columns before it stay where they are.
+            let after = (column + 1..widths.len()).map(|other| (other, false));
+            let before = (0..column).rev().map(|other| (other, false));
+            let names = (0..widths.len()).map(|other| (other, true));
+            for (other, gives_way) in after.chain(before).chain(names) {
+                let Some(cell) = cells.get(other).filter(|_| other != column) else { continue };
+                let least = match (gives_way, cell.cut) {
+                    (true, Cut::Before(_)) => LEAST,
+                    (true, _) => continue,
+                    // A column of width 0 is left out, with its gap.
+                    (false, _) => width(&cell.text).max(1),
+                };
+                let Some(lender) = widths.get_mut(other) else { continue };
+                let part = lender.saturating_sub(least).min(lack);
+                *lender -= part;
+                lack -= part;
+                if let Some(own) = widths.get_mut(column) {
+                    *own += part;
+                }
+            }
+        }
+        widths
     }
 
     /// The line of titles.

@@ -1,6 +1,7 @@
 //! `run`: a command under observation, with all that descends from it, and nothing else.
 
 mod child;
+mod ports;
 mod report;
 mod table;
 mod user;

@@ -1,6 +1,6 @@
 //! What the command and its descendants reached, and what they could not reach.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::sync::Arc;
 
@@ -67,7 +67,7 @@ pub struct Key {
 }
 
 /// Connections that have all of this in common.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Group {
     /// What that is.
     #[serde(flatten)]
@@ -95,6 +95,12 @@ pub struct Group {
     /// Start of the last.
     #[serde(serialize_with = "crate::event::time::serialize")]
     pub last: Timestamp,
+    /// Which processes.
+    #[serde(skip)]
+    pub pids: BTreeSet<u32>,
+    /// Each time to an outcome, sorted.
+    #[serde(skip)]
+    pub latencies: Vec<u64>,
 }
 
 /// Microseconds.
@@ -116,7 +122,7 @@ pub struct Groups(HashMap<Key, Gathered>);
 struct Gathered {
     name: Option<Arc<str>>,
     count: u64,
-    pids: std::collections::BTreeSet<u32>,
+    pids: BTreeSet<u32>,
     drops: BTreeMap<String, u64>,
     latencies: Vec<u64>,
     sent: u64,
@@ -193,14 +199,7 @@ impl Gathered {
 
     fn finish(mut self, key: Key, reached: bool) -> Group {
         self.latencies.sort_unstable();
-        let middle = self.latencies.get(self.latencies.len() / 2);
-        let ends = (self.latencies.first(), self.latencies.last());
-        let latency = match (ends, middle) {
-            ((Some(min), Some(max)), Some(median)) => {
-                Some(Latency { min_us: *min, median_us: *median, max_us: *max })
-            }
-            _ => None,
-        };
+        let latency = Latency::of(&self.latencies);
         Group {
             key,
             name: self.name,
@@ -213,7 +212,17 @@ impl Gathered {
             bytes_received: self.received,
             first: self.first,
             last: self.last,
+            pids: self.pids,
+            latencies: self.latencies,
         }
+    }
+}
+
+impl Latency {
+    /// Of times that are sorted.
+    pub fn of(sorted: &[u64]) -> Option<Self> {
+        let median_us = *sorted.get(sorted.len() / 2)?;
+        Some(Latency { min_us: *sorted.first()?, median_us, max_us: *sorted.last()? })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::ports;
 use super::report::{Group, Latency, Report, is_reached};
 use crate::cli::render::answers::{Printer, incomplete};
 use crate::cli::render::record::style;
@@ -61,7 +62,7 @@ pub fn write(printer: &mut Printer<'_>, command: &str, report: &Report) -> io::R
         if groups.is_empty() {
             continue;
         }
-        let rows: Vec<_> = groups.iter().map(|group| cells(group)).collect();
+        let rows: Vec<_> = ports::gathered(&groups).iter().map(|group| cells(group)).collect();
         writeln!(printer.out, "\n{}", printer.screen.paint(title, TITLE))?;
         table::write(printer.out, &printer.screen, &TITLES, &rows, STEPS)?;
     }

@@ -68,13 +68,17 @@ fn join_error(outcome: &mut Cell, error: &str) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::render::table::Cut;
     use super::*;
 
     fn line(columns: usize, process: &str, outcome: &str, error: &str) -> String {
-        let screen = Screen { width: Some(columns), color: false };
         let remote = "203.0.113.17:65535 (a.example.com)";
         let cells = ["12:34:56", process, "tcp", remote, outcome, error, "412 ms", "id"];
-        let mut cells = cells.map(Cell::plain).to_vec();
+        shown(columns, cells.map(Cell::plain).to_vec())
+    }
+
+    fn shown(columns: usize, mut cells: Vec<Cell>) -> String {
+        let screen = Screen { width: Some(columns), color: false };
         fit(&mut cells, &screen);
         layout(&screen).line(&cells, &screen).trim_end().to_owned()
     }
@@ -94,6 +98,24 @@ mod tests {
             assert!(width(&line) <= 80, "{line}");
             assert!(line.starts_with("12:34:56 systemd-resolve[12345] tcp  203.0"), "{line}");
             assert!(line.ends_with(" 412 ms") && line.contains(&format!(" {shown} ")), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_address_stands_whole_in_80_columns() {
+        let address = |text: &str| Cell::plain(text).cut(Cut::After(width(text)));
+        for remote in ["from 198.51.100.1:41834", "from 255.255.255.255:65535"] {
+            for process in ["nginx[12345]", "systemd-resolve[12345]"] {
+                let name = Cell::plain(process).cut(Cut::Before("[12345]".len()));
+                let mut cells = ["12:34:56", "", "tcp", "", "denied", "EACCES", "412.5 ms", ""]
+                    .map(Cell::plain)
+                    .to_vec();
+                (cells[1], cells[3]) = (name, address(remote));
+                let line = shown(80, cells);
+                assert!(width(&line) <= 80, "{line}");
+                assert!(line.contains(remote) && line.contains("[12345] "), "{line}");
+                assert!(line.contains(" denied EACCES "), "{line}");
+            }
         }
     }
 
