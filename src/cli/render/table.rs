@@ -119,7 +119,7 @@ impl Layout {
         let mut owed = 0;
         let widths = match self.cut {
             true => self.lent(cells),
-            false => Cow::Borrowed(&self.widths),
+            false => Cow::Borrowed(self.widths.as_slice()),
         };
         for (cell, &column) in cells.iter().zip(widths.iter()).filter(|(_, width)| **width > 0) {
             let text = match self.cut {
@@ -138,10 +138,10 @@ impl Layout {
 
     /// The widths for one line: what must stay whole in a field takes the room that others leave
     /// free, and then that of a name before a pid.
-    fn lent(&self, cells: &[Cell]) -> Cow<'_, Vec<usize>> {
+    fn lent(&self, cells: &[Cell]) -> Cow<'_, [usize]> {
         /// Of a name with its pid, this much stays.
         const LEAST: usize = 13;
-        let mut widths = Cow::Borrowed(&self.widths);
+        let mut widths = Cow::Borrowed(self.widths.as_slice());
         for (column, cell) in cells.iter().enumerate() {
             let (Cut::After(head), own) = (cell.cut, self.width(column)) else { continue };
             let mut lack = head.saturating_sub(own);
