@@ -321,7 +321,10 @@ async fn rules_answer_what_a_question_asks_for() {
             &["No beaconing among the 1 findings", "No port scan among"][..],
         ),
         ("what is open or listening?", &["Sockets that listen: 0.", "Open connections"]),
-        ("can this answer be trusted?", &["records of this time", "Health of capture"]),
+        (
+            "can this answer be trusted?",
+            &["no record of this time is missing", "Health of capture"],
+        ),
         ("what fails?", &["Findings: 1.\n- warning, repeated_failures: curl"]),
     ] {
         let out = found(&server, &[&["ask", question], &BOTH[..]].concat()).await;

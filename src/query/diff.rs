@@ -121,7 +121,7 @@ const USUAL: SignedDuration = SignedDuration::from_hours(1);
 
 impl Compare {
     /// Both windows: the one that is compared with, and the one of the filter. The former ends
-    /// where the latter begins, if not before.
+    /// where the latter begins, if not before; one that begins later is taken as it is named.
     pub(crate) fn windows(
         self,
         filter: &Filter,
@@ -136,9 +136,19 @@ impl Compare {
             return Err(invalid("since", "is after until, or lies ahead", "a time before until"));
         }
         let asked = Window { since, until };
-        if self.since.is_some_and(|start| start >= since) {
-            let problem = "is not before the start of the window that it is compared with";
-            return Err(invalid("compare_since", problem, "a time or an age before since"));
+        match (self.since.filter(|start| *start >= since), self.until) {
+            (Some(start), Some(end)) if start <= end && start <= now => {
+                return Ok((Window { since: start, until: end }, asked));
+            }
+            (Some(start), Some(end)) if start <= end => {
+                let problem = "lies ahead";
+                return Err(invalid("compare_since", problem, "a time or an age before since"));
+            }
+            (Some(_), None) => {
+                let problem = "is not before the start of the window that it is compared with";
+                return Err(invalid("compare_since", problem, "a time or an age before since"));
+            }
+            _ => {}
         }
         let end = self.until.map_or(since, |end| end.min(since));
         let start = self.since.unwrap_or_else(|| before(end, until.duration_since(since)));
@@ -151,7 +161,8 @@ impl Compare {
 
     /// Whether the window that is compared with would reach into `asked`.
     pub(crate) fn is_cut(self, asked: Window) -> bool {
-        self.until.is_some_and(|end| end > asked.since)
+        let is_before = self.since.is_none_or(|start| start < asked.since);
+        is_before && self.until.is_some_and(|end| end > asked.since)
     }
 }
 
@@ -229,9 +240,14 @@ mod tests {
         let (before, asked) = overlapping.windows(&filter, now).unwrap();
         assert_eq!(before, Window { since: at(98_500), until: at(99_000) });
         assert!(overlapping.is_cut(asked) && !compare(98_500, 99_000).is_cut(asked));
-        for late in [compare(99_000, 99_500), compare(99_500, 99_600), compare(200_000, 200_010)] {
+        let open = Compare { since: Some(at(99_500)), until: None };
+        for late in [open, compare(200_000, 200_010)] {
             let error = late.windows(&filter, now).unwrap_err().to_string();
             assert!(error.contains("compare_since") && error.contains("before since"), "{error}");
         }
+        // Who names both edges means them: a window may be compared with itself.
+        let same = compare(99_000, 100_000);
+        let (before, asked) = same.windows(&filter, now).unwrap();
+        assert_eq!((before, same.is_cut(asked)), (asked, false));
     }
 }

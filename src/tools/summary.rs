@@ -237,6 +237,10 @@ async fn compare(
                                 or an age such as 1d";
                 invalid("compare", "is not understood", accepted)
             })?;
+            if filter.since.is_some_and(|start| since >= start) {
+                let problem = "is not before the start of the window that it is compared with";
+                return Err(invalid("compare", problem, "before, or a time before since"));
+            }
             let until = filter.until.unwrap_or(args.now());
             let length = filter.since.map(|start| until.duration_since(start));
             let end = length.and_then(|length| since.checked_add(length).ok());

@@ -437,7 +437,7 @@ mod tests {
         let fact = |title| facts.iter().find(|fact| fact.0 == title).map(|fact| fact.1.as_str());
         assert_eq!(fact("Translated to"), Some("10.42.0.7:8443"));
         let from = "a DNS answer to another process of this network namespace";
-        assert_eq!(fact("Name from"), Some(&*format!("{from}, {}", clock.full(c.time))));
+        assert_eq!(fact("Name known from"), Some(&*format!("{from}, {}", clock.full(c.time))));
     }
 
     /// A name server may answer with any 253 bytes.
