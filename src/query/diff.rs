@@ -136,25 +136,23 @@ impl Compare {
             return Err(invalid("since", "is after until, or lies ahead", "a time before until"));
         }
         let asked = Window { since, until };
-        match (self.since.filter(|start| *start >= since), self.until) {
-            (Some(start), Some(end)) if start <= end && start <= now => {
-                return Ok((Window { since: start, until: end }, asked));
-            }
-            (Some(start), Some(end)) if start <= end => {
-                let problem = "lies ahead";
-                return Err(invalid("compare_since", problem, "a time or an age before since"));
-            }
-            (Some(_), None) => {
+        let accepted = "a time or an age before since";
+        let begins_later = self.since.is_some_and(|start| start >= since);
+        let end = match self.until {
+            Some(end) if begins_later => end,
+            None if begins_later => {
                 let problem = "is not before the start of the window that it is compared with";
-                return Err(invalid("compare_since", problem, "a time or an age before since"));
+                return Err(invalid("compare_since", problem, accepted));
             }
-            _ => {}
-        }
-        let end = self.until.map_or(since, |end| end.min(since));
+            end => end.map_or(since, |end| end.min(since)),
+        };
         let start = self.since.unwrap_or_else(|| before(end, until.duration_since(since)));
         if start > end {
             let problem = "is after the end of the window to compare with";
             return Err(invalid("compare_since", problem, "a time before compare_until and since"));
+        }
+        if begins_later && start > now {
+            return Err(invalid("compare_since", "lies ahead", accepted));
         }
         Ok((Window { since: start, until: end }, asked))
     }

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::args::{Args, named};
+use super::beside::Beside;
 use super::hurt::Hurt;
 use super::parts::{self, Clock};
 use super::spec::{Member, Param, Tool, number, text};
 use super::table::Table;
 use super::{Answer, ToolError, shared};
-use crate::query::drops::{DropBooks, DropList};
-use crate::query::{Page, Source};
-use crate::text;
+use crate::query::Source;
+use crate::query::drops::DropList;
 
 /// Rows unless asked otherwise, and the most.
 const USUAL: usize = 20;
@@ -20,9 +20,6 @@ const MOST: usize = 500;
 /// Bytes of rows.
 const CONCISE: usize = 2_200;
 const DETAILED: usize = 12_000;
-
-/// Records that are asked for at a time, where all are looked at.
-const AT_A_TIME: usize = 2_000;
 
 const ANSWERS: &[Member] = &[parts::COMPLETE];
 
@@ -69,16 +66,7 @@ const REASONS: usize = 12;
 
 pub(super) async fn summary(source: &dyn Source, args: &Args) -> Result<Answer, ToolError> {
     let filter = args.drop_filter()?;
-    let mut page = Page { limit: Some(AT_A_TIME), ..Page::default() };
-    let mut hurt = Hurt::default();
-    let mut list = source.drops(&filter, &page).await.map_err(named)?;
-    hurt.add(&list.drops);
-    page.cursor = list.next_cursor.take();
-    while page.cursor.is_some() {
-        let more = source.drops(&filter, &page).await.map_err(named)?;
-        hurt.add(&more.drops);
-        page.cursor = more.next_cursor;
-    }
+    let (hurt, list) = Hurt::of(source, &filter).await.map_err(named)?;
     let mut content = Map::new();
     put_totals(&mut content, &list);
     let mut hints = Vec::new();
@@ -131,33 +119,27 @@ fn put_totals(content: &mut Map<String, Value>, list: &DropList) {
     content.insert("by_reason".to_owned(), by_reason(&list.by_reason));
 }
 
-fn end(content: &mut Map<String, Value>, list: &DropList, args: &Args, mut hints: Vec<String>) {
-    if let Some(why) = &list.not_seen {
-        hints.insert(0, format!("Drops are not seen here: {}.", text::short(why, 200)));
-    } else if list.total == 0 {
-        hints.push(parts::nothing(list.newest_outside_window));
-    }
-    parts::put_hints(content, &hints);
-    parts::put_window(content, list.window, args.now());
-    let complete = list.accounting.complete && list.not_seen.is_none();
-    content.insert("complete".to_owned(), complete.into());
-    if !list.accounting.complete {
-        content.insert("accounting".to_owned(), books(&list.accounting));
-    }
-}
-
-fn books(books: &DropBooks) -> Value {
-    let mut content = parts::some([
-        ("packets", books.packets),
-        ("no_room", books.no_room),
-        ("no_address", books.no_address),
-        ("pending", books.pending),
-        ("missed", books.missed),
-        ("lost", books.lost),
-        ("evicted", books.evicted),
-    ]);
-    parts::put_gaps(&mut content, &books.gaps);
-    Value::Object(content)
+fn end(content: &mut Map<String, Value>, list: &DropList, args: &Args, hints: Vec<String>) {
+    let books = &list.accounting;
+    let ended = Beside {
+        what: "Drops",
+        not_seen: list.not_seen.as_deref(),
+        total: list.total,
+        newest_outside: list.newest_outside_window,
+        window: list.window,
+        is_complete: books.complete,
+        figures: parts::some([
+            ("packets", books.packets),
+            ("no_room", books.no_room),
+            ("no_address", books.no_address),
+            ("pending", books.pending),
+            ("missed", books.missed),
+            ("lost", books.lost),
+            ("evicted", books.evicted),
+        ]),
+        gaps: &books.gaps,
+    };
+    ended.end(content, args.now(), hints);
 }
 
 fn table(list: &DropList, detailed: bool) -> Table {

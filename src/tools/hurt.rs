@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -10,9 +11,14 @@ use serde_json::{Map, Value};
 use super::parts;
 use super::table::Table;
 use crate::event::{DropRecord, Endpoint};
+use crate::query::drops::{DropFilter, DropList};
+use crate::query::{Page, QueryError, Source};
+use crate::text;
 
 /// Attempts that are told apart: memory is bounded whatever was dropped.
 const MOST: usize = 20_000;
+/// Records that are asked for at a time.
+const AT_A_TIME: usize = 2_000;
 /// Rows of an answer, and their bytes.
 const SHOWN: usize = 16;
 const BYTES: usize = 1_400;
@@ -48,7 +54,25 @@ impl Hurt {
         Hurt { by_reason, groups: 0, room, packets: 0, of_nobody: 0, no_room: 0 }
     }
 
-    pub(super) fn add(&mut self, drops: &[DropRecord]) {
+    /// Of all drops that match, with the totals of them.
+    pub(super) async fn of(
+        source: &dyn Source,
+        filter: &DropFilter,
+    ) -> Result<(Hurt, DropList), QueryError> {
+        let mut page = Page { limit: Some(AT_A_TIME), ..Page::default() };
+        let mut hurt = Hurt::default();
+        let mut list = source.drops(filter, &page).await?;
+        hurt.add(&list.drops);
+        page.cursor = list.next_cursor.take();
+        while page.cursor.is_some() {
+            let more = source.drops(filter, &page).await?;
+            hurt.add(&more.drops);
+            page.cursor = more.next_cursor;
+        }
+        Ok((hurt, list))
+    }
+
+    fn add(&mut self, drops: &[DropRecord]) {
         for drop in drops {
             self.packets = self.packets.saturating_add(drop.count);
             let Some(process) = &drop.process else {
@@ -90,6 +114,29 @@ impl Hurt {
         }
         ranked.sort_unstable_by_key(|(at, _)| *at);
         ranked.into_iter().map(|(_, row)| row).collect()
+    }
+
+    /// The same in words, so many lines of it.
+    pub(super) fn lines(self, most: usize) -> String {
+        let (groups, of_nobody, no_room) = (self.groups, self.of_nobody, self.no_room);
+        let mut said = String::new();
+        for (reason, (process, remote), packets) in self.spread().iter().take(most) {
+            let to = remote.map(|end| format!(" -> {}", parts::address(end.ip, Some(end.port))));
+            let (process, to) = (text::short(process, 48), to.unwrap_or_default());
+            let _ = write!(said, "\n- {process}{to}: {packets}, {}", text::short(reason, 48));
+        }
+        if of_nobody > 0 {
+            let _ = write!(said, "\n- of no attempt that was seen: {of_nobody}");
+        }
+        if no_room > 0 {
+            let _ = write!(said, "\n- of attempts that were too many to tell apart: {no_room}");
+        }
+        if groups > most {
+            let more = groups - most;
+            let _ =
+                write!(said, "\n… and {more} more: 'netspy drops' (list_packet_drops over MCP).");
+        }
+        said
     }
 
     /// Puts rows into an answer, with how many there are, and says what is not among them.
@@ -176,6 +223,22 @@ mod tests {
         assert!(rows.iter().filter(|row| row[0] == "noisy").all(|row| row[3] == 12), "{rows:?}");
         assert!(hint.contains("28 packets belong to no attempt"), "{hint}");
         assert!(hint.contains("35 more were hit by 420 packets"), "{hint}");
+    }
+
+    #[test]
+    fn in_words_each_reason_has_its_worst_victim_and_the_rest_is_counted() {
+        let mut hurt = Hurt::with_room(4);
+        let drops: Vec<_> = (0..9).map(|n| of(n, "noisy", "NO_SOCKET", n as u16 % 3 + 1)).collect();
+        hurt.add(&drops);
+        hurt.add(&[of(9, "curl", "NETFILTER_DROP", 443), dropped(10), of(11, "x", "XDP", 9)]);
+        let of_nobody = dropped(10).count;
+        let expected = format!(
+            "\n- noisy -> 192.0.2.0:1: 3, NO_SOCKET\n- curl -> 192.0.2.0:443: 1, NETFILTER_DROP\
+             \n- of no attempt that was seen: {of_nobody}\
+             \n- of attempts that were too many to tell apart: 1\
+             \n… and 2 more: 'netspy drops' (list_packet_drops over MCP)."
+        );
+        assert_eq!(hurt.lines(2), expected);
     }
 
     #[test]

@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, HashMap};
 use serde_json::{Map, Value, json};
 
 use super::args::{Args, named};
+use super::beside::Beside;
 use super::parts::{self, Clock};
 use super::table::Table;
 use super::{Answer, ToolError};
 use crate::event::DnsRecord;
-use crate::query::dns::{DnsBooks, DnsList};
+use crate::query::dns::DnsList;
 use crate::query::{Page, Source};
-use crate::text;
 
 /// Rows unless asked otherwise, and the most.
 const USUAL: usize = 20;
@@ -197,32 +197,26 @@ fn answer(record: &DnsRecord) -> Value {
 }
 
 /// Totals, the window, and whether anything can be missing.
-fn end(content: &mut Map<String, Value>, list: &DnsList, args: &Args, mut hints: Vec<String>) {
+fn end(content: &mut Map<String, Value>, list: &DnsList, args: &Args, hints: Vec<String>) {
     content.insert("total".to_owned(), list.total.into());
     content.insert("outcomes".to_owned(), parts::figures(&list.by_outcome));
-    if let Some(why) = &list.not_seen {
-        hints.insert(0, format!("Look-ups are not seen here: {}.", text::short(why, 200)));
-    } else if list.total == 0 {
-        hints.push(parts::nothing(list.newest_outside_window));
-    }
-    parts::put_hints(content, &hints);
-    parts::put_window(content, list.window, args.now());
-    let complete = list.accounting.complete && list.not_seen.is_none();
-    content.insert("complete".to_owned(), complete.into());
-    if !list.accounting.complete {
-        content.insert("accounting".to_owned(), books(&list.accounting));
-    }
-}
-
-fn books(books: &DnsBooks) -> Value {
-    let mut content = parts::some([
-        ("questions", books.questions),
-        ("no_room", books.no_room),
-        ("pending", books.pending),
-        ("messages_lost", books.messages_lost),
-        ("lost", books.lost),
-        ("evicted", books.evicted),
-    ]);
-    parts::put_gaps(&mut content, &books.gaps);
-    Value::Object(content)
+    let books = &list.accounting;
+    let ended = Beside {
+        what: "Look-ups",
+        not_seen: list.not_seen.as_deref(),
+        total: list.total,
+        newest_outside: list.newest_outside_window,
+        window: list.window,
+        is_complete: books.complete,
+        figures: parts::some([
+            ("questions", books.questions),
+            ("no_room", books.no_room),
+            ("pending", books.pending),
+            ("messages_lost", books.messages_lost),
+            ("lost", books.lost),
+            ("evicted", books.evicted),
+        ]),
+        gaps: &books.gaps,
+    };
+    ended.end(content, args.now(), hints);
 }

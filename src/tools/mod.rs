@@ -9,6 +9,7 @@ mod advice;
 pub mod advisor;
 mod args;
 mod asked;
+mod beside;
 mod connections;
 mod drops;
 mod error;

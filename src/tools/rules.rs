@@ -77,15 +77,10 @@ impl Advisor for RuleBased {
             said.push_str(&reach.verdict());
             said.push('\n');
         }
-        if wanted.is_empty() {
-            said.push_str(&told(means.source, &filter).await?);
-        }
-        for (n, topic) in wanted.into_iter().enumerate() {
-            if n > 0 {
-                said.push('\n');
-            }
-            said.push_str(&topics::answer(topic, &filter, means.source).await?);
-        }
+        said.push_str(&match wanted.is_empty() {
+            true => told(means.source, &filter).await?,
+            false => topics::answers(wanted, &filter, means.source).await?,
+        });
         Ok(Advice::by_rules(said))
     }
 }

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use super::ToolError;
 use super::args::named;
 use super::asked::Topic;
+use super::hurt::Hurt;
 use super::parts;
 use super::rules::finding_line;
 use crate::analysis::{Finding, Kind};
@@ -19,22 +20,35 @@ use crate::text;
 
 /// Lines about one topic.
 const LINES: usize = 6;
-/// Records of drops that are looked at for whom they hurt.
-const DROPS: usize = 1_000;
 
-/// Answers one topic.
-pub(super) async fn answer(
-    topic: Topic,
+/// Answers topics, one after the other.
+pub(super) async fn answers(
+    topics: Vec<Topic>,
     filter: &Filter,
     source: &dyn Source,
 ) -> Result<String, ToolError> {
-    match topic {
-        Topic::Found(kind) => found(kind, filter, source).await,
-        Topic::Listening => listening(filter, source).await,
-        Topic::Dropped => dropped(filter, source).await,
-        Topic::Trust => trust(filter, source).await,
-        Topic::Changes => changes(filter, source).await,
+    // Asked for once, however many kinds of them are wanted.
+    let mut all = None;
+    let mut said = Vec::new();
+    for topic in topics {
+        said.push(match topic {
+            Topic::Found(kind) => {
+                let all = match &mut all {
+                    Some(all) => all,
+                    none => {
+                        let limit = Some(Findings::MAX_LIMIT);
+                        none.insert(source.findings(filter, limit).await.map_err(named)?)
+                    }
+                };
+                found(kind, all, filter)
+            }
+            Topic::Listening => listening(filter, source).await?,
+            Topic::Dropped => dropped(filter, source).await?,
+            Topic::Trust => trust(filter, source).await?,
+            Topic::Changes => changes(filter, source).await?,
+        });
     }
+    Ok(said.join("\n"))
 }
 
 /// The findings that are put into words, each kind's worst first, and how many are not.
@@ -72,17 +86,16 @@ fn more(total: u64, shown: usize, filter: &Filter) -> String {
     format!("\n… and {more} more: 'netspy findings{since}' (analyze_patterns over MCP) has all.")
 }
 
-async fn found(kind: Kind, filter: &Filter, source: &dyn Source) -> Result<String, ToolError> {
-    let mut all = source.findings(filter, Some(Findings::MAX_LIMIT)).await.map_err(named)?;
+fn found(kind: Kind, all: &Findings, filter: &Filter) -> String {
     let name = kind.to_string().replace('_', " ");
     let (total, looked_at) = (all.total, all.findings.len() as u64);
-    all.findings.retain(|finding| finding.kind == kind);
-    let here = all.findings.len();
+    let of_kind: Vec<_> = all.findings.iter().filter(|finding| finding.kind == kind).collect();
+    let here = of_kind.len();
     let mut said = match here {
         0 => format!("No {name} among the {total} findings of this time."),
         n => format!("Findings of {name}: {n}."),
     };
-    for finding in all.findings.iter().take(LINES) {
+    for finding in of_kind.iter().take(LINES) {
         let _ = write!(said, "\n- {}", finding_line(finding));
     }
     said.push_str(&more(here as u64, here.min(LINES), filter));
@@ -92,7 +105,7 @@ async fn found(kind: Kind, filter: &Filter, source: &dyn Source) -> Result<Strin
     if !all.exact {
         said.push_str(" There was more than could be told apart: some may be missing.");
     }
-    Ok(said)
+    said
 }
 
 async fn listening(filter: &Filter, source: &dyn Source) -> Result<String, ToolError> {
@@ -141,8 +154,7 @@ async fn dropped(filter: &Filter, source: &dyn Source) -> Result<String, ToolErr
         until: filter.until,
         ..DropFilter::default()
     };
-    let page = Page { limit: Some(DROPS), ..Page::default() };
-    let list = source.drops(&drops, &page).await.map_err(named)?;
+    let (hurt, list) = Hurt::of(source, &drops).await.map_err(named)?;
     if let Some(why) = &list.not_seen {
         return Ok(format!("Dropped packets are not seen here: {}.", text::short(why, 160)));
     }
@@ -155,29 +167,7 @@ async fn dropped(filter: &Filter, source: &dyn Source) -> Result<String, ToolErr
     let reasons: Vec<String> =
         reasons.map(|(reason, n)| format!("{} {n}", text::short(reason, 48))).collect();
     let mut said = format!("Packets dropped: {}; {}.", list.packets, reasons.join(", "));
-    let mut hurt: BTreeMap<String, u64> = BTreeMap::new();
-    for drop in &list.drops {
-        let whom = match (&drop.process, drop.destination) {
-            (Some(process), Some(to)) => {
-                let to = parts::address(to.ip, Some(to.port));
-                format!("{} -> {to}", text::short(&process.info.comm, 48))
-            }
-            (Some(process), None) => text::short(&process.info.comm, 48).into_owned(),
-            (None, Some(to)) => {
-                format!("to {}, of no known attempt", parts::address(to.ip, Some(to.port)))
-            }
-            (None, None) => "packets without an address".to_owned(),
-        };
-        *hurt.entry(whom).or_insert(0) += drop.count;
-    }
-    let mut hurt: Vec<_> = hurt.into_iter().collect();
-    hurt.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
-    for (whom, n) in hurt.iter().take(LINES) {
-        let _ = write!(said, "\n- {whom}: {n}");
-    }
-    if hurt.len() > LINES || list.total > list.drops.len() as u64 {
-        said.push_str("\n… and more: 'netspy drops' (list_packet_drops over MCP) has all.");
-    }
+    said.push_str(&hurt.lines(LINES));
     Ok(said)
 }
 

@@ -59,7 +59,7 @@ impl NatDesk {
         if !places::is_loaded() {
             let note =
                 "no connections are tracked (nf_conntrack is not loaded): none is translated";
-            return self.working(note);
+            return working(Some(note));
         }
         if places::would_load(self.is_built_in) {
             return Feature::missing(
@@ -72,16 +72,16 @@ impl NatDesk {
             return Feature { hook: Some(HOOK.to_owned()), ..Feature::missing(problem) };
         }
         match self.others {
-            true => Feature { note: None, ..self.working("") },
-            false => self.working(
+            true => working(None),
+            false => working(Some(
                 "what is translated within the network namespace of a container is not seen \
                  without nat_namespaces",
-            ),
+            )),
         }
     }
+}
 
-    fn working(&self, note: &str) -> Feature {
-        let (hook, note) = (Some(HOOK.to_owned()), Some(note.to_owned()));
-        Feature { hook, ok: true, note, not_used: Vec::new() }
-    }
+fn working(note: Option<&str>) -> Feature {
+    let (hook, note) = (Some(HOOK.to_owned()), note.map(str::to_owned));
+    Feature { hook, ok: true, note, not_used: Vec::new() }
 }
