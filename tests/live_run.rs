@@ -230,6 +230,29 @@ fn every_connection_is_a_line_of_json() {
     }
 }
 
+/// Without SHELL, bash looks its user up: the C library asks nscd first.
+#[test]
+fn a_cache_of_names_that_does_not_run_is_left_out_and_said_so() {
+    if !can_capture() {
+        return;
+    }
+    if std::path::Path::new("/var/run/nscd/socket").exists() {
+        println!("skipped: nscd runs here");
+        return;
+    }
+    let file = Scratch::new("report");
+    let path = file.0.to_str().unwrap();
+    let [plain, all] = [&[][..], &["--all"]].map(|arguments| {
+        let report = ["--report", path, "--", "bash", "-c", "true"];
+        let mut command = netspy(&[arguments, &report].concat());
+        assert!(command.env_remove("SHELL").status().unwrap().success());
+        std::fs::read_to_string(&file.0).unwrap()
+    });
+    assert!(plain.contains("no connections"), "{plain}");
+    assert!(plain.contains("Left out: ") && !plain.contains("/var/run/nscd"), "{plain}");
+    assert!(all.contains("/var/run/nscd/socket") && !all.contains("Left out"), "{all}");
+}
+
 #[test]
 fn the_exit_code_is_the_commands_or_says_why_it_did_not_run() {
     if !can_capture() {

@@ -52,10 +52,23 @@ impl Owner {
         }
     }
 
+    /// What /proc/PID/cgroup adds to what the path of the v2 cgroup says. That path is the attempt's own
+    /// and holds; a process that ends is in the roots of v1 already.
+    pub(crate) fn or_of_process(self, text: &str) -> Self {
+        if self.container.is_some() {
+            return self;
+        }
+        let of_process = Owner::of_process(text);
+        match of_process.container {
+            Some(_) => of_process,
+            None => Owner { unit: self.unit.or(of_process.unit), container: None },
+        }
+    }
+
     /// By /proc/PID/cgroup (cgroups(7)), where processes are in hierarchies of v1, alone or beside v2:
     /// systemd's own tells the unit, any may tell the container. Of a process in a container, only a
     /// path that leads through the container tells the unit: others name the service that started it.
-    pub(crate) fn of_process(text: &str) -> Self {
+    fn of_process(text: &str) -> Self {
         let mut owner = Owner::default();
         let mut unit_within = None;
         for line in text.lines() {
@@ -207,6 +220,21 @@ mod tests {
         let owner = Owner::of_path(&whole(path));
         let container = owner.container.map(|c| (c.runtime.clone(), c.id.clone()));
         (owner.unit.map(|unit| unit.to_string()), container)
+    }
+
+    #[test]
+    fn a_process_that_ends_is_of_its_v2_cgroup_though_v1_has_it_in_its_roots_by_then() {
+        let id = "0".repeat(ID);
+        let ending = "9:name=systemd:/\n4:memory:/\n0::/\n";
+        for path in [format!("/docker/{id}"), "/system.slice/backup.service".into()] {
+            let owner = Owner::of_path(&path);
+            assert_eq!(Owner::of_path(&path).or_of_process(ending), owner, "{path}");
+        }
+        // One that lives may be of a container by v1 alone, in the service that started it.
+        let lives = format!("4:memory:/docker/{id}\n0::/system.slice/containerd.service\n");
+        let owner = Owner::of_path("/system.slice/containerd.service").or_of_process(&lives);
+        let container = owner.container.map(|c| c.id.to_string());
+        assert_eq!((owner.unit, container), (None, Some(id)));
     }
 
     #[test]

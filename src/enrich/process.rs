@@ -269,9 +269,11 @@ impl Entry {
         // Beside hierarchies of v1, these may be what tells processes apart: that of v2 has all in its
         // root then, or those of a container in the service that started it.
         let is_v2_enough = cgroup.as_deref().is_some_and(|path| path != "/");
-        if now.is_some() && (!is_v2_enough || names.cgroups.are_beside_v1()) {
-            let text = fs::read_to_string(format!("/proc/{}/cgroup", raw.pid));
-            owner = text.map(|text| Owner::of_process(&text)).unwrap_or_default();
+        if now.is_some()
+            && (!is_v2_enough || names.cgroups.are_beside_v1())
+            && let Ok(text) = fs::read_to_string(format!("/proc/{}/cgroup", raw.pid))
+        {
+            owner = owner.or_of_process(&text);
         }
         ProcessInfo {
             pid: raw.pid,

@@ -128,12 +128,29 @@ function write_details(    k, pair, words, line, groups, n) {
     for (k = 1; k <= groups[0]; k++) {
         words = groups[k]
         line = n[words] > 3 ? "\nand " n[words] - 3 " more" : ""
-        print "\n" cases_of[words] line "\n" words
+        print cases_of[words] line "\n" words
     }
 }
 
-function write_text(    i, j, k, line, found, n, item, pair, of, gap) {
+# Once more by itself, as the end of long output is read first: up to an empty line.
+function write_failures(    k, item, n, i) {
+    if (!total["FAILED"])
+        return
+    print "\nFailures:"
+    for (k = 1; k <= reasons[0]; k++) {
+        if (verdict_of[reasons[k]] == "skipped")
+            continue
+        n = split(with_reason[reasons[k]], item, "\n")
+        for (i = 1; i <= n; i++) {
+            sub(SUBSEP, ": ", item[i])
+            print item[i] ": " reasons[k]
+        }
+    }
     write_details()
+    print ""
+}
+
+function write_text(    i, j, k, line, found, n, item, pair, of, gap) {
     # The numbers of series have four characters at most.
     gap = substr("     ", 1, runs[0] < 4 ? 5 - runs[0] : 1)
     print "\nVerdicts: + ok, F failed, - skipped"
@@ -183,6 +200,7 @@ function write_text(    i, j, k, line, found, n, item, pair, of, gap) {
         printf "%s %s (%d: %s)\n", verdict_of[reasons[k]] == "skipped" ? "skipped:" : "FAILED:", \
             reasons[k], n, line
     }
+    write_failures()
 }
 
 function escape(word) {

@@ -3,6 +3,7 @@
 mod child;
 mod ports;
 mod report;
+mod shown;
 mod table;
 mod user;
 
@@ -20,6 +21,7 @@ use tokio::task::LocalSet;
 
 use self::child::{Exit, NOT_RUN, Running, Signals, in_words};
 use self::report::{Groups, Report};
+use self::shown::Shown;
 use super::failure::{Failure, note};
 use super::filters::{Page, What, When};
 use super::locate::Origin;
@@ -29,7 +31,6 @@ use super::render::screen::Screen;
 use super::render::units::{self, Clock};
 use super::render::{Output, record, write_json};
 use super::watch::View;
-use crate::event::{Connection, Protocol};
 use crate::query::{self, Filter, Follow, Sort};
 use crate::stream::{Builder, ConnectionStream};
 
@@ -128,7 +129,7 @@ async fn watched(args: &Run) -> Result<Exit, Stopped> {
     let (mut filter, _) = read.map_err(not_run)?;
     what.hide_associated(&mut filter, &*origin.source).await.map_err(not_run)?;
     if !args.all {
-        // A daemon that is not there is seen by its socket alone: see `is_shown`.
+        // A daemon that is not there is seen by its socket alone: see `Shown`.
         filter.protocol.clear();
     }
     let local = LocalSet::new();
@@ -169,12 +170,6 @@ struct Ended {
     started: Timestamp,
     took: Duration,
     living: usize,
-}
-
-/// Whether the report has this. UNIX sockets that were reached are of the inner workings of a host,
-/// as a rule; one that was not is why a command failed.
-fn is_shown(c: &Connection, all: bool) -> bool {
-    all || c.protocol != Protocol::Unix || c.outcome.is_unsuccessful()
 }
 
 /// Starts the command, and waits for its end.
@@ -228,7 +223,8 @@ async fn live(origin: Origin, filter: Filter, all: bool, output: Output) -> Resu
     loop {
         tokio::select! {
             change = changes.next() => match change {
-                Some(Ok(Follow::Change(change))) if !is_shown(&change.connection, all) => {}
+                Some(Ok(Follow::Change(change)))
+                    if Shown::of(&change.connection, all) != Shown::Yes => {}
                 Some(Ok(change)) => view.take(change)?,
                 Some(Err(_)) | None => break,
             },
@@ -288,6 +284,7 @@ impl Out {
             writeln!(out, "{}", record::CSV_TITLES)?;
         }
         let mut groups = Groups::default();
+        let mut asked_first = 0;
         let mut page = query::Page {
             limit: Some(query::Page::MAX_LIMIT),
             sort: Sort::Oldest,
@@ -295,7 +292,15 @@ impl Out {
         };
         let evicted = loop {
             let list = origin.source.list(filter, &page).await?;
-            for connection in list.connections.iter().filter(|c| is_shown(c, args.all)) {
+            for connection in &list.connections {
+                match Shown::of(connection, args.all) {
+                    Shown::Yes => {}
+                    Shown::AskedFirst => {
+                        asked_first += 1;
+                        continue;
+                    }
+                    Shown::No => continue,
+                }
                 match args.output {
                     Output::Table | Output::Json => groups.add(connection),
                     Output::Jsonl if is_said => {}
@@ -322,6 +327,7 @@ impl Out {
             duration_us: u64::try_from(ended.took.as_micros()).unwrap_or(u64::MAX),
             living: u64::try_from(ended.living).unwrap_or(u64::MAX),
             findings: groups.summary(),
+            asked_first,
             accounting,
         };
         let mut printer = printer(&mut out, screen);
@@ -338,16 +344,6 @@ impl Out {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_records::{established, info, refused};
-
-    #[test]
-    fn of_unix_sockets_only_what_could_not_be_reached_is_shown_unless_asked_for() {
-        let curl = info(7, "curl");
-        let unix = |c: Connection| Connection { protocol: Protocol::Unix, remote: None, ..c };
-        let (reached, failed) = (unix(established(1, &curl)), unix(refused(2, &curl)));
-        assert!(!is_shown(&reached, false) && is_shown(&reached, true));
-        assert!(is_shown(&failed, false) && is_shown(&established(3, &curl), false));
-    }
 
     #[test]
     fn a_report_is_for_its_owner_alone_even_where_others_could_read_what_was_there() {

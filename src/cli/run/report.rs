@@ -33,6 +33,9 @@ pub struct Report {
     /// What they did.
     #[serde(flatten)]
     pub findings: Summary,
+    /// Attempts of the C library to ask a cache of users or names at a UNIX socket where nothing
+    /// listens. They are in no group: it goes another way then.
+    pub asked_first: u64,
     /// The books of the time.
     pub accounting: Accounting,
 }

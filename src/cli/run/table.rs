@@ -83,6 +83,13 @@ pub fn remarks(report: &Report, clock: &Clock, mut say: impl FnMut(&str)) {
              (--wait-descendants waits for them)"
         ));
     }
+    if report.asked_first > 0 {
+        let attempts = units::counted(report.asked_first, "attempt", "attempts");
+        say(&format!(
+            "Left out: {attempts} of the C library to ask a cache of users or names that does not run \
+             here, such as nscd, which it does without (--all shows them)"
+        ));
+    }
     if let Some(warning) = incomplete(&report.accounting, clock) {
         say(&warning);
     }
