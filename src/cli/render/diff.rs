@@ -4,7 +4,7 @@ use std::io;
 
 use super::answers::{Printer, beside, incomplete};
 use super::csv;
-use super::groups::outcomes;
+use super::groups::outcomes_worst_first;
 use super::record::flow;
 use super::screen::{BAD, DIM, GOOD, ODD, TITLE};
 use super::table::{self, Cell, Cut, Steps};
@@ -16,7 +16,7 @@ const TITLES: [&str; 5] = ["", "WHAT", "BEFORE", "NOW", "OUTCOMES"];
 /// Said where the windows that were asked for overlap.
 const CUT: &str = "The two times overlap: the one before is cut where the other begins.";
 /// What gives way on a narrow terminal.
-const STEPS: Steps = &[(4, 25), (1, 30), (4, 10), (4, 0), (1, 15)];
+const STEPS: Steps = &[(4, 25), (1, 30), (4, 17), (4, 0), (1, 15)];
 
 impl Printer<'_> {
     /// What differs between two windows.
@@ -155,7 +155,7 @@ fn cells(change: &'static str, d: &Difference) -> Vec<Cell> {
         Cell::plain(flow(d.process.as_deref(), d.remote, d.port)),
         figure(&d.before),
         figure(&d.after),
-        Cell::plain(outcomes(&seen.by_outcome)).cut(Cut::Parts),
+        Cell::plain(outcomes_worst_first(&seen.by_outcome)).cut(Cut::Parts),
     ]
 }
 

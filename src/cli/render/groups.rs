@@ -17,7 +17,7 @@ use crate::query::series::{Point, Series};
 use crate::query::top::{Group, Key, Top, TopBy};
 
 /// What gives way on a narrow terminal.
-const GROUP_STEPS: Steps = &[(3, 30), (0, 30), (3, 12), (4, 8), (3, 0), (0, 12), (4, 0)];
+const GROUP_STEPS: Steps = &[(3, 30), (0, 30), (3, 17), (4, 8), (3, 0), (0, 12), (4, 0)];
 const POINT_STEPS: Steps = &[(3, 20), (4, 0), (3, 0)];
 /// Columns of the longest bar, of a screen.
 const BAR_PART: usize = 4;
@@ -76,7 +76,7 @@ impl Printer<'_> {
             Cell::plain(name).cut(Cut::After(first)),
             Cell::plain(units::count(group.count)),
             unsuccessful(group.unsuccessful),
-            Cell::plain(outcomes(&group.by_outcome)).cut(Cut::Parts),
+            Cell::plain(outcomes_worst_first(&group.by_outcome)).cut(Cut::Parts),
             Cell::new(self.clock.short(group.last), DIM),
         ]
     }
@@ -122,7 +122,7 @@ impl Printer<'_> {
             Cell::new(self.clock.short(point.time), DIM),
             Cell::plain(units::count(point.count)),
             unsuccessful(point.unsuccessful),
-            Cell::plain(outcomes(&point.by_outcome)).cut(Cut::Parts),
+            Cell::plain(outcomes_worst_first(&point.by_outcome)).cut(Cut::Parts),
             // A bar tells nothing to a program.
             Cell::plain(
                 self.screen
@@ -191,10 +191,28 @@ pub fn unsuccessful(n: u64) -> Cell {
 
 /// `established 12, refused 3`: the most frequent first.
 pub fn outcomes(by_outcome: &BTreeMap<Outcome, u64>) -> String {
-    let mut counts: Vec<_> = by_outcome.iter().filter(|(_, n)| **n > 0).collect();
-    counts.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
+    let mut counts: Vec<_> = by_outcome.iter().map(|(outcome, n)| (*outcome, *n)).collect();
+    counts.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+    listed(counts)
+}
+
+/// `refused 3, established 12`: for a column, which has not always room for all of them.
+pub fn outcomes_worst_first(by_outcome: &BTreeMap<Outcome, u64>) -> String {
+    listed(worst_first(by_outcome))
+}
+
+/// Those that occurred: what failed before what did not, and of each the most frequent first.
+pub fn worst_first(by_outcome: &BTreeMap<Outcome, u64>) -> Vec<(Outcome, u64)> {
+    let mut counts: Vec<_> =
+        by_outcome.iter().map(|(outcome, n)| (*outcome, *n)).filter(|(_, n)| *n > 0).collect();
+    counts.sort_by_key(|(outcome, n)| (!outcome.is_unsuccessful(), std::cmp::Reverse(*n)));
+    counts
+}
+
+fn listed(counts: Vec<(Outcome, u64)>) -> String {
+    let some = counts.into_iter().filter(|(_, n)| *n > 0);
     let words: Vec<_> =
-        counts.iter().map(|(outcome, n)| format!("{outcome} {}", units::count(**n))).collect();
+        some.map(|(outcome, n)| format!("{outcome} {}", units::count(n))).collect();
     words.join(", ")
 }
 
@@ -232,5 +250,18 @@ mod tests {
     fn outcomes_come_by_their_number_and_those_that_did_not_occur_not_at_all() {
         let counts = [(Outcome::Established, 3), (Outcome::Refused, 1_200), (Outcome::Reset, 0)];
         assert_eq!(outcomes(&counts.into()), "refused 1,200, established 3");
+    }
+
+    #[test]
+    fn where_some_may_be_cut_what_failed_comes_first() {
+        let counts = [
+            (Outcome::Established, 900),
+            (Outcome::Refused, 2),
+            (Outcome::InProgress, 30),
+            (Outcome::TimedOut, 4),
+            (Outcome::Reset, 0),
+        ];
+        let words = "timed_out 4, refused 2, established 900, in_progress 30";
+        assert_eq!(outcomes_worst_first(&counts.into()), words);
     }
 }

@@ -70,7 +70,8 @@ pub fn truncate_after(text: &str, limit: usize, head: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{start}{}", truncate_middle(rest, limit - width(&start), 0)))
 }
 
-/// As many of the parts of `a 3, b 2, c 1` as there is room for.
+/// As many of the parts of `a 3, b 2, c 1` as there is room for; of the first, if need be, its word
+/// alone.
 pub fn whole_parts(text: &str, limit: usize) -> Cow<'_, str> {
     if width(text) <= limit {
         return Cow::Borrowed(text);
@@ -82,6 +83,14 @@ pub fn whole_parts(text: &str, limit: usize) -> Cow<'_, str> {
         }
         shown.push_str(part);
         shown.push_str(", ");
+    }
+    if shown.is_empty() {
+        let first = text.split(", ").next().unwrap_or_default();
+        let word = first.split(' ').next().unwrap_or_default();
+        let fits = |part: &&str| !part.is_empty() && width(part) + 2 <= limit;
+        if let Some(part) = [first, word].into_iter().find(fits) {
+            return Cow::Owned(format!("{part} …"));
+        }
     }
     if limit > 0 {
         shown.push('…');
@@ -198,7 +207,10 @@ mod tests {
         assert_eq!(whole_parts(text, 38), text);
         assert_eq!(whole_parts(text, 37), "established 1,204, refused 17, …");
         assert_eq!(whole_parts(text, 20), "established 1,204, …");
-        assert_eq!(whole_parts(text, 19), "…");
+        assert_eq!(whole_parts(text, 19), "established 1,204 …");
+        assert_eq!(whole_parts(text, 18), "established …");
+        assert_eq!(whole_parts(text, 13), "established …");
+        assert_eq!(whole_parts(text, 12), "…");
         assert_eq!(whole_parts(text, 0), "");
     }
 

@@ -1,7 +1,5 @@
 //! The full-screen view as a picture.
 
-use std::collections::BTreeMap;
-
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::Modifier;
@@ -9,19 +7,17 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Sparkline, SparklineBar};
 
 use super::about;
-use super::answers::{Answers, NOW};
+use super::head;
 use super::help;
 use super::look::{Look, chosen};
-use super::rows::{self, rate};
+use super::rows;
 use super::state::{Over, State};
 use super::tabs::Tab;
 use crate::cli::locate::Origin;
 use crate::cli::render::answers::incomplete;
-use crate::cli::render::record::style;
 use crate::cli::render::screen::{BAD, GOOD, ODD, PENDING, PLAIN};
 use crate::cli::render::text::{clean, truncate_middle, width};
 use crate::cli::render::units::{self, Clock};
-use crate::event::Outcome;
 use crate::query::series::Series;
 
 /// Where a list leaves room for something beside it.
@@ -64,8 +60,9 @@ pub fn draw(frame: &mut Frame<'_>, state: &mut State, origin: &Origin, look: &Lo
     .areas(area);
     draw_title(frame, title, state, origin, look, clock);
     if let Some(answers) = &state.answers {
-        frame.render_widget(figures_line(answers, look), figures);
-        let line = outcomes_line(&answers.summary.by_outcome, usize::from(area.width), look);
+        let room = usize::from(area.width);
+        frame.render_widget(head::figures(answers, room, look), figures);
+        let line = head::outcomes(&answers.summary.by_outcome, room, look);
         frame.render_widget(line, outcomes);
         draw_graph(frame, graph, &answers.series, look);
     }
@@ -104,60 +101,6 @@ fn draw_title(
     let mark = Span::styled(mark, look.of(mark_style).patch(chosen()));
     let right = Line::from(vec![mark, Span::raw(" "), look.title(time)]).right_aligned();
     frame.render_widget(right, area);
-}
-
-fn figures_line(answers: &Answers, look: &Look) -> Line<'static> {
-    let summary = &answers.summary;
-    let mut spans = vec![Span::raw(" ")];
-    let mut figure = |number: String, what: &str| {
-        spans.push(look.title(number));
-        spans.push(look.dim(format!(" {what}  ")));
-    };
-    let some = |n: u64, one: &'static str, many: &'static str| {
-        (units::count(n), if n == 1 { one } else { many })
-    };
-    let (n, what) = some(summary.total, "attempt", "attempts");
-    figure(n, what);
-    figure(format!("{}/s", rate(answers.now_total, NOW.as_secs())), "now");
-    for (n, what) in [
-        some(summary.processes, "process", "processes"),
-        some(summary.remotes, "remote", "remotes"),
-    ] {
-        figure(n, what);
-    }
-    if let Some(handshake) = &summary.handshake {
-        for (name, us) in [("p50", handshake.p50_us), ("p99", handshake.p99_us)] {
-            spans.push(look.dim(format!("{name} ")));
-            spans.push(look.title(format!("{}  ", units::duration(us))));
-        }
-    }
-    Line::from(spans)
-}
-
-/// The most frequent first, as many as there is room for.
-fn outcomes_line(
-    by_outcome: &BTreeMap<Outcome, u64>,
-    columns: usize,
-    look: &Look,
-) -> Line<'static> {
-    let mut counts: Vec<_> = by_outcome.iter().filter(|(_, n)| **n > 0).collect();
-    counts.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
-    let mut line = Line::from(" ");
-    let many = counts.len();
-    for (index, (outcome, n)) in counts.into_iter().enumerate() {
-        let figure = format!(" {}", units::count(*n));
-        let needed = width(outcome.as_str()) + width(&figure);
-        // What follows has at least its mark.
-        let rest = if index + 1 < many { 3 } else { 0 };
-        if line.width() + needed + rest > columns {
-            line.push_span("…");
-            break;
-        }
-        line.push_span(look.span(outcome.as_str(), style(*outcome)));
-        line.push_span(Span::raw(figure));
-        line.push_span("  ");
-    }
-    line
 }
 
 /// Attempts per minute, under a line that says so.

@@ -6,6 +6,7 @@
 mod about;
 mod answers;
 mod draw;
+mod head;
 mod help;
 mod look;
 mod rows;

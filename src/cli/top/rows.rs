@@ -12,7 +12,7 @@ use super::answers::NOW;
 use super::look::{Look, chosen};
 use super::state::{Row, State};
 use super::tabs::Sort;
-use crate::cli::render::groups::{name, outcomes, unsuccessful};
+use crate::cli::render::groups::{name, outcomes_worst_first, unsuccessful};
 use crate::cli::render::record;
 use crate::cli::render::screen::{DIM, PLAIN, Screen};
 use crate::cli::render::table::{Cell, Cut, Layout, Steps};
@@ -21,9 +21,10 @@ use crate::cli::render::units::{self, Clock};
 use crate::cli::watch;
 use crate::query::top::{Group, Key, TopBy};
 
-/// What gives way where groups are listed.
+/// What gives way where groups are listed. A column of outcomes that has no room for one with its
+/// number says nothing.
 const GROUP_STEPS: Steps =
-    &[(4, 24), (0, 24), (4, 12), (0, 20), (4, 0), (0, 12), (2, 0), (5, 0), (0, 6)];
+    &[(4, 24), (0, 24), (4, 17), (0, 15), (4, 0), (0, 12), (2, 0), (5, 0), (0, 6)];
 
 /// Draws the titles and as many rows as there is room for.
 pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &mut State, look: &Look, clock: &Clock) {
@@ -196,7 +197,7 @@ fn group_cells(
         Cell::plain(units::count(group.count)),
         Cell::new(rate(recent, NOW.as_secs()), if recent == 0 { DIM } else { PLAIN }),
         unsuccessful(group.unsuccessful),
-        Cell::plain(outcomes(&group.by_outcome)).cut(Cut::Parts),
+        Cell::plain(outcomes_worst_first(&group.by_outcome)).cut(Cut::Parts),
         Cell::new(clock.short(group.last), DIM),
     ]
 }
