@@ -67,7 +67,7 @@ async fn an_empty_answer_counts_what_it_leaves_out_and_says_how_to_see_it() {
     let records = (0..7).map(|n| ago(60, unix(n, &unixer, "/run/no-such.sock"))).collect();
     let server = server(records).await;
     let left_out = "Left out: 7 UNIX sockets (--all shows them).\n";
-    for command in ["list", "count", "summary", "top", "series"] {
+    for command in ["list", "count", "summary", "top", "series", "findings"] {
         let ran = ask_at(server.address, &[command, "--process", "unixer", "--since", "5m"]).await;
         assert!(ran.out.ends_with(left_out), "{command}: {}", ran.out);
     }

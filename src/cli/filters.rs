@@ -7,6 +7,7 @@ use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 
 use super::failure::Failure;
+use super::locate::Capture;
 use crate::query::dns::DnsFilter;
 use crate::query::drops::DropFilter;
 use crate::query::{self, Filter, QueryError, Source, filter};
@@ -138,6 +139,19 @@ pub struct When {
     #[arg(long, value_name = "SECONDS", conflicts_with_all = ["since", "until"],
           value_parser = clap::value_parser!(u32).range(1..))]
     pub duration: Option<u32>,
+}
+
+impl When {
+    /// What is needed for it where no server runs: a capture that begins now has seen nothing of a time
+    /// that is over.
+    pub fn capture(&self, otherwise: Capture) -> Capture {
+        let now = Timestamp::now();
+        let until = self.until.as_deref().map(|until| filter::parse_time("until", until, now));
+        match until {
+            Some(Ok(until)) if until <= now => Capture::Never,
+            _ => otherwise,
+        }
+    }
 }
 
 /// Which part of a list.

@@ -24,6 +24,8 @@ const PROBE: Duration = Duration::from_secs(2);
 pub enum Capture {
     /// Only a server can answer.
     Never,
+    /// Only a server can, since this flag leads back to an answer of one.
+    NeverWith(&'static str),
     /// Capture in this process.
     Allowed {
         /// Leave out UNIX sockets.
@@ -97,17 +99,26 @@ impl Origin {
 
 /// Finds the place of the answers.
 pub async fn locate(named: Named<'_>, capture: Capture) -> Result<Origin, Failure> {
+    locate_at(named, capture, &Places::default()).await
+}
+
+async fn locate_at(named: Named<'_>, capture: Capture, places: &Places) -> Result<Origin, Failure> {
     if let Some(text) = named.server.filter(|text| !text.is_empty()) {
         let source = HttpSource::new(read_address(text)?).with_access(named.access()?);
         return Ok(Origin::server(source));
     }
-    let reasons = match find_server(&Places::default()).await {
+    let reasons = match find_server(places).await {
         Ok(source) => return Ok(Origin::server(source)),
         Err(reasons) => reasons,
     };
     let none = no_server(&reasons);
-    let Capture::Allowed { no_unix } = capture else {
-        return Err(only_a_server(&none, support::is_privileged()));
+    let no_unix = match capture {
+        Capture::Allowed { no_unix } => no_unix,
+        Capture::Never => return Err(only_a_server(&none, support::is_privileged())),
+        Capture::NeverWith(flag) => {
+            let problem = format!("is of an answer of a server, and {none}");
+            return Err(Failure::of_flag(flag, &problem, "none where there is no server"));
+        }
     };
     let own = OwnCapture::start(no_unix).map_err(|error| no_way(&error, &none))?;
     note(&format!("{none}: capturing in this process"));
@@ -338,6 +349,12 @@ mod tests {
         drop(closed);
         let tcp = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
         let places = Places { socket: PathBuf::from("/nonexistent/api.sock"), tcp };
+        // A cursor is refused before anything is captured for it.
+        let cursor = locate_at(Named::default(), Capture::NeverWith("cursor"), &places).await;
+        let failure = cursor.unwrap_err();
+        assert_eq!(failure.code(), 2);
+        let said = "--cursor: is of an answer of a server, and no server runs here";
+        assert!(failure.to_string().starts_with(said), "{failure}");
         let reasons = find_server(&places).await.unwrap_err();
         assert_eq!(reasons[0].text, "/nonexistent/api.sock is not there");
         assert!(reasons[1].text.starts_with(&format!("http://127.0.0.1:{port}: ")));

@@ -83,6 +83,21 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
         return Err(command.error(clap::error::ErrorKind::ArgumentConflict, text));
     }
     let mut cli = Cli::from_arg_matches(&matches)?;
+    let is_named = cli.common.server.as_ref().is_some_and(|server| !server.is_empty());
+    let sub = matches.subcommand().map(|(_, sub)| sub);
+    // The configuration of a client may be for a host that has its own variables.
+    let is_for_others = matches!(cli.command, Some(Command::Mcp(_)));
+    for name in ["token_file", "ca_cert"] {
+        // A server that was only found is shown no token, and is asked without TLS.
+        if !is_named
+            && !is_for_others
+            && (typed(&matches, name) || sub.is_some_and(|sub| typed(sub, name)))
+        {
+            let flag = name.replace('_', "-");
+            let text = format!("--{flag} is for the server that --server names: add it");
+            return Err(command.error(clap::error::ErrorKind::MissingRequiredArgument, text));
+        }
+    }
     if matches!(&cli.command, Some(Command::Mcp(args)) if args.is_for_another_host()) {
         cli.common.keep(|name| typed(&matches, name));
     }
@@ -101,9 +116,13 @@ impl<F: Into<Failure>> From<F> for Stop {
 }
 
 fn usage(error: &clap::Error) -> ExitCode {
-    // A closed pipe (`--help | head`) is no failure of the program.
-    let _ = error.print();
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+    match error.print() {
+        // A closed pipe (`--help | head`) is no failure of the program.
+        Err(failed) if failed.kind() != io::ErrorKind::BrokenPipe => {
+            Failure::Output(failed).report()
+        }
+        _ => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)),
+    }
 }
 
 fn log_to_stderr(verbose: bool) {
@@ -267,6 +286,11 @@ async fn run_command(
 fn check(command: &Command) -> Result<Capture, Failure> {
     let (any_time, all) = (When::default(), Page::default());
     let allowed = |what: &What| Capture::Allowed { no_unix: what.hides_unix() };
+    // Where a cursor leads to, no capture that begins now has been.
+    let page = |cursor: &Option<String>, when: &When, capture| match cursor {
+        Some(_) => Capture::NeverWith("cursor"),
+        None => when.capture(capture),
+    };
     match command {
         Command::Watch(args) => {
             args.what.read(&any_time, &all)?;
@@ -274,11 +298,11 @@ fn check(command: &Command) -> Result<Capture, Failure> {
         }
         Command::List(args) => {
             args.what.read(&args.when, &args.page)?;
-            Ok(allowed(&args.what))
+            Ok(page(&args.page.cursor, &args.when, allowed(&args.what)))
         }
         Command::Summary(args) => {
             args.what.read(&args.when, &all)?;
-            Ok(allowed(&args.what))
+            Ok(args.when.capture(allowed(&args.what)))
         }
         Command::Count(args) => Question::Count(args).check(),
         Command::Top(args) => Question::Top(args).check(),
@@ -287,18 +311,18 @@ fn check(command: &Command) -> Result<Capture, Failure> {
         Command::Findings(args) => Question::Findings(args).check(),
         Command::Analyze(args) => {
             args.check()?;
-            Ok(Capture::Allowed { no_unix: false })
+            Ok(args.when.capture(Capture::Allowed { no_unix: false }))
         }
         #[cfg(feature = "ai")]
         Command::Insights(args) => {
             ask::Words::Insights(args).check()?;
-            Ok(Capture::Allowed { no_unix: true })
+            Ok(args.when.capture(Capture::Allowed { no_unix: true }))
         }
         #[cfg(feature = "ai")]
         Command::Ask(args) => {
             ask::Words::Ask(args).check()?;
             // Nobody knows yet what the question is about.
-            Ok(Capture::Allowed { no_unix: false })
+            Ok(args.when.capture(Capture::Allowed { no_unix: false }))
         }
         Command::Record(args) => {
             args.what.read(&any_time, &all)?;
@@ -310,11 +334,11 @@ fn check(command: &Command) -> Result<Capture, Failure> {
         }
         Command::Drops(args) => {
             args.what.read(&args.when, &args.page)?;
-            Ok(Capture::Allowed { no_unix: true })
+            Ok(page(&args.page.cursor, &args.when, Capture::Allowed { no_unix: true }))
         }
         Command::Dns(args) => {
             args.what.read(&args.when, &args.page)?;
-            Ok(Capture::Allowed { no_unix: true })
+            Ok(page(&args.page.cursor, &args.when, Capture::Allowed { no_unix: true }))
         }
         Command::Status(_) => Ok(Capture::Allowed { no_unix: false }),
         Command::Doctor(_)

@@ -217,7 +217,10 @@ impl Question<'_> {
         self.read()?;
         Ok(match self {
             Question::Diff(_) => Capture::Never,
-            _ => Capture::Allowed { no_unix: self.parts().0.hides_unix() },
+            _ => {
+                let (what, when, _) = self.parts();
+                when.capture(Capture::Allowed { no_unix: what.hides_unix() })
+            }
         })
     }
 
@@ -272,7 +275,10 @@ impl Question<'_> {
             Asked::Findings(limit) => {
                 let findings = source.findings(&filter, limit).await?;
                 printer.findings(&findings, output)?;
-                (findings.total > 0, false)
+                // The question itself is answered: that a further one is not is no failure.
+                let is_empty = findings.total == 0
+                    && source.count(&filter).await.is_ok_and(|count| count.total == 0);
+                (findings.total > 0, is_empty)
             }
         };
         if is_empty {

@@ -111,7 +111,12 @@ impl LeftOut {
         Ok(LeftOut { outside: true, ..LeftOut::within(source, &anytime).await? })
     }
 
-    async fn within(source: &dyn Source, filter: &Filter) -> Result<LeftOut, QueryError> {
+    /// The same for the filter's window alone.
+    ///
+    /// # Errors
+    ///
+    /// Where the source does not answer.
+    pub async fn within(source: &dyn Source, filter: &Filter) -> Result<LeftOut, QueryError> {
         let mut left_out = LeftOut::default();
         if filter.leaves_out_unix() {
             let protocol = vec![Protocol::Unix];
@@ -128,6 +133,16 @@ impl LeftOut {
             left_out.preexisting = source.count(&preexisting).await?.total;
         }
         Ok(left_out)
+    }
+
+    /// The parameters, with their values, that ask for what there is of it.
+    pub fn ways(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let ways = [
+            (self.unix, ("protocol", "unix")),
+            (self.associated, ("outcome", "associated")),
+            (self.preexisting, ("state", "open")),
+        ];
+        ways.into_iter().filter(|(n, _)| *n > 0).map(|(_, way)| way)
     }
 
     /// Whether there is any.

@@ -45,12 +45,7 @@ pub(super) async fn nothing(
     if !left_out.any() || (left_out.outside && newest_outside.is_some()) {
         return Ok(parts::nothing(newest_outside));
     }
-    let ways = [
-        (left_out.unix, "protocol=unix"),
-        (left_out.associated, "outcome=associated"),
-        (left_out.preexisting, "state=open"),
-    ];
-    let ways: Vec<&str> = ways.iter().filter(|(n, _)| *n > 0).map(|(_, way)| *way).collect();
+    let ways: Vec<_> = left_out.ways().map(|(name, value)| format!("{name}={value}")).collect();
     let mut said = match left_out.outside {
         false => "Nothing matches but what is left out unless asked for".to_owned(),
         true => {

@@ -8,7 +8,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::cli_support::pty::Terminal;
 use super::common;
-use super::common::records::{established, info, refused};
+use super::common::records::{established, info, refused, unix};
 use super::{add, ago, fits, server, wide_records};
 
 fn process(pid: u32, comm: &str) -> Arc<ProcessInfo> {
@@ -121,6 +121,41 @@ async fn a_filter_works_while_it_is_typed_and_says_what_it_cannot_read() {
     terminal.wait_for("2 attempts");
     terminal.send("\x1b");
     terminal.wait("no filter", |text| text.contains("4 attempts") && text.contains("wget"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_a_filter_is_none_is_said_whole_on_a_small_screen() {
+    let server = server(records()).await;
+    let Some(mut terminal) = top(&server, 80, 24, "") else { return };
+    terminal.wait_for("wget");
+    terminal.send("/outcome:refus");
+    let screen = terminal.wait("what would be right", |text| {
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        words.contains("outcome: 'refus'") && words.contains("in_progress, unsuccessful)")
+    });
+    fits(&screen, 80);
+    terminal.send("ed");
+    terminal
+        .wait("failures alone", |text| text.contains("2 attempts") && !text.contains("accepted"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_list_says_what_it_leaves_out_and_how_it_is_seen() {
+    let unixer = process(105, "unixer");
+    let unixes = (0..7).map(|n| ago(60, unix(n, &unixer, "/run/no-such.sock"))).collect();
+    let server = server(unixes).await;
+    let Some(mut terminal) = top(&server, 80, 24, "") else { return };
+    let screen = terminal.wait_for("Left out: 7 UNIX sockets (/ protocol:unix shows them).");
+    assert!(screen.contains("No connections match."), "{screen}");
+    // 1 min has none of them.
+    terminal.send("--");
+    terminal.wait_for("Left out outside this time: 7 UNIX sockets");
+    terminal.send("/protocol:unix");
+    terminal.wait("the sockets of another time", |text| {
+        text.contains("The newest began") && !text.contains("Left out")
+    });
+    terminal.send("\r++");
+    terminal.wait("the sockets", |text| text.contains("unixer") && !text.contains("Left out"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

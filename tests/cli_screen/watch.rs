@@ -1,7 +1,7 @@
 //! `netspy watch` on a terminal.
 
 use super::cli_support::pty::Terminal;
-use super::common::records::{established, info, refused};
+use super::common::records::{established, info, refused, unix};
 use super::{add, ago, fits, server, wide_records};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,6 +40,61 @@ async fn it_pauses_and_takes_a_filter_while_it_runs() {
     let (code, text) = terminal.end();
     assert_eq!(code, 0);
     assert!(text.contains("3 lines in"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_and_fits_no_filter_any_more_is_left_out_and_said_so() {
+    let server = server(Vec::new()).await;
+    let args = format!("watch --server http://{}", server.address);
+    let Some(mut terminal) = Terminal::start(80, 24, &args, &[]) else { return };
+    let (first, second) = (info(1, "first"), info(2, "second"));
+    terminal.wait_for("PROCESS");
+    terminal.send(" ");
+    terminal.wait_for("-- paused, 0 lines held");
+    add(&server, vec![ago(0, refused(1, &first)), ago(0, established(2, &second))]);
+    terminal.wait_for("-- paused, 2 lines held");
+    terminal.send("/process:second\r");
+    terminal.wait_for("-- filter: process:second; 1 held line left out --");
+    terminal.wait_for("-- paused, 1 line held");
+    terminal.send(" ");
+    let text = terminal.wait_for("second[2]");
+    assert!(!text.contains("first[1]"), "{text}");
+    terminal.send("q");
+    let (_, text) = terminal.end();
+    assert!(text.contains("1 lines in") && !text.contains("1 refused"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_a_filter_is_none_is_said_whole() {
+    let server = server(Vec::new()).await;
+    let args = format!("watch --server http://{}", server.address);
+    let Some(mut terminal) = Terminal::start(80, 24, &args, &[]) else { return };
+    terminal.wait_for("PROCESS");
+    terminal.send("/outcome:refus\r");
+    terminal.wait("what would be right", |text| {
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        words.contains("outcome: 'refus'")
+            && words.contains("timed_out, unreachable,")
+            && words.contains("in_progress, unsuccessful)")
+    });
+    // It is typed on.
+    terminal.send("ed\r");
+    terminal.wait_for("-- filter: outcome:refused --");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_sees_nothing_is_told_what_is_left_out() {
+    let server = server(Vec::new()).await;
+    let args = format!("watch --server http://{}", server.address);
+    let Some(mut terminal) = Terminal::start(80, 24, &args, &[]) else { return };
+    terminal.wait_for("PROCESS");
+    add(&server, vec![ago(0, unix(1, &info(1, "unixer"), "/run/no-such.sock"))]);
+    terminal.wait_for("Left out: 1 UNIX socket (--all shows them).");
+    terminal.send("q");
+    let (code, text) = terminal.end();
+    assert_eq!(code, 0);
+    // Once while it ran, and once at the end.
+    assert_eq!(text.matches("Left out: 1 UNIX socket").count(), 2, "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

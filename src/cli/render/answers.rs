@@ -16,7 +16,7 @@ use crate::accounting::{Accounting, Gap};
 use crate::capture::report::{Feature, ProgramReport};
 use crate::cli::failure::note;
 use crate::event::Connection;
-use crate::query::{Count, Details, LeftOut, List, Status, Summary};
+use crate::query::{Count, Details, List, Status, Summary};
 
 /// A place for answers, and how they look there.
 pub struct Printer<'a> {
@@ -84,27 +84,6 @@ impl Printer<'_> {
                 writeln!(self.out, "The newest match outside the time asked for began {time}.")
             }
             None => Ok(()),
-        }
-    }
-
-    /// What is not in an empty answer only because nobody asked for it.
-    pub fn left_out(
-        &mut self,
-        left_out: &LeftOut,
-        is_unix_unwatched: bool,
-        output: Output,
-    ) -> io::Result<()> {
-        let mut said = Vec::new();
-        if left_out.any() {
-            let place = if left_out.outside { " outside the time asked for" } else { "" };
-            said.push(format!("Left out{place}: {left_out} (--all shows them)."));
-        }
-        if is_unix_unwatched {
-            said.push("UNIX sockets were not watched (--all watches them, too).".to_owned());
-        }
-        match output {
-            Output::Table => said.iter().try_for_each(|text| writeln!(self.out, "{text}")),
-            Output::Json | Output::Jsonl | Output::Csv => beside(self.out, said),
         }
     }
 

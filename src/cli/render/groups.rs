@@ -211,8 +211,7 @@ pub fn worst_first(by_outcome: &BTreeMap<Outcome, u64>) -> Vec<(Outcome, u64)> {
 
 fn listed(counts: Vec<(Outcome, u64)>) -> String {
     let some = counts.into_iter().filter(|(_, n)| *n > 0);
-    let words: Vec<_> =
-        some.map(|(outcome, n)| format!("{outcome} {}", units::count(n))).collect();
+    let words: Vec<_> = some.map(|(outcome, n)| format!("{outcome} {}", units::count(n))).collect();
     words.join(", ")
 }
 

@@ -8,6 +8,7 @@ mod dns;
 pub mod drops;
 mod findings;
 pub mod groups;
+pub mod left_out;
 mod listed;
 pub mod record;
 pub mod screen;

@@ -11,7 +11,7 @@ use super::tabs::{RowId, Tab};
 use crate::event::{Connection, ConnectionId};
 use crate::query::series::{Series, Step};
 use crate::query::top::{Key, Top, TopBy};
-use crate::query::{Filter, List, Page, QueryError, Source, Summary};
+use crate::query::{Filter, LeftOut, List, Page, QueryError, Source, Summary};
 
 /// The time over which the present rate is taken.
 pub const NOW: Duration = Duration::from_secs(10);
@@ -71,10 +71,21 @@ pub struct Answers {
     pub now_total: u64,
     /// What of containers there is, if that was asked.
     pub inside: Option<Inside>,
+    /// What is left out unless asked for, if there is nothing else and that was asked.
+    pub left_out: Option<LeftOut>,
     /// What was asked about one group.
     pub about: Option<About>,
     /// What was asked about one connection, if it is still known.
     pub detail: Option<Connection>,
+}
+
+/// What is not asked with every question.
+#[derive(Debug, Clone, Copy)]
+pub struct More {
+    /// Whether there are containers.
+    pub inside: bool,
+    /// What is left out, where nothing else is there.
+    pub left_out: bool,
 }
 
 /// Whether anything runs in containers.
@@ -116,12 +127,8 @@ pub struct About {
 }
 
 impl Question {
-    /// Asks; `looks_inside` is whether it is to be known if there are containers.
-    pub async fn ask(
-        self,
-        source: Arc<dyn Source>,
-        looks_inside: bool,
-    ) -> Result<Answers, QueryError> {
+    /// Asks.
+    pub async fn ask(self, source: Arc<dyn Source>, more: More) -> Result<Answers, QueryError> {
         let begin = Instant::now();
         let source = &*source;
         let until = self.until.unwrap_or_else(Timestamp::now);
@@ -157,9 +164,13 @@ impl Question {
             about(source, narrow(&filter), narrow(&by_minute), self.tab, key)
         }));
         let detail = OptionFuture::from(self.detail.map(|id| source.get(id)));
-        let inside = OptionFuture::from(looks_inside.then(|| Inside::ask(source, &filter)));
+        let inside = OptionFuture::from(more.inside.then(|| Inside::ask(source, &filter)));
         let (main, about, detail, inside) = tokio::join!(main, about, detail, inside);
         let (summary, series, rows, now) = main?;
+        let left_out = match more.left_out && summary.total == 0 {
+            true => Some(LeftOut::of(source, &filter).await?),
+            false => None,
+        };
         let window = match &rows {
             Rows::Groups(top) => top.window,
             Rows::Connections(list) => list.window,
@@ -176,6 +187,7 @@ impl Question {
             about: about.transpose()?.flatten(),
             detail: detail.transpose()?.flatten(),
             inside: inside.transpose()?,
+            left_out,
             took: begin.elapsed(),
         })
     }

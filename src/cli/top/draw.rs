@@ -4,7 +4,7 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::Modifier;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Paragraph, Sparkline, SparklineBar};
+use ratatui::widgets::{Clear, Paragraph, Sparkline, SparklineBar};
 
 use super::about;
 use super::head;
@@ -16,7 +16,7 @@ use super::tabs::Tab;
 use crate::cli::locate::Origin;
 use crate::cli::render::answers::incomplete;
 use crate::cli::render::screen::{BAD, GOOD, ODD, PENDING, PLAIN};
-use crate::cli::render::text::{clean, truncate_middle, width};
+use crate::cli::render::text::{clean, truncate_middle, width, wrap};
 use crate::cli::render::units::{self, Clock};
 use crate::query::series::Series;
 
@@ -73,6 +73,9 @@ pub fn draw(frame: &mut Frame<'_>, state: &mut State, origin: &Origin, look: &Lo
     draw_tabs(frame, tabs, state, look);
     draw_list(frame, list, state, look, clock);
     draw_footer(frame, footer, state, look);
+    if let Some(error) = state.line_error.as_ref().or(state.error.as_ref()) {
+        draw_error(frame, list, error, look);
+    }
     if let Over::Help = state.over {
         help::keys(frame, look);
     }
@@ -203,11 +206,6 @@ fn draw_footer(frame: &mut Frame<'_>, area: Rect, state: &State, look: &Look) {
     if state.before.is_some() {
         return draw_input(frame, area, state, look);
     }
-    if let Some(error) = &state.error {
-        let text = truncate_middle(&clean(error), room, 0).into_owned();
-        frame.render_widget(look.span(format!(" {text}"), BAD), area);
-        return;
-    }
     let keys = " ↑↓ choose  Enter open  / filter  s sort  p pause  + - time  ? help  q quit";
     let filter = [&state.fixed, &state.line].map(|text| clean(text));
     let filter = filter.iter().filter(|text| !text.is_empty()).map(|text| text.as_ref());
@@ -222,6 +220,20 @@ fn draw_footer(frame: &mut Frame<'_>, area: Rect, state: &State, look: &Look) {
     frame.render_widget(Line::from(line), area);
 }
 
+/// What is wrong, over the end of the list: in as many lines as it takes, so that what would be right
+/// can be read, too.
+fn draw_error(frame: &mut Frame<'_>, list: Rect, error: &str, look: &Look) {
+    let room = usize::from(list.width).saturating_sub(2).max(10);
+    let mut lines = wrap(&clean(error), room);
+    lines.truncate(usize::from(list.height));
+    let height = u16::try_from(lines.len()).unwrap_or(list.height);
+    let area = Rect { y: list.y + list.height - height, height, ..list };
+    let lines: Vec<Line<'_>> =
+        lines.iter().map(|line| look.span(format!(" {line}"), BAD).into()).collect();
+    frame.render_widget(Clear, area);
+    frame.render_widget(Paragraph::new(lines), area);
+}
+
 fn draw_input(frame: &mut Frame<'_>, area: Rect, state: &State, look: &Look) {
     let typed = clean(&state.line);
     // Where it is long, its end is what is being typed.
@@ -229,16 +241,8 @@ fn draw_input(frame: &mut Frame<'_>, area: Rect, state: &State, look: &Look) {
     let skipped = width(&typed).saturating_sub(room);
     let shown: String = typed.chars().skip(skipped).collect();
     let left = room.saturating_sub(width(&shown));
-    let hint = match &state.line_error {
-        Some(error) => {
-            let error = format!("  {}", clean(error));
-            look.span(truncate_middle(&error, left, 0), BAD)
-        }
-        None => {
-            let fitting = HINTS.into_iter().find(|hint| width(hint) <= left);
-            look.dim(fitting.unwrap_or_default())
-        }
-    };
+    let fitting = HINTS.into_iter().find(|hint| width(hint) <= left);
+    let hint = look.dim(fitting.unwrap_or_default());
     let columns = u16::try_from(width(&shown)).unwrap_or(0);
     let line = vec![look.title(" / "), Span::raw(shown), hint];
     frame.render_widget(Paragraph::new(Line::from(line)), area);

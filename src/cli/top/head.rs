@@ -47,11 +47,7 @@ pub fn figures(answers: &Answers, columns: usize, look: &Look) -> Line<'static> 
 }
 
 /// How they ended: what failed first, and of what there is no room for how many there are.
-pub fn outcomes(
-    by_outcome: &BTreeMap<Outcome, u64>,
-    columns: usize,
-    look: &Look,
-) -> Line<'static> {
+pub fn outcomes(by_outcome: &BTreeMap<Outcome, u64>, columns: usize, look: &Look) -> Line<'static> {
     let counts = worst_first(by_outcome);
     let mut line = Line::from(" ");
     for (index, (outcome, n)) in counts.iter().enumerate() {

@@ -6,6 +6,7 @@
 mod about;
 mod answers;
 mod draw;
+mod empty;
 mod head;
 mod help;
 mod look;
@@ -127,7 +128,7 @@ pub async fn run(what: &What, origin: &Origin) -> Result<(), Failure> {
 }
 
 fn ask(state: &State, origin: &Origin) -> Round {
-    Box::pin(state.question().ask(Arc::clone(&origin.source), state.looks_inside()))
+    Box::pin(state.question().ask(Arc::clone(&origin.source), state.more()))
 }
 
 async fn wait(round: &mut Option<Round>) -> Result<Answers, QueryError> {

@@ -9,6 +9,7 @@ use ratatui::text::Line;
 use ratatui::widgets::Paragraph;
 
 use super::answers::NOW;
+use super::empty;
 use super::look::{Look, chosen};
 use super::state::{Row, State};
 use super::tabs::Sort;
@@ -59,30 +60,9 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &mut State, look: &Look, c
     state.offset = offset;
     frame.render_widget(table.titles(look), titles);
     if is_empty {
-        let text = match &state.answers {
-            Some(answers) if answers.question.tab == state.tab => {
-                match answers.summary.newest_outside_window {
-                    Some(time) => format!(
-                        "  No connections match. The newest began {}; + goes further back.",
-                        clock.short(time)
-                    ),
-                    None => match (answers.summary.total, state.tab.by()) {
-                        (1.., Some(by)) => {
-                            let total = units::counted(
-                                answers.summary.total,
-                                "connection that matches",
-                                "connections that match",
-                            );
-                            let by = by.to_string().replace('_', " ");
-                            format!("  Of the {total}, none has a {by}.")
-                        }
-                        _ => "  No connections match.".to_owned(),
-                    },
-                }
-            }
-            _ => String::new(),
-        };
-        frame.render_widget(Paragraph::new(look.dim(text)), body);
+        let lines = empty::lines(state, usize::from(body.width), clock);
+        let lines: Vec<Line<'_>> = lines.into_iter().map(|line| look.dim(line).into()).collect();
+        frame.render_widget(Paragraph::new(lines), body);
     }
     for (line, (index, cells)) in body.rows().zip((offset..).zip(&table.rows)) {
         let text = look.line(&table.layout, cells);

@@ -5,14 +5,14 @@ use std::time::Duration;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use jiff::Timestamp;
 
-use super::answers::{Answers, Inside, Question, Rows};
+use super::answers::{Answers, Inside, More, Question, Rows};
 use super::tabs::{RowId, Sort, TABS, Tab};
 use crate::cli::filters::What;
 use crate::cli::render::groups::short_id;
 use crate::cli::typed;
 use crate::event::Connection;
-use crate::query::Filter;
 use crate::query::top::{Group, Key, TopBy};
+use crate::query::{Filter, LeftOut};
 
 /// How far back the figures can reach.
 const WINDOWS: [(Duration, &str); 6] = [
@@ -27,8 +27,9 @@ const WINDOWS: [(Duration, &str); 6] = [
 /// Longer than any filter that is typed.
 const LONGEST: usize = 1_000;
 
-/// Of so many answers, one says whether there are containers, until there are.
-const LOOK_INSIDE: u64 = 10;
+/// Of so many answers, one says whether there are containers, until there are, and one what is left out
+/// of an empty list: that is counted, of all times if need be.
+const SELDOM: u64 = 10;
 
 /// What a key led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +72,9 @@ impl Row<'_> {
         }
     }
 }
+
+/// What it was counted for: a filter, a window, and the time of a pause.
+type Counted = (Filter, usize, Option<Timestamp>);
 
 /// The state of the view.
 #[derive(Debug)]
@@ -115,6 +119,8 @@ pub struct State {
     pub error: Option<String>,
     /// What of containers there was. Their tabs stay, whatever is filtered.
     inside: Inside,
+    /// What is left out of an empty list.
+    left_out: Option<(Counted, LeftOut)>,
     /// How many answers there were.
     rounds: u64,
     back: Vec<(Tab, String)>,
@@ -147,6 +153,7 @@ impl State {
             answers: None,
             error: None,
             inside: Inside::default(),
+            left_out: None,
             rounds: 0,
             back: Vec::new(),
         })
@@ -194,15 +201,32 @@ impl State {
             **shown = newer.clone();
         }
         self.inside = self.inside.or(answers.inside.unwrap_or_default());
+        if let Some(left_out) = answers.left_out
+            && answers.question == self.question()
+        {
+            self.left_out = Some((self.counted(), left_out));
+        }
         self.rounds += 1;
         self.answers = Some(answers);
         self.error = None;
     }
 
-    /// Whether it is to be asked if there are containers.
-    pub fn looks_inside(&self) -> bool {
+    /// What is to be asked beside the question.
+    pub fn more(&self) -> More {
         let all = self.inside.containers && self.inside.pods;
-        !all && self.rounds.is_multiple_of(LOOK_INSIDE)
+        let seldom = self.rounds.is_multiple_of(SELDOM);
+        More { inside: !all && seldom, left_out: seldom || self.left_out().is_none() }
+    }
+
+    /// What is left out of what is shown, as far as that is known.
+    pub fn left_out(&self) -> Option<LeftOut> {
+        let of = self.counted();
+        self.left_out.as_ref().filter(|(counted, _)| *counted == of).map(|(_, left_out)| *left_out)
+    }
+
+    /// What is left out is counted for these connections, of this time.
+    fn counted(&self) -> Counted {
+        (self.filter.clone(), self.window, self.paused)
     }
 
     /// The lists that there are, with their keys.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::keys::Key;
 use crate::cli::render::text::{clean, truncate_middle};
 use crate::cli::render::units;
-use crate::event::Connection;
+use crate::event::{Connection, Outcome};
 
 /// Lines that are kept while nothing is shown; of more, the latest.
 const MOST_HELD: usize = 1_000;
@@ -40,8 +40,6 @@ pub struct Control {
     typing: Option<String>,
     /// The filter that was typed last.
     pub line: String,
-    /// Why what was typed is no filter.
-    pub error: Option<String>,
     held: VecDeque<Connection>,
     /// Lines that were too many to hold.
     dropped: u64,
@@ -61,6 +59,14 @@ impl Control {
         None
     }
 
+    /// Holds those on that fit, and gives the outcomes of the others.
+    pub fn keep(&mut self, fits: impl Fn(&Connection) -> bool) -> Vec<Outcome> {
+        let (held, others): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.held).into_iter().partition(fits);
+        self.held = held;
+        others.into_iter().map(|connection| connection.outcome).collect()
+    }
+
     /// What was held, and how many lines before it were too many.
     pub fn release(&mut self) -> (u64, VecDeque<Connection>) {
         (std::mem::take(&mut self.dropped), std::mem::take(&mut self.held))
@@ -77,7 +83,6 @@ impl Control {
             Key::Enter => return Wish::Filter(typed.clone()),
             Key::Escape => return self.typed(None),
         }
-        self.error = None;
         Wish::Nothing
     }
 
@@ -100,7 +105,7 @@ impl Control {
 
     /// The end of typing, with what is the filter from here on if it is another one.
     pub fn typed(&mut self, line: Option<String>) -> Wish {
-        (self.typing, self.error) = (None, None);
+        self.typing = None;
         if let Some(line) = line {
             self.line = line;
         }
@@ -110,11 +115,10 @@ impl Control {
     /// The line at the bottom of the screen, if there is one, in so many columns.
     pub fn status(&self, columns: usize) -> Option<String> {
         let held = units::counted(self.held.len() as u64 + self.dropped, "line", "lines");
-        let text = match (&self.typing, &self.error) {
-            (Some(typed), None) => format!("filter: {typed}"),
-            (Some(typed), Some(error)) => format!("{error}; filter: {typed}"),
-            (None, _) if self.paused => format!("-- paused, {held} held; Space goes on --"),
-            (None, _) => return None,
+        let text = match &self.typing {
+            Some(typed) => format!("filter: {typed}"),
+            None if self.paused => format!("-- paused, {held} held; Space goes on --"),
+            None => return None,
         };
         // The last column would wrap. Of what is typed the end counts.
         Some(truncate_middle(&clean(&text), columns.saturating_sub(1), columns / 2).into_owned())

@@ -3,6 +3,7 @@
 mod columns;
 mod control;
 mod groups;
+mod hidden;
 mod keys;
 mod lines;
 mod view;
@@ -17,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::columns::{fit, layout};
 use self::control::{KEYS, Wish};
+use self::hidden::Hidden;
 use self::keys::{Key, Keys};
 use self::lines::Lines;
 pub use self::view::View;
@@ -66,6 +68,9 @@ pub async fn run(
         note(KEYS);
     }
     view.begin()?;
+    let mut hidden = Hidden::new(origin, view.lines.since());
+    // A program that reads the lines waits for nothing else.
+    let is_looked_at = !args.json && view.printer.screen.width.is_some();
     let begin = Instant::now();
     let end = async {
         match args.duration {
@@ -94,7 +99,7 @@ pub async fn run(
                             match read.and_then(|typed| args.what.narrowed(&typed, sees_sent)) {
                                 Ok(narrowed) => filter = narrowed,
                                 Err(error) => {
-                                    view.control.error = Some(error.to_string());
+                                    view.refused(&error.to_string())?;
                                     continue;
                                 }
                             }
@@ -102,7 +107,8 @@ pub async fn run(
                                 Ok(others) => changes = others,
                                 Err(error) => end = Some(Err(error.into())),
                             }
-                            view.filtered(line)?;
+                            view.filtered(line, &filter)?;
+                            hidden.restart();
                         }
                         _ => {}
                     }
@@ -111,6 +117,10 @@ pub async fn run(
                 if let Some(result) = end {
                     break result;
                 }
+            }
+            lines = hidden.told(&filter), if is_looked_at && view.is_empty() => {
+                lines.iter().try_for_each(|line| view.remark(line))?;
+                view.flush()?;
             }
             _ = resized.recv() => view.resize()?,
             _ = tick.tick() => {
@@ -160,6 +170,10 @@ pub async fn run(
     drop(keys);
     note(&view.totals(begin.elapsed()));
     if result.is_ok() {
+        if view.is_empty() {
+            let lines = hidden.at_the_end(&filter).await;
+            lines.iter().for_each(|line| note(line));
+        }
         tell_losses(filter, view.lines.since(), origin, &view.printer.clock).await;
     }
     result

@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use super::super::failure::note;
 use super::super::render::answers::Printer;
 use super::super::render::record;
-use super::super::render::screen::{DIM, Screen};
+use super::super::render::screen::{BAD, DIM, Screen};
 use super::super::render::table::{Cell, Layout};
-use super::super::render::text::clean;
+use super::super::render::text::{clean, wrap};
 use super::super::render::{units, write_json};
 use super::columns::{fit, layout};
 use super::control::{Control, KEYS, Wish};
@@ -19,7 +19,7 @@ use super::groups::Groups;
 use super::keys::Key;
 use super::lines::Lines;
 use crate::event::{Connection, Outcome};
-use crate::query::Follow;
+use crate::query::{Filter, Follow};
 
 /// The lines, and what is held back of them.
 pub struct View<'a, 'b> {
@@ -120,18 +120,44 @@ impl<'a, 'b> View<'a, 'b> {
         Ok(wish)
     }
 
-    /// From here on other connections come.
-    pub fn filtered(&mut self, line: String) -> io::Result<()> {
-        let text = match line.trim() {
-            "" => "-- no filter --".to_owned(),
-            line => format!("-- filter: {} --", clean(line)),
+    /// From here on other connections come: those that `filter` means, which was typed as `line`.
+    pub fn filtered(&mut self, line: String, filter: &Filter) -> io::Result<()> {
+        let mut text = match line.trim() {
+            "" => "-- no filter".to_owned(),
+            line => format!("-- filter: {}", clean(line)),
         };
-        // What was held matched the filter before, as did what waits to be shown as one of many.
+        // What waits to be shown as one of many came before; so did what was held while it was typed,
+        // but what is held on is shown after it.
         if self.control.typed(Some(line)) == Wish::GoOn {
             self.go_on()?;
+        } else {
+            let others = self.control.keep(|connection| filter.matches(connection));
+            if !others.is_empty() {
+                let lines = units::counted(others.len() as u64, "held line", "held lines");
+                text.push_str(&format!("; {lines} left out"));
+            }
+            self.take_back(&others);
         }
         self.show_groups()?;
-        self.remark(&text)
+        self.remark(&format!("{text} --"))
+    }
+
+    /// What was typed is no filter: why, in as many lines as that takes.
+    pub fn refused(&mut self, why: &str) -> io::Result<()> {
+        let room = self.printer.screen.width.unwrap_or(100);
+        let why = clean(why);
+        wrap(&why, room).iter().try_for_each(|line| self.write(line, BAD))
+    }
+
+    /// Lines that are not shown after all.
+    fn take_back(&mut self, lines: &[Outcome]) {
+        self.left = self.left.map(|n| n.saturating_add(lines.len() as u64));
+        for outcome in lines {
+            if let Some(n) = self.outcomes.get_mut(outcome) {
+                *n = n.saturating_sub(1);
+            }
+        }
+        self.outcomes.retain(|_, n| *n > 0);
     }
 
     /// Shows what was held back.
@@ -145,9 +171,18 @@ impl<'a, 'b> View<'a, 'b> {
     }
 
     /// A line that is no connection.
-    fn remark(&mut self, text: &str) -> io::Result<()> {
+    pub fn remark(&mut self, text: &str) -> io::Result<()> {
+        self.write(text, DIM)
+    }
+
+    fn write(&mut self, text: &str, style: anstyle::Style) -> io::Result<()> {
         self.clear_status()?;
-        writeln!(self.printer.out, "{}", self.printer.screen.paint(text, DIM))
+        writeln!(self.printer.out, "{}", self.printer.screen.paint(text, style))
+    }
+
+    /// Whether nothing has come yet that is shown.
+    pub fn is_empty(&self) -> bool {
+        self.outcomes.is_empty()
     }
 
     /// Takes the line at the bottom away, before another one is written.
