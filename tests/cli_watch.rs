@@ -92,7 +92,7 @@ fn ctrl_c_ends_it_with_a_total() {
         kill_process(Pid::from_child(&child), signal).unwrap();
         let ran = finish(child.wait_with_output().unwrap());
         assert_eq!(ran.code, 0, "{}", ran.err);
-        assert!(ran.err.contains("1 lines in") && ran.err.contains("1 refused"), "{}", ran.err);
+        assert!(ran.err.contains("1 line in") && ran.err.contains("1 refused"), "{}", ran.err);
     }
 }
 
@@ -116,7 +116,7 @@ fn a_server_that_is_killed_is_exit_code_3_after_the_totals() {
     assert_eq!(ran.code, 3);
     assert!(ran.out.contains("curl[1001]"), "{}", ran.out);
     let said: Vec<&str> = ran.err.lines().collect();
-    assert!(said[0].contains("1 lines in"), "{}", ran.err);
+    assert!(said[0].contains("1 line in"), "{}", ran.err);
     let sentence = format!("netspy: server {} went away: the connection broke off", server.url);
     assert_eq!(said[1..], [sentence]);
 }

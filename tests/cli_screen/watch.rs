@@ -61,7 +61,7 @@ async fn what_is_held_and_fits_no_filter_any_more_is_left_out_and_said_so() {
     assert!(!text.contains("first[1]"), "{text}");
     terminal.send("q");
     let (_, text) = terminal.end();
-    assert!(text.contains("1 lines in") && !text.contains("1 refused"), "{text}");
+    assert!(text.contains("1 line in") && !text.contains("1 refused"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

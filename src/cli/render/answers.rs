@@ -166,30 +166,6 @@ impl Printer<'_> {
         self.incomplete(&s.accounting)
     }
 
-    fn totals(
-        &mut self,
-        title: &str,
-        mut counts: Vec<(&'static str, u64, anstyle::Style)>,
-    ) -> io::Result<()> {
-        counts.retain(|(_, n, _)| *n > 0);
-        counts.sort_by_key(|(_, n, _)| std::cmp::Reverse(*n));
-        let figures: Vec<String> = counts
-            .iter()
-            .map(|(word, n, style)| {
-                format!("{} {}", self.screen.paint(word, *style), units::count(*n))
-            })
-            .collect();
-        if figures.is_empty() {
-            return Ok(());
-        }
-        writeln!(
-            self.out,
-            "{:<9} {}",
-            self.screen.paint(&format!("{title:<9}"), TITLE),
-            figures.join(", ")
-        )
-    }
-
     /// Health, capabilities and books.
     pub fn status(&mut self, status: &Status, origin: &str, output: Output) -> io::Result<()> {
         match output {
@@ -212,15 +188,12 @@ impl Printer<'_> {
         )?;
         let (bytes, limit) = (units::bytes(s.store.bytes), units::bytes(s.store.limit_bytes));
         let records = units::count(s.store.records);
-        writeln!(
-            self.out,
-            "Store     {}: {records} records, {bytes} of {limit}",
-            clean(&s.store.kind)
-        )?;
+        let kind = clean(&s.store.kind);
+        self.labelled("Store", &format!("{kind}: {records} records, {bytes} of {limit}"))?;
         if let Some(history) = &s.store.history {
             let (bytes, limit) = (units::bytes(history.bytes), units::bytes(history.limit_bytes));
             let directory = clean(&history.directory);
-            writeln!(self.out, "History   {directory}: {bytes} of {limit}")?;
+            self.labelled("History", &format!("{directory}: {bytes} of {limit}"))?;
             self.remark(history.stopped.as_deref().unwrap_or_default())?;
         }
         self.books(&s.accounting)?;
@@ -228,11 +201,11 @@ impl Printer<'_> {
         if let Some(c) = s.containers.as_ref().filter(|c| c.asked + c.skipped > 0) {
             let [asked, named] = [c.asked, c.named].map(units::count);
             let [unknown, failed, skipped] = [c.unknown, c.failed, c.skipped].map(units::count);
-            writeln!(
-                self.out,
-                "Names     {named} of {asked} containers; {unknown} unknown, {failed} failed, \
-                 {skipped} not asked for",
-            )?;
+            let names = format!(
+                "{named} of {asked} containers; {unknown} unknown, {failed} failed, {skipped} not \
+                 asked for"
+            );
+            self.labelled("Names", &names)?;
         }
         writeln!(self.out, "Backend   {}\n", clean(&s.backend))?;
         self.features(&s.features)
@@ -288,15 +261,15 @@ impl Printer<'_> {
 
     fn books(&mut self, a: &Accounting) -> io::Result<()> {
         let n = units::count;
-        writeln!(
-            self.out,
-            "Books     {} attempts = {} delivered + {} filtered + {} lost + {} pending",
+        let books = format!(
+            "{} attempts = {} delivered + {} filtered + {} lost + {} pending",
             n(a.attempts),
             n(a.delivered),
             n(a.filtered),
             n(a.lost.total()),
             n(a.pending),
-        )?;
+        );
+        self.labelled("Books", &books)?;
         // Among the causes, where the books are incomplete.
         if a.evicted > 0 && a.complete {
             writeln!(self.out, "          {} records have aged out", n(a.evicted))?;
@@ -318,7 +291,7 @@ impl Printer<'_> {
         if parts.is_empty() {
             return Ok(());
         }
-        writeln!(self.out, "          records may lack members: {}", parts.join(", "))
+        self.labelled("", &format!("records may lack members: {}", parts.join(", ")))
     }
 
     /// What may be missing, unless nothing can be.

@@ -30,6 +30,8 @@ const STEPS: Steps = &[
     (0, 8),
     (3, 0),
     (6, 0),
+    (2, 12),
+    (1, 6),
 ];
 
 const CSV_TITLES: &str = "id,time,host,name,type,protocol,server_ip,server_port,local_ip,local_port,\

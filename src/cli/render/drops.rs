@@ -31,6 +31,8 @@ const STEPS: Steps = &[
     (3, 0),
     (6, 6),
     (2, 0),
+    (1, 9),
+    (6, 0),
 ];
 
 const CSV_TITLES: &str = "id,time,last,host,reason,reason_code,protocol,ip_protocol,family,\

@@ -8,6 +8,7 @@ mod dns;
 pub mod drops;
 mod findings;
 pub mod groups;
+mod labelled;
 pub mod left_out;
 mod listed;
 pub mod record;

@@ -15,7 +15,7 @@ use crate::cli::render::record::{process, remote, style};
 use crate::cli::render::screen::DIM;
 use crate::cli::render::screen::Screen;
 use crate::cli::render::table::{Cell, Layout as Columns, Steps};
-use crate::cli::render::text::{truncate_middle, width};
+use crate::cli::render::text::{truncate_after, width};
 use crate::cli::render::units::{self, Clock};
 use crate::event::Connection;
 use crate::query::top::{Group, Top, TopBy};
@@ -55,7 +55,8 @@ fn draw_group(
     ])
     .areas(area);
     let by = state.tab.by().unwrap_or(TopBy::Process);
-    let text = truncate_middle(&name(group, by).0, columns, 0).into_owned();
+    let (name, first) = name(group, by);
+    let text = truncate_after(&name, columns, first).into_owned();
     frame.render_widget(look.title(text), title);
     frame.render_widget(Paragraph::new(outcomes), bars);
     let about = state.answers.as_ref().and_then(|answers| answers.about.as_ref());
@@ -65,10 +66,11 @@ fn draw_group(
     };
     let wider = Rect { x: graph.x.saturating_sub(1), width: graph.width + 1, ..graph };
     draw_graph(frame, wider, &about.series, look);
+    let most = rows_of_parts(&about.parts, usize::from(rest.height));
     let mut lines = Vec::new();
     for part in &about.parts {
         lines.push(Line::default());
-        lines.extend(part_lines(part, columns, look));
+        lines.extend(part_lines(part, most, columns, look));
     }
     lines.push(Line::default());
     lines.push(Line::from(look.title("LATEST")));
@@ -89,22 +91,34 @@ fn outcome_lines(group: &Group, columns: usize, look: &Look) -> Vec<Line<'static
     counts.into_iter().map(line).collect()
 }
 
-fn part_lines(top: &Top, columns: usize, look: &Look) -> Vec<Line<'static>> {
-    /// Rows of each kind: what is beyond them is a tab of its own.
+/// Rows of each kind: what is beyond them is a tab of its own. On a low screen they are fewer, so that
+/// there is room for some of the latest connections, too.
+fn rows_of_parts(parts: &[Top], lines: usize) -> usize {
     const MOST: usize = 5;
+    const LEAST: usize = 2;
+    const LATEST: usize = 3;
+    // Each has an empty line and a title before it.
+    let needed = |most: usize| -> usize {
+        parts.iter().map(|part| 2 + part.groups.len().min(most)).sum::<usize>() + 2 + LATEST
+    };
+    (LEAST..=MOST).rev().find(|most| needed(*most) <= lines).unwrap_or(LEAST)
+}
+
+fn part_lines(top: &Top, most: usize, columns: usize, look: &Look) -> Vec<Line<'static>> {
     let title = format!("{}S", top.by.to_string().to_uppercase()).replace("SSS", "SSES");
     let count = match top.distinct {
         Some(distinct) => format!("  {}", units::count(distinct)),
         None => String::new(),
     };
     let mut lines = vec![Line::from(vec![look.title(title), look.dim(count)])];
-    for group in top.groups.iter().take(MOST) {
+    for group in top.groups.iter().take(most) {
         let figures = match group.unsuccessful {
             0 => units::count(group.count),
             bad => format!("{} ({} failed)", units::count(group.count), units::count(bad)),
         };
         let room = columns.saturating_sub(width(&figures) + 1);
-        let name = truncate_middle(&name(group, top.by).0, room, 0).into_owned();
+        let (name, first) = name(group, top.by);
+        let name = truncate_after(&name, room, first).into_owned();
         let space = " ".repeat(columns.saturating_sub(width(&name) + width(&figures)));
         lines.push(Line::from(vec![Span::raw(name), Span::raw(space), look.dim(figures)]));
     }

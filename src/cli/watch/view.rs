@@ -276,6 +276,7 @@ impl<'a, 'b> View<'a, 'b> {
             .collect();
         let words =
             if words.is_empty() { String::new() } else { format!(": {}", words.join(", ")) };
-        format!("{} lines in {}{words}", units::count(ended), units::seconds(elapsed.as_secs()))
+        let lines = units::counted(ended, "line", "lines");
+        format!("{lines} in {}{words}", units::seconds(elapsed.as_secs()))
     }
 }
