@@ -131,7 +131,7 @@ async fn why_a_filter_is_none_is_said_whole_on_a_small_screen() {
     terminal.send("/outcome:refus");
     let screen = terminal.wait("what would be right", |text| {
         let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        words.contains("outcome: 'refus'") && words.contains("in_progress, unsuccessful)")
+        words.contains("outcome: 'refus'") && words.contains("listening, unsuccessful)")
     });
     fits(&screen, 80);
     terminal.send("ed");

@@ -75,7 +75,7 @@ async fn why_a_filter_is_none_is_said_whole() {
         let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
         words.contains("outcome: 'refus'")
             && words.contains("timed_out, unreachable,")
-            && words.contains("in_progress, unsuccessful)")
+            && words.contains("listening, unsuccessful)")
     });
     // It is typed on.
     terminal.send("ed\r");
