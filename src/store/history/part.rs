@@ -485,6 +485,15 @@ impl Part for DiskPart {
         }
     }
 
+    fn over_time(
+        &self,
+        selection: &Selection,
+        step_ms: u64,
+        tell: &mut dyn FnMut(i64, Outcome, u64),
+    ) {
+        self.tell_over_time(selection, step_ms, tell);
+    }
+
     fn records(&self, rows: &[u32]) -> Vec<Connection> {
         let rows = Rows::List(rows.to_vec());
         let read = || -> Result<Vec<Connection>, SegmentError> {
