@@ -1,13 +1,15 @@
 //! History as others find it: files of earlier versions, and other people's tools.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netspy::Connection;
-use netspy::query::{Follow, Page, Sort};
+use netspy::event::Outcome;
+use netspy::query::{Follow, Page, Sort, Window};
 use netspy::store::{Follower, HistoryOptions, Selection, Store};
 use records::*;
 
@@ -109,6 +111,26 @@ fn write(directory: &Path) {
     store.apply(second());
 }
 
+/// As a series over time has it, which files of earlier versions say nothing of themselves.
+fn by_outcome(store: &Store) -> BTreeMap<Outcome, u64> {
+    let window = Window { since: micros(-60_000_000), until: micros(60_000_000) };
+    let mut all = BTreeMap::new();
+    for point in store.series(&Selection::default(), window, 60_000) {
+        for (outcome, count) in point.by_outcome {
+            *all.entry(outcome).or_default() += count;
+        }
+    }
+    all
+}
+
+fn attempts(records: &[Connection]) -> BTreeMap<Outcome, u64> {
+    let mut all = BTreeMap::new();
+    for record in records.iter().filter(|record| record.is_attempt()) {
+        *all.entry(record.outcome).or_default() += 1;
+    }
+    all
+}
+
 /// `NETSPY_WRITE_FIXTURE=tests/fixtures/history-vN cargo test --test store_history` writes those of
 /// a new version.
 #[test]
@@ -128,9 +150,13 @@ fn files_of_every_version_are_read() {
         let recovery = store.status().history.unwrap().recovery;
         assert_eq!((recovery.journals, recovery.set_aside.len()), (1, 0), "{recovery:?}");
         assert_eq!(all(&store), known_then(expected()));
+        assert_eq!(by_outcome(&store), attempts(&expected()));
         until(|| segments(&store) == 2);
         drop(store);
-        assert_eq!(all(&open(&place.0)), known_then(expected()));
+        // A segment of that version, and one of this.
+        let store = open(&place.0);
+        assert_eq!(all(&store), known_then(expected()));
+        assert_eq!(by_outcome(&store), attempts(&expected()));
     }
 }
 

@@ -16,7 +16,7 @@ use super::matcher::Selection;
 use super::segment::{Range, Segment};
 use super::view::{Columns, View};
 use crate::accounting::Counters;
-use crate::event::{Connection, ConnectionId};
+use crate::event::{Connection, ConnectionId, Outcome};
 use crate::query::{HistoryStatus, Sort};
 
 /// The segments of a stretch of changes.
@@ -141,6 +141,14 @@ pub(super) trait Part: Debug {
     fn count(&self, selection: &Selection) -> u64;
     fn ranks(&self, rows: &Rows, sort: Sort) -> Vec<Rank>;
     fn visit(&self, rows: &Rows, columns: Columns, visit: &mut dyn FnMut(View<'_>));
+    /// Tells how many attempts that match ended how, and when one of them began: all of those that are
+    /// told of together began in the same step of this length, counted from 1970.
+    fn over_time(
+        &self,
+        selection: &Selection,
+        step_ms: u64,
+        tell: &mut dyn FnMut(i64, Outcome, u64),
+    );
     fn records(&self, rows: &[u32]) -> Vec<Connection>;
     fn get(&self, id: ConnectionId) -> Option<Connection>;
 }

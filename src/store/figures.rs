@@ -7,7 +7,7 @@ use super::groups::{MAX_GROUPS, Outcomes};
 use super::matcher::Selection;
 use super::row::nanos;
 use super::table::{KeyRef, Table};
-use super::view::{Columns, View};
+use super::view::{Columns, View, for_each_in_memory};
 use crate::event::Outcome;
 use crate::query::diff::{Difference, Differences, Seen};
 use crate::query::series::{self, Point};
@@ -46,12 +46,19 @@ impl Store {
         let length = usize::try_from((last - first) / step + 1).unwrap_or(0);
         let mut steps = vec![Outcomes::default(); length];
         let selection = attempts(selection, window);
-        self.for_each(&selection, Columns::NONE, &mut |view| {
-            let at = view.time_ns().div_euclid(1_000_000).saturating_sub(first) / step;
+        let mut count = |time_ns: i64, outcome, attempts| {
+            let at = time_ns.div_euclid(1_000_000).saturating_sub(first) / step;
             if let Some(outcomes) = usize::try_from(at).ok().and_then(|at| steps.get_mut(at)) {
-                outcomes.add(view.outcome());
+                outcomes.add_many(outcome, attempts);
             }
+        };
+        let memory = self.memory();
+        for_each_in_memory(&memory, &selection, &mut |view| {
+            count(view.time_ns(), view.outcome(), 1);
         });
+        for part in self.parts(&memory) {
+            part.over_time(&selection, step_ms, &mut count);
+        }
         let point = |(number, outcomes): (usize, &Outcomes)| Point {
             time: series::at(first.saturating_add(step.saturating_mul(number as i64))),
             count: outcomes.total(),

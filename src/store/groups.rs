@@ -43,8 +43,12 @@ pub(super) struct Outcomes([u64; Outcome::VARIANTS.len()]);
 
 impl Outcomes {
     pub(super) fn add(&mut self, outcome: Outcome) {
+        self.add_many(outcome, 1);
+    }
+
+    pub(super) fn add_many(&mut self, outcome: Outcome, attempts: u64) {
         if let Some(count) = self.0.get_mut(outcome as usize) {
-            *count += 1;
+            *count += attempts;
         }
     }
 

@@ -5,12 +5,14 @@
 
 use std::cell::Cell;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::Store;
 use super::matcher::{Matcher, Selection};
 use super::row::{Row, Tables, wide};
+use super::segment::Segment;
 use crate::event::{
     Close, Connection, ConnectionId, Direction, Evidence, Outcome, ProcessInfo, Protocol, State,
 };
@@ -498,17 +500,26 @@ impl Store {
         visit: &mut dyn FnMut(View<'_>),
     ) {
         let memory = self.memory();
-        // The newest first: a record may be carried on meanwhile.
-        for segment in memory.iter().rev() {
-            let body = segment.read();
-            let Some(matcher) = Matcher::new(selection, &body) else { continue };
-            for row in body.rows.iter().filter(|row| matcher.matches(row)) {
-                visit(View::of_row(row, &body.tables));
-            }
-        }
+        for_each_in_memory(&memory, selection, visit);
         for (part, place) in self.parts(&memory).iter().zip(1..) {
             number.set(place);
             part.visit(&part.matching(selection), columns, visit);
+        }
+    }
+}
+
+/// Shows each record of memory that matches.
+pub(super) fn for_each_in_memory(
+    memory: &[Arc<Segment>],
+    selection: &Selection,
+    visit: &mut dyn FnMut(View<'_>),
+) {
+    // The newest first: a record may be carried on meanwhile.
+    for segment in memory.iter().rev() {
+        let body = segment.read();
+        let Some(matcher) = Matcher::new(selection, &body) else { continue };
+        for row in body.rows.iter().filter(|row| matcher.matches(row)) {
+            visit(View::of_row(row, &body.tables));
         }
     }
 }

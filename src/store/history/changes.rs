@@ -53,6 +53,12 @@ impl Changes {
         missing
     }
 
+    /// Whether a range has any of these.
+    pub(super) fn touch(&self, (after, last): (u64, u64)) -> bool {
+        let first = self.0.partition_point(|(_, end)| *end <= after);
+        self.0.get(first).is_some_and(|(begin, _)| *begin < last)
+    }
+
     /// Forgets what lies wholly before this change.
     pub(super) fn forget_before(&mut self, change: u64) {
         self.0.retain(|(_, last)| *last > change);
@@ -107,6 +113,9 @@ mod tests {
         ];
         for (range, missing) in cases {
             assert_eq!(changes.missing_in(range), missing, "{range:?}");
+            let (after, last) = range;
+            let is_whole = missing.iter().map(|(from, to)| to - from).sum::<u64>() == last - after;
+            assert_eq!(changes.touch(range), !is_whole, "{range:?}");
         }
         assert_eq!(Changes::default().missing_in((1, 2)), [(1, 2)]);
     }

@@ -13,7 +13,7 @@ use super::segment_writer::{self, Piece};
 use super::{HistoryOptions, journal};
 use crate::event::{Connection, ConnectionId};
 use crate::query::top::TopBy;
-use crate::query::{Page, Sort};
+use crate::query::{Page, Sort, Window};
 use crate::store::{Columns, Selection, Store};
 use crate::test_records::*;
 
@@ -110,6 +110,8 @@ fn everything(store: &Store) -> Vec<Connection> {
     store.totals(&all);
     store.newest(&all);
     store.top(&all, TopBy::Container, 10);
+    let window = Window { since: micros(-3_600_000_000), until: micros(3_600_000_000) };
+    store.series(&all, window, 60_000);
     let mut closes = 0;
     store.for_each(&all, Columns::ALL, &mut |view| closes += u64::from(view.close().is_some()));
     let filter = crate::query::filter::parse([

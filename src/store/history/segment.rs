@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::footer::Footer;
 use super::guard::guarded;
+use super::rollup::{self, ROLLUP_KEY, Rolled, Rollup};
 use super::schema::{Column, VERSION, VERSION_KEY};
 use super::{MAX_CHANGE, lock};
 use crate::event::ConnectionId;
@@ -175,6 +176,8 @@ pub(super) struct Segment {
     pub(super) bytes: u64,
     pub(super) facts: Facts,
     footer: Footer,
+    /// When its attempts began, if the file says so.
+    rolled: Option<Rolled>,
     /// Ids and rows of its patches.
     pub(super) patches: Vec<(ConnectionId, u32)>,
     /// Rows of which there are newer versions elsewhere, in order.
@@ -221,12 +224,15 @@ impl Segment {
         if i64::from(facts.rows) != metadata.metadata().file_metadata().num_rows() {
             return Err(SegmentError::Foreign("it does not have the rows that it says"));
         }
+        // Files of before that do not have it.
+        let rollup = value(ROLLUP_KEY).and_then(|text| Rollup::of_text(text, &facts));
         let mut segment = Segment {
             number,
             path: path.to_owned(),
             bytes: places.length,
             facts,
             footer: Footer::of(&metadata)?,
+            rolled: rollup.map(Rolled::new),
             patches: Vec::new(),
             hidden: RwLock::default(),
             unreadable: AtomicBool::new(false),
@@ -337,6 +343,16 @@ impl Segment {
     /// Rows that are shown.
     pub(super) fn shown(&self) -> u64 {
         u64::from(self.facts.rows).saturating_sub(self.hidden().len() as u64)
+    }
+
+    pub(super) fn rolled(&self) -> Option<&Rolled> {
+        self.rolled.as_ref()
+    }
+
+    /// When the attempts began whose rows are shown.
+    pub(super) fn rollup_of_shown(&self) -> Option<Arc<Rollup>> {
+        let read = |rows: &Rows| self.read(&rollup::COUNTED, rows).ok();
+        self.rolled()?.without(self.hidden(), read)
     }
 
     /// The count of a question that was asked before, while nothing has changed.

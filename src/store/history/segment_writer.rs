@@ -16,6 +16,7 @@ use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::ColumnPath;
 
 use super::encode::Names;
+use super::rollup::{ROLLUP_KEY, Tally};
 use super::schema::{Column, Kind, VERSION, VERSION_KEY, schema};
 use super::segment::{FACTS_KEY, Facts, SegmentError};
 use super::shared::{Compressor, SharedColumn};
@@ -171,12 +172,14 @@ pub(super) fn write(
     let mut compressor = Compressor::new(LEVEL)?;
     let mut columns = writers(&file, &factory)?;
     let mut names = Names::default();
+    let mut tally = Some(Tally::default());
     for piece in pieces {
         let piece = piece?;
         let arrays = schema.fields.iter().zip(piece.batch.columns());
         for (column, (field, rows)) in columns.iter_mut().zip(arrays) {
             column.write(field, rows, &mut compressor)?;
         }
+        tally = tally.and_then(|mut tally| tally.add(&piece.batch).map(|()| tally));
         facts.wholes += piece.wholes;
         names.add(piece.names);
     }
@@ -186,9 +189,13 @@ pub(super) fn write(
     }
     group.close()?;
     note_names(&mut facts, names);
+    let rollup = tally.and_then(|tally| tally.to_text(facts.first_time));
     let facts = serde_json::to_string(&facts).map_err(io::Error::other)?;
-    for (key, value) in [(VERSION_KEY, VERSION.to_string()), (FACTS_KEY, facts)] {
-        file.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
+    let pairs = [(VERSION_KEY, Some(VERSION.to_string())), (FACTS_KEY, Some(facts))];
+    for (key, value) in pairs.into_iter().chain([(ROLLUP_KEY, rollup)]) {
+        if let Some(value) = value {
+            file.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
+        }
     }
     let mut to = file.into_inner()?;
     to.flush()?;

@@ -11,6 +11,7 @@ use crate::test_records::*;
 mod damage;
 mod disk;
 mod limits;
+mod over_time;
 mod reconcile;
 mod unbooked;
 

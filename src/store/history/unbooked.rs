@@ -4,13 +4,17 @@
 //! Nobody can say then whether what is in the files is all that there was. The attempts that they have
 //! are added to the books as those of one more capture, of which nothing is known to be whole.
 
+use arrow_array::types::UInt64Type;
 use jiff::{SignedDuration, Timestamp};
 
 use super::books::Contents;
+use super::columns::numbers;
 use super::reconcile::Beyond;
 use super::recovery::Found;
+use super::schema::Column as C;
+use super::segment::{Facts, Segment};
 use crate::accounting::Counters;
-use crate::store::archive::Progress;
+use crate::store::archive::{Progress, Rows};
 use crate::store::ledger::{Run, Sample};
 use crate::store::row::wide;
 
@@ -64,12 +68,34 @@ fn last_known(runs: &[Run]) -> Option<u64> {
 }
 
 fn changes_after(found: &Found, known: u64) -> u64 {
-    let beyond = |after: u64, last: u64| last.saturating_sub(after.max(known));
-    let in_journals = found.changes.ranges().map(|(after, last)| beyond(after, last));
-    // A segment may span numbers that were never given, as those between two processes.
-    let facts = found.segments.iter().map(|segment| &segment.facts);
-    let in_segments = facts.map(|f| beyond(f.after, f.last).min(u64::from(f.rows)));
+    let in_journals =
+        found.changes.ranges().map(|(after, last)| last.saturating_sub(after.max(known)));
+    let in_segments = found.segments.iter().map(|segment| rows_after(segment, known, found));
     in_journals.chain(in_segments).sum()
+}
+
+/// Rows of a segment with changes after this one that no journal has, too. What it spans is more: its
+/// numbers may have been given to versions that were replaced before it was made, or to none, as those
+/// between two processes.
+fn rows_after(segment: &Segment, known: u64, found: &Found) -> u64 {
+    let Facts { after, last, rows, .. } = segment.facts;
+    if last <= known {
+        return 0;
+    }
+    if known <= after && !found.changes.touch((after, last)) {
+        return rows.into();
+    }
+    match segment.read(&[C::Version], &Rows::Range(0..rows)) {
+        Ok(batch) => {
+            let versions = numbers::<UInt64Type>(&batch, C::Version);
+            let versions = (0..rows as usize).filter_map(|row| versions.get(row));
+            versions.filter(|v| *v > known && !found.changes.touch((v - 1, *v))).count() as u64
+        }
+        Err(error) => {
+            segment.complain(&error);
+            0
+        }
+    }
 }
 
 fn beyond(found: &Found, end: Timestamp, known: u64) -> Beyond {

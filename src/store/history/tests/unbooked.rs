@@ -128,3 +128,33 @@ fn what_a_kill_leaves_is_not_taken_for_books_that_were_cut() {
     assert_eq!((unbooked(&store), store.history_trouble()), (0, None));
     assert_eq!(books(&store, 0, 5_000).attempts, SEEN + 12);
 }
+
+#[test]
+fn changes_that_the_books_do_not_know_are_counted_one_by_one_in_a_segment_that_has_others_too() {
+    let (place, later) = (Place::new("spanned"), Place::new("spanned-later"));
+    life(&place, 0);
+    life(&later, 1_000);
+    // As where the second process ended before it had made a segment of what the first one left.
+    fs::copy(&later.files(".arrow")[0], place.0.join("000000000002.arrow")).unwrap();
+    let text = fs::read_to_string(place.0.join("books")).unwrap();
+    settled(&place.open(), 1);
+    let half: String = text.split_inclusive('\n').take(2).collect();
+    for (known, expected) in
+        [(text.as_str(), SEEN), (half.as_str(), SEEN + SEEN / 2), ("", 2 * SEEN)]
+    {
+        let cut = with_books(&place, "spanned-cut", Some(known));
+        assert_eq!(unbooked(&cut.open()), expected, "{known}");
+    }
+}
+
+#[test]
+fn changes_that_the_books_do_not_know_are_counted_once_where_journal_and_segment_have_them() {
+    let place = Place::new("in-both");
+    life(&place, 0);
+    let path = place.files(".arrow").remove(0);
+    let journal = fs::read(&path).unwrap();
+    settled(&place.open(), 1);
+    // As where a process is killed after it has made a segment.
+    fs::write(&path, journal).unwrap();
+    assert_eq!(unbooked(&with_books(&place, "in-both-cut", None).open()), SEEN);
+}
