@@ -201,6 +201,8 @@ struct ns_common {
 
 struct net {
 	struct ns_common ns;
+	u32 hash_mix;
+	u64 net_cookie; /* before 5.12 an atomic64_t, and 0 until it was asked for */
 };
 
 typedef struct {

@@ -81,11 +81,22 @@ static __always_inline void read_identity(struct netspy_conn *c)
 	read_identity_by(c, HAS_HELPER(get_current_task_btf));
 }
 
-static __always_inline __u32 read_netns(bool direct, struct sock *sk)
+/* What tells a network namespace from those that had its number before: the kernel gives that of
+ * one that is gone to the next. Its cookie is given once; where there is none, what its hashes are
+ * mixed with is random. */
+static __always_inline __u32 netns_once(bool direct, struct net *net)
+{
+	if (bpf_core_field_exists(net->net_cookie))
+		return (__u32)READ(direct, net, net_cookie);
+	return READ(direct, net, hash_mix);
+}
+
+static __always_inline void read_netns(struct netspy_conn *c, bool direct, struct sock *sk)
 {
 	struct net *net = READ(direct, sk, __sk_common.skc_net.net);
 
-	return READ(direct, net, ns.inum);
+	c->netns = READ(direct, net, ns.inum);
+	c->netns_once = netns_once(direct, net);
 }
 
 /* IPv4-mapped: ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). */

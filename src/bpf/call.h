@@ -132,7 +132,7 @@ static __always_inline void finished_attempt(bool direct, enum address_space spa
 	c.family = family;
 	c.protocol = protocol;
 	c.sock_type = READ(direct, sk, sk_type);
-	c.netns = read_netns(direct, sk);
+	read_netns(&c, direct, sk);
 	read_identity(&c);
 	if (family != AF_UNIX) {
 		if (!call->ret) {

@@ -45,7 +45,7 @@ static __always_inline void begin_called(struct bpf_sock_addr *ctx, __u64 key, b
 	clear_no_ports(&c);
 	if (is_datagram(&c))
 		c.flags |= counts_of(&c);
-	c.netns = read_netns(false, sk);
+	read_netns(&c, false, sk);
 	read_identity(&c);
 	if (is_filtered(&c))
 		c.flags |= NETSPY_F_FILTERED;

@@ -101,16 +101,16 @@ struct netspy_conn {
 	__u32 netns;
 	__s32 error;	   /* errno of the outcome, positive */
 	__s32 close_error; /* sk_err at CLOSE, positive */
-	__u32 syn_retransmits;
+	__u32 netns_once;  /* tells the namespace from those that had the number before it */
 	__u32 retransmits;
 	__u32 srtt_us;
 	__u16 family; /* AF_* of the addresses below */
 	__u16 sock_type;
 	__u16 protocol;
-	__u16 local_port;  /* host byte order */
-	__u16 remote_port; /* host byte order */
-	__u8 end;	   /* enum netspy_end */
-	__u8 reserved2;
+	__u16 local_port;     /* host byte order */
+	__u16 remote_port;    /* host byte order */
+	__u8 end;	      /* enum netspy_end */
+	__u8 syn_retransmits; /* 255 stands for more, which no sysctl allows */
 	__u32 cwd_dev;	/* device (as super_block has it) and inode of the working directory */
 	__u8 local[16]; /* network byte order; IPv4 in the first four */
 	__u8 remote[16];

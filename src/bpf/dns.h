@@ -387,7 +387,7 @@ static __always_inline void on_dns_ask(struct bpf_sock_addr *ctx, bool v6)
 		c->family = AF_INET;
 		__builtin_memcpy(c->remote, &addr, 4);
 	}
-	c->netns = read_netns(false, (struct sock *)address_of(ctx->sk));
+	read_netns(c, false, (struct sock *)address_of(ctx->sk));
 	read_identity_by(c, false);
 	if (is_filtered(c))
 		c->flags |= NETSPY_F_FILTERED;

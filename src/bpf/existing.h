@@ -116,7 +116,7 @@ static __always_inline void existing_tcp(bool direct, struct seq_file *seq,
 		return;
 	c.sock_type = SOCK_STREAM;
 	c.protocol = is_subflow(direct, tp) ? IPPROTO_MPTCP : IPPROTO_TCP;
-	c.netns = read_netns(direct, sk);
+	read_netns(&c, direct, sk);
 	if (c.phase == NETSPY_PHASE_LISTENING)
 		set_listener(&c, direct, sk);
 	else
@@ -173,7 +173,7 @@ static __always_inline void existing_datagram(bool direct, struct seq_file *seq,
 		key = bound_key(key);
 		any_bound = true;
 	}
-	c.netns = read_netns(direct, sk);
+	read_netns(&c, direct, sk);
 	read_holder(&c, task);
 	write_existing(seq, key, &c);
 }

@@ -60,7 +60,8 @@ struct netspy_beginning {
 	__u16 sock_type;
 	__u32 local[4];
 	__u16 local_port;
-	__u16 reserved[3];
+	__u16 reserved;
+	__u32 netns_once;
 };
 
 struct {
@@ -232,6 +233,7 @@ static __always_inline int begin_flow_as(bool typed)
 	c->protocol = b->protocol;
 	c->sock_type = b->sock_type;
 	c->netns = b->netns;
+	c->netns_once = b->netns_once;
 	__builtin_memcpy(c->remote, b->key.addr, sizeof(c->remote));
 	__builtin_memcpy(c->local, b->local, sizeof(c->local));
 	c->remote_port = b->key.port;
@@ -291,13 +293,16 @@ static __always_inline bool prepare_flow(bool direct, struct sock *sk,
 {
 	struct netspy_beginning b = {.key = *key, .ret = ret, .unknown = to->unknown};
 	__u32 tid = bpf_get_current_pid_tgid();
+	struct net *net;
 
 	/* What the kernel sends by itself has no process, and its socket no close. */
 	if (READ_BIT(direct, sk, sk_kern_sock) || !is_in_reach())
 		return false;
 	b.protocol = READ(direct, sk, sk_protocol);
 	b.sock_type = READ(direct, sk, sk_type);
-	b.netns = read_netns(direct, sk);
+	net = READ(direct, sk, __sk_common.skc_net.net);
+	b.netns = READ(direct, net, ns.inum);
+	b.netns_once = netns_once(direct, net);
 	b.local_port = READ(direct, sk, __sk_common.skc_num);
 	if (to->family == AF_INET)
 		b.local[0] = READ(direct, sk, __sk_common.skc_rcv_saddr);

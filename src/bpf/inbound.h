@@ -49,7 +49,7 @@ static __always_inline void on_accept(bool direct, struct sock *sk)
 	c.sock_type = SOCK_STREAM;
 	c.protocol = is_subflow(direct, tp) ? IPPROTO_MPTCP : IPPROTO_TCP;
 	read_identity(&c);
-	c.netns = read_netns(direct, sk);
+	read_netns(&c, direct, sk);
 	read_addresses(&c, direct, sk, READ(direct, sk, __sk_common.skc_family));
 	/* One that was reset before has given its port back. */
 	read_local_tcp(&c, direct, sk, tp);

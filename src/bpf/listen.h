@@ -34,7 +34,7 @@ static __always_inline void listen_begins(bool direct, struct sock *sk, __u64 ke
 	c.sock_type = SOCK_STREAM;
 	c.protocol = is_subflow(direct, tp) ? IPPROTO_MPTCP : IPPROTO_TCP;
 	read_identity(&c);
-	c.netns = read_netns(direct, sk);
+	read_netns(&c, direct, sk);
 	set_listener(&c, direct, sk);
 	if (is_filtered(&c))
 		return;

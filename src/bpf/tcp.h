@@ -172,7 +172,7 @@ static __always_inline void tcp_begin(bool direct, struct sock *sk, __u64 key,
 		c.protocol = IPPROTO_MPTCP;
 	}
 	read_identity(&c);
-	c.netns = read_netns(direct, sk);
+	read_netns(&c, direct, sk);
 	read_addresses(&c, direct, sk, READ(direct, sk, __sk_common.skc_family));
 
 	if (counted) {
@@ -199,6 +199,14 @@ static __always_inline void tcp_begin(bool direct, struct sock *sk, __u64 key,
 	bpf_map_update_elem(&unheld, &key, &one, BPF_ANY);
 }
 
+/* Before an outcome there is nothing else to send again. */
+static __always_inline __u8 syn_retransmits(bool direct, struct tcp_sock *tp)
+{
+	__u32 count = READ(direct, tp, total_retrans);
+
+	return count < 255 ? count : 255;
+}
+
 static __always_inline void tcp_established(bool direct, struct sock *sk, struct netspy_conn *c,
 					    struct netspy_counters *n)
 {
@@ -207,7 +215,7 @@ static __always_inline void tcp_established(bool direct, struct sock *sk, struct
 	if (!tp)
 		return;
 	settle(c, NETSPY_PHASE_OPEN, 0, NETSPY_EVIDENCE_TCP_STATE);
-	c->syn_retransmits = READ(direct, tp, total_retrans);
+	c->syn_retransmits = syn_retransmits(direct, tp);
 	read_local_tcp(c, direct, sk, tp);
 	/* Not the last chance: should the ring be full, a sweep shows it later. */
 	show(c, n, false);
@@ -242,7 +250,7 @@ static __always_inline void tcp_failed(bool direct, struct sock *sk, __u64 key,
 
 	if (!tp)
 		return;
-	c->syn_retransmits = READ(direct, tp, total_retrans);
+	c->syn_retransmits = syn_retransmits(direct, tp);
 	/* The sock still knows its port here; the destination is wiped right after. */
 	read_local_tcp(c, direct, sk, tp);
 	if (error) {

@@ -86,7 +86,8 @@ pub(super) fn build(
         evidence,
         latency_us: (phase != Phase::Pending && !has(FLAG_NO_START))
             .then(|| raw.outcome_ns.saturating_sub(raw.start_ns) / 1_000),
-        syn_retransmits: (tells_syns && phase != Phase::Pending).then_some(raw.syn_retransmits),
+        syn_retransmits: (tells_syns && phase != Phase::Pending)
+            .then_some(raw.syn_retransmits.into()),
         drop: None,
         traffic: None,
         // Without a time where no program has seen it.

@@ -24,13 +24,27 @@ const OF_ONE: usize = 32;
 const SHARED_NS: u64 = 300 * 1_000_000_000;
 const SECOND_NS: u64 = 1_000_000_000;
 
+/// Which network namespace. The number is an inode, which the kernel gives to the next when the
+/// namespace is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Netns {
+    number: u32,
+    once: u32,
+}
+
+impl Netns {
+    fn of(raw: &netspy_conn) -> Self {
+        Netns { number: raw.netns, once: raw.netns_once }
+    }
+}
+
 /// One process learnt that a name has this address.
 #[derive(Debug, Clone)]
 struct Resolved {
     name: Arc<str>,
     pid: u32,
     task_start_ns: u64,
-    netns: u32,
+    netns: Netns,
     time_ns: u64,
     /// Until when it holds for others.
     until_ns: u64,
@@ -61,7 +75,7 @@ impl Resolved {
         if self.until_ns < raw.start_ns {
             return None;
         }
-        if self.netns == raw.netns {
+        if self.netns == Netns::of(raw) {
             return Some(NameSource::DnsNetns);
         }
         // A private address is another's in another namespace.
@@ -140,7 +154,7 @@ impl Names {
                     name: Arc::clone(&answer.name),
                     pid: asker.pid,
                     task_start_ns: asker.task_start_ns,
-                    netns: asker.netns,
+                    netns: Netns::of(asker),
                     time_ns,
                     until_ns: time_ns.saturating_add(lasts),
                     number,

@@ -1,5 +1,6 @@
 //! What remotes are called: by the answers that a DNS server of the test's own gave.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use netspy::event::{Connection, NameSource, Remote};
@@ -24,6 +25,12 @@ pub fn network() -> Option<Watch> {
 
 pub fn refuse(remote: SocketAddr) {
     let _ = connect(AddressFamily::INET, SocketType::STREAM, remote);
+}
+
+/// Has another process connect.
+fn other(remote: SocketAddr) {
+    let status = crate::roles::play("connect", remote).status().unwrap();
+    assert_eq!(status.code(), Some(libc::ECONNREFUSED));
 }
 
 pub fn called(watch: &Watch, remote: SocketAddr) -> (Option<String>, Option<NameSource>) {
@@ -102,13 +109,8 @@ fn a_name_that_moves_names_what_it_led_to_at_the_time() {
 fn what_another_process_asked_for_is_told_apart() {
     let Some(watch) = network() else { return };
     let server = Server::start(LOCALHOST);
-    // An address of this test alone: the kernel gives the number of a namespace that is gone to the next.
     server.set("shared.example", &[[198, 51, 100, 208], [10, 9, 0, 8]]);
     server.ask("shared.example", Ask::Connected);
-    let other = |remote: SocketAddr| {
-        let status = crate::roles::play("connect", remote).status().unwrap();
-        assert_eq!(status.code(), Some(libc::ECONNREFUSED));
-    };
     let near = v4([198, 51, 100, 208], 2001);
     other(near);
     assert_eq!(called(&watch, near), is("shared.example", NameSource::DnsNetns));
@@ -126,6 +128,47 @@ fn what_another_process_asked_for_is_told_apart() {
     });
     assert_eq!(called(&watch, far), is("shared.example", NameSource::DnsHost));
     assert_eq!(called(&watch, private), (None, None));
+}
+
+/// The kernel gives the number of a namespace that is gone to the next.
+#[test]
+fn a_namespace_knows_nothing_of_those_that_had_its_number_before() {
+    let Some(watch) = network() else { return };
+    const ROUNDS: u16 = 500;
+    let mut numbers = HashSet::new();
+    let mut again = 0;
+    for round in 0..ROUNDS {
+        let (global, private) =
+            (v4([198, 51, 100, 209], 4000 + round), v4([10, 9, 0, 9], 4000 + round));
+        let name = format!("round-{round}.example");
+        let is_again = std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                own_network();
+                let is_again = !numbers.insert(crate::drops::netns());
+                ip("address add 198.51.100.0/24 dev lo");
+                ip("address add 10.9.0.0/24 dev lo");
+                if is_again {
+                    other(global);
+                    other(private);
+                }
+                let server = Server::start(LOCALHOST);
+                server.set(&name, &[[198, 51, 100, 209], [10, 9, 0, 9]]);
+                server.ask(&name, Ask::Connected);
+                is_again
+            });
+            inside.join().unwrap()
+        });
+        if is_again {
+            let last = format!("round-{}.example", round - 1);
+            assert_eq!(called(&watch, global), is(&last, NameSource::DnsHost));
+            assert_eq!(called(&watch, private), (None, None));
+            again += 1;
+        }
+        if again == 3 {
+            return;
+        }
+    }
+    println!("skipped: of {ROUNDS} namespaces {again} had the number of another");
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn that_tells(watch: Watch, is_enough: impl Fn(Option<&str>) -> bool) -> Option<
 }
 
 /// Inode of the network namespace that this thread is in.
-fn netns() -> u32 {
+pub fn netns() -> u32 {
     use std::os::linux::fs::MetadataExt;
     std::fs::metadata("/proc/thread-self/ns/net").unwrap().st_ino().try_into().unwrap()
 }

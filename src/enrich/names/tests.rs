@@ -46,11 +46,20 @@ fn answers(question: &str, addresses: &[&str]) -> Vec<u8> {
 struct Who {
     pid: u32,
     netns: u32,
+    once: u32,
 }
 
-const CURL: Who = Who { pid: 100, netns: 1 };
-const SAME_NETNS: Who = Who { pid: 200, netns: 1 };
-const ELSEWHERE: Who = Who { pid: 300, netns: 2 };
+const CURL: Who = Who { pid: 100, netns: 1, once: 7 };
+const SAME_NETNS: Who = Who { pid: 200, netns: 1, once: 7 };
+const ELSEWHERE: Who = Who { pid: 300, netns: 2, once: 8 };
+
+impl Who {
+    fn at(self, start_ns: u64) -> netspy_conn {
+        let Who { pid, netns, once: netns_once } = self;
+        let task_start_ns = pid.into();
+        netspy_conn { pid, netns, netns_once, task_start_ns, start_ns, ..Default::default() }
+    }
+}
 
 struct Table(Names);
 
@@ -60,17 +69,14 @@ impl Table {
     }
 
     fn learns(&mut self, who: Who, time_ns: u64, message: &[u8]) {
-        let (pid, netns, task_start_ns) = (who.pid, who.netns, u64::from(who.pid));
-        let asker = netspy_conn { pid, netns, task_start_ns, ..netspy_conn::default() };
+        let asker = who.at(0);
         if let Some(answer) = answer(message).unwrap() {
             self.0.learn(&asker, time_ns, &answer, time_ns as u32);
         }
     }
 
     fn called(&mut self, who: Who, start_ns: u64, ip: &str) -> Option<(String, NameSource)> {
-        let (pid, netns, task_start_ns) = (who.pid, who.netns, u64::from(who.pid));
-        let raw = netspy_conn { pid, netns, task_start_ns, start_ns, ..netspy_conn::default() };
-        let found = self.0.resolved(&raw, ip.parse().unwrap());
+        let found = self.0.resolved(&who.at(start_ns), ip.parse().unwrap());
         found.map(|found| (found.name.to_string(), found.source))
     }
 }
@@ -100,9 +106,7 @@ fn the_question_is_the_latest_before_the_attempt() {
         table.learns(CURL, time, &answers("a.example", &[ip]));
     }
     for (start_ns, expected) in [(20, 10), (40, 30)] {
-        let (pid, task_start_ns) = (CURL.pid, CURL.pid.into());
-        let raw = netspy_conn { pid, task_start_ns, start_ns, ..netspy_conn::default() };
-        let found = table.0.resolved(&raw, ip.parse().unwrap());
+        let found = table.0.resolved(&CURL.at(start_ns), ip.parse().unwrap());
         let expected = Some((expected, u64::from(expected)));
         assert_eq!(found.map(|found| (found.number, found.time_ns)), expected);
     }
@@ -138,10 +142,18 @@ fn a_pid_that_was_given_to_another_process_has_not_asked() {
     let mut table = Table::new();
     let ip = "198.51.100.1";
     table.learns(CURL, 10, &answers("a.example", &[ip]));
-    let (pid, netns) = (CURL.pid, CURL.netns);
-    let raw = netspy_conn { pid, netns, task_start_ns: 15, start_ns: 20, ..Default::default() };
+    let raw = netspy_conn { task_start_ns: 15, ..CURL.at(20) };
     let found = table.0.resolved(&raw, ip.parse().unwrap());
     assert_eq!(found.map(|found| found.source), Some(NameSource::DnsNetns));
+}
+
+#[test]
+fn a_namespace_that_got_the_number_of_one_that_is_gone_has_not_asked() {
+    let mut table = Table::new();
+    table.learns(CURL, 10, &answers("a.example", &["198.51.100.1", "10.0.0.1"]));
+    let next = Who { once: SAME_NETNS.once + 1, ..SAME_NETNS };
+    assert_eq!(table.called(next, 20, "198.51.100.1"), is("a.example", NameSource::DnsHost));
+    assert_eq!(table.called(next, 20, "10.0.0.1"), None, "private: another's there");
 }
 
 #[test]
