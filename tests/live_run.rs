@@ -230,6 +230,42 @@ fn every_connection_is_a_line_of_json() {
     }
 }
 
+/// A name server and who asks it, in a network of their own.
+#[test]
+fn a_name_that_does_not_exist_is_what_could_not_be_resolved() {
+    if !can_capture() {
+        return;
+    }
+    let script = "import socket, struct\n\
+         server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+         server.bind((\"127.0.0.1\", 53))\n\
+         def ask(name, code, data=b\"\"):\n    \
+             s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n    \
+             s.connect((\"127.0.0.1\", 53))\n    \
+             labels = b\"\".join(bytes([len(l)]) + l.encode() for l in name.split(\".\"))\n    \
+             body = labels + b\"\\0\" + struct.pack(\"!HH\", 1, 1)\n    \
+             s.send(struct.pack(\"!HHHHHH\", 7, 0x100, 1, 0, 0, 0) + body)\n    \
+             _, who = server.recvfrom(512)\n    \
+             head = struct.pack(\"!HHHHHH\", 7, 0x8180 | code, 1, 1 if data else 0, 0, 0)\n    \
+             server.sendto(head + body + data, who)\n    \
+             s.recv(512)\n\
+         there = b\"\\xc0\\x0c\" + struct.pack(\"!HHIH\", 1, 1, 60, 4) + bytes([198, 51, 100, 1])\n\
+         ask(\"gone.example.test\", 3)\nask(\"there.example\", 0, there)\n";
+    let inside = format!("ip link set lo up && exec python3 -c '{script}'");
+    let command = ["unshare", "-n", "sh", "-c", &inside];
+    let (report, output) = report(&[&["--"][..], &command].concat());
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let names = report["unresolved"].as_array().unwrap();
+    let [name] = &names[..] else { panic!("{report:#}") };
+    let expected = serde_json::json!({"name": "gone.example.test", "process": "python3",
+        "outcome": "nxdomain", "server": "127.0.0.1:53", "questions": 1, "processes": 1});
+    assert_eq!(*name, expected);
+    let said = String::from_utf8(run(&[&["--"][..], &command].concat()).stderr).unwrap();
+    assert!(said.contains("1 name without an address"), "{said}");
+    let (_, part) = said.split_once("\nCould not resolve\n").unwrap_or_else(|| panic!("{said}"));
+    assert!(part.contains("gone.example.test") && part.contains("nxdomain"), "{said}");
+}
+
 /// Without SHELL, bash looks its user up: the C library asks nscd first.
 #[test]
 fn a_cache_of_names_that_does_not_run_is_left_out_and_said_so() {

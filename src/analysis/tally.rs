@@ -24,7 +24,7 @@ pub(super) const STEP_NS: i64 = 10_000_000_000;
 /// An attempt that its program ends after this long has waited for an answer: what only loses a race
 /// (RFC 8305 begins the next address after 250 ms) is ended sooner. A program's limit of one second
 /// begins a little before the attempt.
-const GIVEN_UP_US: u64 = 900_000;
+pub(crate) const GIVEN_UP_US: u64 = 900_000;
 /// An attempt without outcome counts as stuck when it is older than this.
 pub(super) const STUCK_NS: i64 = 30_000_000_000;
 

@@ -5,6 +5,7 @@ mod ports;
 mod report;
 mod shown;
 mod table;
+mod unresolved;
 mod user;
 
 use std::ffi::OsString;
@@ -22,6 +23,7 @@ use tokio::task::LocalSet;
 use self::child::{Exit, NOT_RUN, Running, Signals, in_words};
 use self::report::{Groups, Report};
 use self::shown::Shown;
+use self::unresolved::{Names, Unresolved};
 use super::failure::{Failure, note};
 use super::filters::{Page, What, When};
 use super::locate::Origin;
@@ -31,6 +33,7 @@ use super::render::screen::Screen;
 use super::render::units::{self, Clock};
 use super::render::{Output, record, write_json};
 use super::watch::View;
+use crate::query::dns::DnsFilter;
 use crate::query::{self, Filter, Follow, Sort};
 use crate::stream::{Builder, ConnectionStream};
 
@@ -170,6 +173,20 @@ struct Ended {
     started: Timestamp,
     took: Duration,
     living: usize,
+}
+
+/// The names that all of the command's questions led nowhere with.
+async fn unresolved(origin: &Origin) -> Result<Vec<Unresolved>, Failure> {
+    let mut names = Names::default();
+    let mut page = query::Page { limit: Some(query::Page::MAX_LIMIT), ..<_>::default() };
+    loop {
+        let list = origin.source.dns(&DnsFilter::default(), &page).await?;
+        list.questions.iter().for_each(|question| names.add(question));
+        page.cursor = list.next_cursor;
+        if page.cursor.is_none() {
+            return Ok(names.unresolved());
+        }
+    }
 }
 
 /// Starts the command, and waits for its end.
@@ -313,6 +330,7 @@ impl Out {
                 break list.accounting.evicted;
             }
         };
+        let unresolved = unresolved(origin).await?;
         // Of all the time that there was, not of that in which somebody may have asked something.
         let own = origin.own.as_ref().map(|own| own.accounting());
         let mut accounting = own.ok_or(Failure::Unreachable("capture is gone".to_owned()))?;
@@ -327,6 +345,7 @@ impl Out {
             duration_us: u64::try_from(ended.took.as_micros()).unwrap_or(u64::MAX),
             living: u64::try_from(ended.living).unwrap_or(u64::MAX),
             findings: groups.summary(),
+            unresolved,
             asked_first,
             accounting,
         };

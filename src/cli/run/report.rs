@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::child::Exit;
+use super::unresolved::Unresolved;
 use crate::accounting::Accounting;
+use crate::analysis::GIVEN_UP_US;
 use crate::cli::render::record;
 use crate::event::{Connection, Direction, Outcome, Protocol};
 
@@ -33,6 +35,8 @@ pub struct Report {
     /// What they did.
     #[serde(flatten)]
     pub findings: Summary,
+    /// Names that led to no address.
+    pub unresolved: Vec<Unresolved>,
     /// Attempts of the C library to ask a cache of users or names at a UNIX socket where nothing
     /// listens. They are in no group: it goes another way then.
     pub asked_first: u64,
@@ -58,6 +62,9 @@ pub struct Key {
     pub direction: Direction,
     /// Name of the process.
     pub process: Option<Arc<str>>,
+    /// Whether the program had waited for an answer before it gave up.
+    #[serde(skip)]
+    pub given_up: bool,
     /// Protocol of the sockets.
     pub protocol: Protocol,
     /// The other side, as `ADDRESS:PORT` or a path; of what was accepted, and where something
@@ -141,6 +148,7 @@ impl Groups {
         let key = Key {
             direction: c.direction,
             process: c.process.as_ref().map(|p| Arc::clone(&p.comm)),
+            given_up: was_given_up(c),
             protocol: c.protocol,
             place: place(c),
             outcome: c.outcome,
@@ -174,14 +182,23 @@ impl Groups {
             if key.outcome != Outcome::Listening {
                 summary.connections += group.count;
             }
-            if key.outcome.is_unsuccessful() {
+            let reached = reached.contains(&place(&key));
+            let group = group.finish(key, reached);
+            if group.is_unreached() {
                 summary.unsuccessful += group.count;
             }
-            let reached = reached.contains(&place(&key));
-            summary.groups.push(group.finish(key, reached));
+            summary.groups.push(group);
         }
         summary.groups.sort_by(|a, b| (b.count, &a.key).cmp(&(a.count, &b.key)));
         summary
+    }
+}
+
+impl Group {
+    /// Whether these say of their place that it could not be reached: what was given up after a while
+    /// does where nothing else got there.
+    pub fn is_unreached(&self) -> bool {
+        self.key.outcome.is_unsuccessful() || self.key.given_up && !self.reached
     }
 }
 
@@ -227,6 +244,12 @@ impl Latency {
         let median_us = *sorted.get(sorted.len() / 2)?;
         Some(Latency { min_us: *sorted.first()?, median_us, max_us: *sorted.last()? })
     }
+}
+
+fn was_given_up(c: &Connection) -> bool {
+    c.direction == Direction::Outbound
+        && c.outcome == Outcome::Aborted
+        && c.latency_us.is_some_and(|us| us >= GIVEN_UP_US)
 }
 
 /// Whether this outcome says that something was there: of a datagram that left, nothing does.
@@ -319,6 +342,22 @@ mod tests {
         let summary = summary(&all);
         assert_eq!((summary.connections, summary.unsuccessful), (3, 1));
         assert!(summary.groups.iter().all(|group| !group.reached), "{summary:#?}");
+    }
+
+    #[test]
+    fn what_was_given_up_after_a_while_was_not_reached_unless_others_got_there() {
+        let aborted = |port, us| to(port, Outcome::Aborted, us);
+        let all = [
+            aborted(1, 2_000_000),
+            aborted(2, 100_000),
+            aborted(3, 2_000_000),
+            to(3, Outcome::Established, 1),
+        ];
+        let summary = summary(&all);
+        assert_eq!((summary.connections, summary.unsuccessful), (4, 1));
+        let unreached = summary.groups.iter().filter(|group| group.is_unreached());
+        let places: Vec<_> = unreached.map(|group| &*group.key.place).collect();
+        assert_eq!(places, ["192.0.2.1:1"]);
     }
 
     #[test]

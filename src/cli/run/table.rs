@@ -4,6 +4,7 @@ use std::io;
 
 use super::ports;
 use super::report::{Group, Latency, Report, is_reached};
+use super::unresolved::Unresolved;
 use crate::cli::render::answers::{Printer, incomplete};
 use crate::cli::render::record::style;
 use crate::cli::render::screen::{BAD, GOOD, ODD, PLAIN, TITLE};
@@ -17,16 +18,23 @@ const STEPS: Steps =
     &[(2, 40), (6, 10), (0, 15), (2, 21), (4, 12), (6, 0), (0, 8), (1, 0), (2, 15), (4, 0)];
 const TITLES: [&str; 7] = ["PROCESS", "PROTO", "PLACE", "OUTCOME", "ERROR", "COUNT", "LATENCY"];
 
+const NAME_TITLES: [&str; 5] = ["PROCESS", "NAME", "OUTCOME", "SERVER", "QUESTIONS"];
+const NAME_STEPS: Steps = &[(1, 40), (0, 15), (3, 15), (1, 20), (0, 8), (3, 0)];
+/// Lines of names; a scan of names is one thing, not a page.
+const NAMES: usize = 20;
+
 /// Which groups belong under which title, in the order in which they are shown.
 type Part = (&'static str, fn(&Group) -> bool);
 const PARTS: [Part; 7] = [
-    ("Could not reach", |g| is_outbound(g) && g.key.outcome.is_unsuccessful()),
+    ("Could not reach", |g| is_outbound(g) && g.is_unreached()),
     ("Reached", |g| is_outbound(g) && is_reached(g.key.outcome)),
     ("Sent; no answer is known", |g| is_outbound(g) && g.key.outcome == Outcome::Sent),
     ("Datagram sockets that are not known to have sent anything", |g| {
         is_outbound(g) && g.key.outcome == Outcome::Associated
     }),
-    ("Given up before an outcome, or without one yet", |g| is_outbound(g) && is_unknown(g)),
+    ("Given up before an outcome, or without one yet", |g| {
+        is_outbound(g) && is_unknown(g) && !g.is_unreached()
+    }),
     ("Accepted connections", |g| !is_outbound(g) && g.key.outcome != Outcome::Listening),
     ("Listened", |g| !is_outbound(g) && g.key.outcome == Outcome::Listening),
 ];
@@ -57,6 +65,7 @@ pub fn write(printer: &mut Printer<'_>, command: &str, report: &Report) -> io::R
         user.unwrap_or_default(),
         totals(report)
     )?;
+    unresolved(printer, &report.unresolved)?;
     for (title, belongs) in PARTS {
         let groups: Vec<_> = report.findings.groups.iter().filter(|g| belongs(g)).collect();
         if groups.is_empty() {
@@ -67,11 +76,51 @@ pub fn write(printer: &mut Printer<'_>, command: &str, report: &Report) -> io::R
         table::write(printer.out, &printer.screen, &TITLES, &rows, STEPS)?;
     }
     let mut remarks = Vec::new();
+    if report.asked_first > 0 {
+        let attempts = units::counted(report.asked_first, "attempt", "attempts");
+        remarks.push(format!(
+            "Left out: {attempts} of the C library to ask a cache of users or names that does not run \
+             here, such as nscd, which it does without (--all shows them)"
+        ));
+    }
     self::remarks(report, &printer.clock, |text| remarks.push(text.to_owned()));
     for text in remarks {
         writeln!(printer.out, "{}", printer.screen.paint(&text, ODD))?;
     }
     Ok(())
+}
+
+/// Names without an address: nothing could be tried there.
+fn unresolved(printer: &mut Printer<'_>, names: &[Unresolved]) -> io::Result<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let mut rows: Vec<_> = names.iter().take(NAMES).map(name_cells).collect();
+    if let Some(more) = names.len().checked_sub(NAMES).filter(|more| *more > 0) {
+        let more = format!("and {more} more (--output json has all)");
+        rows.push(["", &more, "", "", ""].map(Cell::plain).into());
+    }
+    writeln!(printer.out, "\n{}", printer.screen.paint("Could not resolve", TITLE))?;
+    table::write(printer.out, &printer.screen, &NAME_TITLES, &rows, NAME_STEPS)
+}
+
+fn name_cells(name: &Unresolved) -> Vec<Cell> {
+    vec![
+        Cell::plain(process(name.process.as_deref(), name.processes)),
+        Cell::plain(clean(&name.name)),
+        Cell::new(name.outcome.as_str(), BAD),
+        Cell::plain(name.server.as_str()),
+        Cell::plain(units::count(name.questions)),
+    ]
+}
+
+/// `curl ×3`
+fn process(name: Option<&str>, processes: u64) -> String {
+    let name = clean(name.unwrap_or("-"));
+    match processes {
+        0 | 1 => name.into_owned(),
+        n => format!("{name} ×{}", units::count(n)),
+    }
 }
 
 /// What a reader must know of the report itself.
@@ -81,13 +130,6 @@ pub fn remarks(report: &Report, clock: &Clock, mut say: impl FnMut(&str)) {
         say(&format!(
             "{living} that the command left behind: what they do from here on is not in this report \
              (--wait-descendants waits for them)"
-        ));
-    }
-    if report.asked_first > 0 {
-        let attempts = units::counted(report.asked_first, "attempt", "attempts");
-        say(&format!(
-            "Left out: {attempts} of the C library to ask a cache of users or names that does not run \
-             here, such as nscd, which it does without (--all shows them)"
         ));
     }
     if let Some(warning) = incomplete(&report.accounting, clock) {
@@ -105,11 +147,17 @@ fn ended(report: &Report) -> String {
 fn totals(report: &Report) -> String {
     let summary = &report.findings;
     let connections = units::counted(summary.connections, "connection", "connections");
-    match (summary.connections, summary.unsuccessful) {
+    let mut totals = match (summary.connections, summary.unsuccessful) {
         (0, _) => "no connections".to_owned(),
         (_, 0) => connections,
         (_, failed) => format!("{connections}, {} unsuccessful", units::count(failed)),
+    };
+    if !report.unresolved.is_empty() {
+        let names = u64::try_from(report.unresolved.len()).unwrap_or(u64::MAX);
+        let names = units::counted(names, "name", "names");
+        totals.push_str(&format!(", {names} without an address"));
     }
+    totals
 }
 
 fn cells(group: &Group) -> Vec<Cell> {
@@ -118,13 +166,8 @@ fn cells(group: &Group) -> Vec<Cell> {
         Some(name) => format!("{} ({})", clean(&key.place), clean(name)),
         None => clean(&key.place).into_owned(),
     };
-    let process = clean(key.process.as_deref().unwrap_or("-"));
-    let process = match group.processes {
-        0 | 1 => process.into_owned(),
-        n => format!("{process} ×{}", units::count(n)),
-    };
     vec![
-        Cell::plain(process),
+        Cell::plain(process(key.process.as_deref(), group.processes)),
         Cell::plain(key.protocol.as_str()),
         Cell::plain(place),
         Cell::new(key.outcome.as_str(), style(key.outcome)),
