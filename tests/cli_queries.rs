@@ -364,6 +364,17 @@ fn what_the_server_refuses_is_shown_as_wrong_usage() {
 }
 
 #[test]
+fn what_is_for_a_server_that_is_named_is_refused_where_none_is() {
+    for flag in ["--token-file", "--ca-cert"] {
+        for args in [["list", flag, "/nonexistent"], [flag, "/nonexistent", "list"]] {
+            let ran = run(&args);
+            assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{args:?}");
+            assert!(ran.err.contains(&format!("{flag} is for the server")), "{}", ran.err);
+        }
+    }
+}
+
+#[test]
 fn no_server_is_exit_code_3_and_says_what_to_do() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("http://127.0.0.1:{port}");

@@ -409,6 +409,20 @@ mod tests {
     }
 
     #[test]
+    fn a_time_that_is_over_needs_a_server() {
+        let allowed = Capture::Allowed { no_unix: true };
+        for (until, needed) in [
+            (None, allowed),
+            (Some("1h"), Capture::Never),
+            (Some("2020-01-31T09:30:00Z"), Capture::Never),
+            (Some("2200-01-31T09:30:00Z"), allowed),
+        ] {
+            let when = When { until: until.map(str::to_owned), ..When::default() };
+            assert_eq!(when.capture(allowed), needed, "{until:?}");
+        }
+    }
+
+    #[test]
     fn flags_that_are_repeated_add_up() {
         let which = Which { pid: vec!["1,2".to_owned(), "3".to_owned()], ..Which::default() };
         let what = What { which, ..What::default() };

@@ -67,7 +67,7 @@ fn process_cell(connection: &Connection) -> Cell {
 }
 
 /// The other side; where it is cut, its address stays whole.
-fn remote_cell(connection: &Connection) -> Cell {
+pub fn remote_cell(connection: &Connection) -> Cell {
     let text = remote(connection);
     let cut = match &connection.remote {
         Some(remote) if remote.name.is_some() || connection.remote_actual.is_some() => {

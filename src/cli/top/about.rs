@@ -11,7 +11,7 @@ use super::look::Look;
 use super::state::{Row, State};
 use super::tabs::{RowId, Tab};
 use crate::cli::render::groups::{bar, name};
-use crate::cli::render::record::{process, remote, style};
+use crate::cli::render::record::{process, remote_cell, style};
 use crate::cli::render::screen::DIM;
 use crate::cli::render::screen::Screen;
 use crate::cli::render::table::{Cell, Layout as Columns, Steps};
@@ -145,7 +145,7 @@ fn latest_lines(
                     (Some(process), true) => process.pid.to_string(),
                     _ => process(c),
                 }),
-                Cell::plain(remote(c)),
+                remote_cell(c),
                 Cell::new(c.outcome.as_str(), style(c.outcome)),
                 Cell::new(c.latency_us.map(units::duration).unwrap_or_default(), DIM),
             ]

@@ -108,7 +108,7 @@ mod tests {
         let all = format!("{failed}  established 12,345  sent 353  in_progress 2");
         assert_eq!(shown(&counts, 200), all);
         assert_eq!(shown(&counts, 80), format!("{failed}  3 others 12,700"));
-        assert_eq!(shown(&counts, 100), format!("{failed}  established 12,345  2 others 355"));
+        assert_eq!(shown(&counts, 90), format!("{failed}  established 12,345  2 others 355"));
         assert_eq!(shown(&[(Outcome::Sent, 7)].into(), 80), " sent 7");
     }
 
