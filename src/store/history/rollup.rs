@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use arrow_array::RecordBatch;
 use arrow_array::types::TimestampNanosecondType;
 use serde::{Deserialize, Serialize};
+use strum::VariantArray;
 
 use super::columns::{flags, numbers, parsed};
 use super::lock;
@@ -40,18 +41,42 @@ pub(super) struct Kind {
     pub(super) direction: Direction,
 }
 
+impl Kind {
+    /// How many there are.
+    const COUNT: usize =
+        Outcome::VARIANTS.len() * Protocol::VARIANTS.len() * Direction::VARIANTS.len();
+
+    fn number(self) -> usize {
+        let of_protocol = self.outcome as usize * Protocol::VARIANTS.len() + self.protocol as usize;
+        of_protocol * Direction::VARIANTS.len() + self.direction as usize
+    }
+}
+
 /// By number of the step since 1970, and kind.
 type Counts = BTreeMap<(i64, Kind), u32>;
 
-/// Counts attempts by minute while their rows come.
-#[derive(Debug, Default)]
+/// Counts attempts by minute while their rows come, most of which are of the minute of the row before.
+#[derive(Debug)]
 pub(super) struct Tally {
-    /// Those of the minute that rows are of now are the last.
     counts: Vec<(i64, Kind, u32)>,
-    /// Where these begin.
-    current: usize,
+    minute: i64,
+    /// Those of that minute, by number of the kind, and the kinds that there are.
+    of_minute: [u32; Kind::COUNT],
+    kinds: Vec<Kind>,
     /// Rows that are no attempts.
     others: u32,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Tally {
+            counts: Vec::new(),
+            minute: 0,
+            of_minute: [0; Kind::COUNT],
+            kinds: Vec::new(),
+            others: 0,
+        }
+    }
 }
 
 impl Tally {
@@ -71,17 +96,28 @@ impl Tally {
             let (protocol, direction) = (protocols.get(row)?, directions.get(row)?);
             self.count(time.div_euclid(MINUTE_NS), Kind { outcome, protocol, direction });
         }
+        self.end_minute();
         Some(())
     }
 
     fn count(&mut self, minute: i64, kind: Kind) {
-        if self.counts.last().is_some_and(|(latest, ..)| *latest != minute) {
-            self.current = self.counts.len();
+        if self.minute != minute {
+            self.end_minute();
+            self.minute = minute;
         }
-        let of_minute = self.counts.get_mut(self.current..).unwrap_or_default();
-        match of_minute.iter_mut().find(|(_, known, _)| *known == kind) {
-            Some((.., count)) => *count += 1,
-            None => self.counts.push((minute, kind, 1)),
+        if let Some(count) = self.of_minute.get_mut(kind.number()) {
+            if *count == 0 {
+                self.kinds.push(kind);
+            }
+            *count += 1;
+        }
+    }
+
+    fn end_minute(&mut self) {
+        for kind in self.kinds.drain(..) {
+            if let Some(count) = self.of_minute.get_mut(kind.number()) {
+                self.counts.push((self.minute, kind, std::mem::take(count)));
+            }
         }
     }
 
