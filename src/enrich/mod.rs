@@ -15,6 +15,8 @@ mod names;
 pub(crate) mod nat;
 #[cfg(all(feature = "server", any(test, fuzzing)))]
 pub use fuzzing::dns_message;
+#[cfg(all(feature = "server", any(test, fuzzing)))]
+pub use nat::conntrack_answer;
 mod owner;
 pub(crate) mod process;
 mod services;
