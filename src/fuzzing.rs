@@ -24,7 +24,7 @@ use crate::query::{
 use crate::store::{DropSelection, HistoryOptions, LocalSource, Selection, Store};
 use crate::test_records::*;
 
-pub use crate::enrich::dns_message;
+pub use crate::enrich::{conntrack_answer, dns_message};
 pub use crate::store::journal_recovery;
 
 type Pairs = Vec<(String, String)>;
@@ -312,15 +312,14 @@ mod tests {
         assert!(replayed >= 12, "{replayed}");
     }
 
-    /// Where no fuzzer can be had. `NETSPY_DNS_MUTATIONS` is how often each file of the corpus is
-    /// changed.
-    #[test]
-    fn changed_messages_name_what_is_text() {
-        let rounds = std::env::var("NETSPY_DNS_MUTATIONS").ok();
-        let rounds: usize = rounds.map_or(500, |rounds| rounds.parse().unwrap());
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/dns_message");
+    /// Where no fuzzer can be had: shows it each file of the corpus with changes, so many times.
+    /// `likely` are bytes that mean something there.
+    fn change(target: &str, rounds: usize, likely: &[u8], run: fn(&[u8])) {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
         let files = fs::read_dir(&corpus).unwrap().map(|file| fs::read(file.unwrap().path()));
-        let files: Vec<_> = files.map(Result::unwrap).collect();
+        let mut files: Vec<_> = files.map(Result::unwrap).collect();
+        // Directories have no order, and a seed is to mean the same everywhere.
+        files.sort();
         let mut random = Random(7);
         for round in 0..rounds * files.len() {
             let mut bytes = files[round % files.len()].clone();
@@ -329,16 +328,40 @@ mod tests {
                 let at = random.next(len + 1) as usize;
                 match random.next(4) {
                     0 if at < bytes.len() => bytes[at] = random.next(256) as u8,
-                    // What begins a pointer, the longest label, the end of a name.
                     1 if at < bytes.len() => {
-                        bytes[at] = [0xc0, 0xc1, 63, 0, 255][random.next(5) as usize];
+                        bytes[at] = likely[random.next(likely.len() as u64) as usize];
                     }
                     2 => bytes.truncate(at),
                     _ => bytes.insert(at, random.next(256) as u8),
                 }
             }
-            dns_message(&bytes);
+            run(&bytes);
         }
+    }
+
+    /// How often each file is changed: 500 times unless the environment says otherwise.
+    fn rounds(variable: &str) -> usize {
+        std::env::var(variable).ok().map_or(500, |rounds| rounds.parse().unwrap())
+    }
+
+    #[test]
+    fn changed_messages_name_what_is_text() {
+        // What begins a pointer, the longest label, the end of a name.
+        let likely = [0xc0, 0xc1, 63, 0, 255];
+        change("dns_message", rounds("NETSPY_DNS_MUTATIONS"), &likely, dns_message);
+    }
+
+    #[test]
+    fn answers_of_the_corpus_are_those_to_one_question() {
+        let replayed = replay("conntrack_answer", conntrack_answer);
+        assert!(replayed >= 10, "{replayed}");
+    }
+
+    #[test]
+    fn changed_answers_are_those_to_no_other_question() {
+        // Lengths and kinds of attributes; what is nested.
+        let likely = [0, 1, 2, 3, 4, 5, 8, 20, 28, 52, 0x80, 255];
+        change("conntrack_answer", rounds("NETSPY_NAT_MUTATIONS"), &likely, conntrack_answer);
     }
 
     #[test]

@@ -40,6 +40,24 @@ fn some() -> Vec<DnsRecord> {
     vec![asked(1), missing, silent]
 }
 
+/// A question from a container of a pod.
+fn contained(n: u64, id: &str, name: &str) -> DnsRecord {
+    let mut web = (*info(11, "nginx")).clone();
+    web.container = Some(
+        Container {
+            id: id.to_owned(),
+            runtime: "containerd".to_owned(),
+            name: Some(name.to_owned()),
+            pod: Some("shop-7d9f".to_owned()),
+            namespace: Some("prod".to_owned()),
+            ..Container::default()
+        }
+        .into(),
+    );
+    let process = Some(Process { tid: 11, thread: "nginx".into(), info: web.into() });
+    DnsRecord { process, ..asked(n) }
+}
+
 async fn serving(records: Vec<DnsRecord>) -> Server {
     let server = server(Vec::new()).await;
     let listed = records.len() as u64;
@@ -111,6 +129,37 @@ async fn store_and_server_give_the_same_answers() {
         assert_eq!(seen, expected);
         let wrong = ask(&*source, &[("cursor", "2n0")]).await.unwrap_err().to_string();
         assert!(wrong.contains("cursor"), "{wrong}");
+    }
+    server.stop().await;
+}
+
+/// As with connections: a part of an id means all that begin with it, a part of a name nothing.
+#[tokio::test]
+async fn containers_and_pods_ask_too() {
+    let (web, db) = ("0123456789abcdef", "0123456789ffffff");
+    let mut records = some();
+    records.extend([contained(4, web, "web"), contained(5, web, "web"), contained(6, db, "db")]);
+    let server = serving(records).await;
+    let cases = [
+        ("container", "web", 2),
+        ("container", "web,db", 3),
+        ("container", "0123456789abcdef", 2),
+        ("container", "012345", 3),
+        ("container", "01234", 0),
+        ("container", "we", 0),
+        ("container", "nobody", 0),
+        ("pod", "shop-7d9f", 3),
+        ("pod", "shop", 0),
+        ("namespace", "dev,prod", 3),
+    ];
+    for source in sources(&server) {
+        for (name, value, total) in cases {
+            let found = ask(&*source, &[(name, value)]).await.unwrap();
+            assert_eq!(found.total, total, "{name}={value}");
+            assert!(found.questions.iter().all(|q| q.process.as_ref().unwrap().pid == 11));
+        }
+        let narrow = [("container", "web"), ("process", "curl")];
+        assert_eq!(ask(&*source, &narrow).await.unwrap().total, 0);
     }
     server.stop().await;
 }

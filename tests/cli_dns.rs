@@ -92,11 +92,15 @@ fn filters_reach_the_server_and_wrong_ones_do_not() {
     let server = server(&some());
     let flags =
         ["--outcome", "unsuccessful,answered", "--type=aaaa", "--host-name", ".example.com"];
+    let whose = ["--container=web,0123456789ab", "--pod", "shop-1", "--namespace=prod"];
     let more = ["--process", "curl", "--protocol", "tcp", "--since", "15m", "--limit", "5"];
-    let ran = run(&[&["dns", "--server", &server.url], &flags[..], &more[..]].concat());
+    let ran = run(&[&["dns", "--server", &server.url], &flags[..], &whose[..], &more[..]].concat());
     assert_eq!(ran.code, 0, "{}", ran.err);
     let asked = server.asked().pop().unwrap();
     for part in ["outcome=answered%2Cnxdomain", "type=aaaa", "host_name=.example.com"] {
+        assert!(asked.contains(part), "{part} in {asked}");
+    }
+    for part in ["container=web%2C0123456789ab", "pod=shop-1", "namespace=prod"] {
         assert!(asked.contains(part), "{part} in {asked}");
     }
     assert!(asked.contains("since=20") && asked.contains("limit=5"), "{asked}");

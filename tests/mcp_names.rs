@@ -14,7 +14,7 @@ use mcp_support::{Assistant, Era, column};
 use netspy::event::*;
 use serde_json::json;
 
-/// curl finds one name and not the other; a worker asks for something else.
+/// curl finds one name and not the other; a worker of a pod asks for something else.
 async fn situation() -> Server {
     let container = Arc::new(Container {
         id: "0123456789abcdef".to_owned(),
@@ -25,12 +25,14 @@ async fn situation() -> Server {
         ..Container::default()
     });
     let of_pod =
-        Arc::new(ProcessInfo { container: Some(container), ..(*info(9, "nginx")).clone() });
+        Arc::new(ProcessInfo { container: Some(container.clone()), ..(*info(9, "nginx")).clone() });
     let mut records: Vec<_> = (0..3).map(|n| ago(30, closed(n, &of_pod))).collect();
     records.extend((3..5).map(|n| ago(30, closed(n, &info(8, "sshd")))));
     let server = server(records).await;
     let question = |n: u64, comm: &str, name: &str, outcome: DnsOutcome| {
-        let process = Some(Process { tid: 7, thread: comm.into(), info: info(7, comm) });
+        let container = (comm == "worker").then(|| container.clone());
+        let info = Arc::new(ProcessInfo { container, ..(*info(7, comm)).clone() });
+        let process = Some(Process { tid: 7, thread: comm.into(), info });
         let record = DnsRecord { process, name: name.into(), outcome, ..asked(n) };
         let time = Timestamp::now() - 60.seconds() + (n as i64).seconds();
         match outcome {
@@ -92,6 +94,11 @@ async fn which_names_does_a_process_look_up_and_what_fails() {
             let told = json!({"protocol": "dns", "remote": remote, "response_format": "detailed"});
             assert_eq!(assistant.call("list_connections", told)["total"], total, "{remote}");
         }
+        // Whose look-ups.
+        for (container, total) in [("app", 1), ("pod:web-0", 1), ("namespace:x", 0), ("ap", 0)] {
+            let told = json!({"protocol": "dns", "container": container});
+            assert_eq!(assistant.call("list_connections", told)["total"], total, "{container}");
+        }
         let found = assistant.call("analyze_patterns", json!({"kinds": "failing_name"}));
         assert_eq!(column(&found, "name"), [json!("db.corp.example")], "{found}");
         assert_eq!(column(&found, "process"), [json!("curl")]);
@@ -108,7 +115,7 @@ async fn what_does_not_go_with_look_ups_is_told() {
         for (name, value) in [
             ("port", json!(53)),
             ("unit", json!("x.service")),
-            ("container", json!("app")),
+            ("container", json!("app,pod:web")),
             ("state", json!("open")),
             ("direction", json!("outbound")),
             ("sort", json!("oldest")),

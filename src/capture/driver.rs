@@ -28,7 +28,7 @@ use super::shown::{Shown, Sight};
 use super::skel::types::bss;
 use super::support::KernelSupport;
 use super::sys;
-use crate::containers::Late;
+use crate::containers::{Late, News};
 use crate::enrich::hashes::Hashes;
 use crate::enrich::nat::{Nat, NatDesk};
 use crate::event::Connection;
@@ -412,12 +412,12 @@ impl<'a> Driver<'a> {
             let records = std::mem::take(&mut *pending.borrow_mut());
             if consumed <= 0 || records.is_empty() {
                 // Also what has waited long enough, though nothing came.
-                self.shared.dns.publish(&mut self.decoder);
+                self.publish_look_ups();
                 return if self.sender.is_closed() { None } else { Some(total) };
             }
             total += records.len();
             let batch = self.batch(records);
-            self.shared.dns.publish(&mut self.decoder);
+            self.publish_look_ups();
             if !batch.connections.is_empty() && !self.send(batch) {
                 return None;
             }
@@ -426,6 +426,15 @@ impl<'a> Driver<'a> {
                 return None;
             }
         }
+    }
+
+    /// Hands on the questions for names of which something has become known.
+    fn publish_look_ups(&mut self) {
+        let mut records = self.decoder.take_dns();
+        if let Some(containers) = &mut self.containers {
+            records.iter_mut().for_each(|record| containers.add_look_up(record));
+        }
+        self.shared.dns.publish(records, &self.decoder);
     }
 
     /// Hands on what was dropped, and new versions of the records that it hit. Returns whether
@@ -455,7 +464,8 @@ impl<'a> Driver<'a> {
     /// still reads.
     fn look_at_containers(&mut self) -> bool {
         let Some(containers) = &mut self.containers else { return true };
-        let mut updates = containers.news();
+        let News { connections: mut updates, look_ups } = containers.news();
+        self.shared.dns.subscribers.publish(look_ups);
         updates.iter_mut().for_each(|connection| self.add_late(connection));
         self.send_updates(updates)
     }

@@ -18,9 +18,8 @@ pub(crate) struct DnsDesk {
 }
 
 impl DnsDesk {
-    /// Hands on what is complete.
-    pub(super) fn publish(&self, decoder: &mut Decoder) {
-        let records = decoder.take_dns();
+    /// Hands on records that the decoder has completed, or completed further.
+    pub(super) fn publish(&self, records: Vec<DnsRecord>, decoder: &Decoder) {
         let counts = decoder.dns_counts();
         self.listed.store(counts.listed, Ordering::Release);
         self.no_room.store(counts.no_room, Ordering::Release);

@@ -284,6 +284,15 @@ pub struct WhatDns {
     /// Its process id
     #[arg(long, value_name = "PID")]
     pub pid: Vec<String>,
+    /// Name or id of its container
+    #[arg(long, value_name = "CONTAINER")]
+    pub container: Vec<String>,
+    /// Its Kubernetes pod
+    #[arg(long, value_name = "POD")]
+    pub pod: Vec<String>,
+    /// Kubernetes namespace of that pod
+    #[arg(long, value_name = "NAMESPACE")]
+    pub namespace: Vec<String>,
     /// The name that was asked for; .example.com for that domain and everything below it
     #[arg(long, value_name = "NAME")]
     pub host_name: Vec<String>,
@@ -311,6 +320,9 @@ impl WhatDns {
         let lists = [
             ("process", &self.process),
             ("pid", &self.pid),
+            ("container", &self.container),
+            ("pod", &self.pod),
+            ("namespace", &self.namespace),
             ("host_name", &self.host_name),
             ("remote", &self.remote),
             ("protocol", &self.protocol),

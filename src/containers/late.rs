@@ -1,12 +1,13 @@
 //! Records that are shown before anybody knows what their container is called, and then again.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use super::{ContainerDetails, Look, Question};
-use crate::event::{Connection, ConnectionId, Container, Process, ProcessInfo};
+use crate::event::{Connection, ConnectionId, Container, DnsId, DnsRecord, Process, ProcessInfo};
 
-/// Records that wait for an answer.
+/// Records of one kind that wait for an answer.
 const WAITING: usize = 4096;
 /// Processes that are remembered.
 const PROCESSES: usize = 4096;
@@ -14,12 +15,17 @@ const PROCESSES: usize = 4096;
 /// Adds what is known of containers to records. Owned by the capture thread.
 #[derive(Debug)]
 pub(crate) struct Late {
+    known: Processes,
+    connections: Waiting<Connection>,
+    look_ups: Waiting<DnsRecord>,
+}
+
+/// Processes of containers.
+#[derive(Debug)]
+struct Processes {
     details: Arc<dyn ContainerDetails>,
     /// By the address of the description, which is held here.
-    processes: HashMap<usize, Described>,
-    waiting: HashMap<Arc<Question>, HashMap<ConnectionId, Connection>>,
-    /// How many there are in all of these.
-    waiting_len: usize,
+    described: HashMap<usize, Described>,
 }
 
 /// A process of a container, as it came and as it is told.
@@ -50,24 +56,132 @@ fn described(info: &Arc<ProcessInfo>, container: &Arc<Container>) -> Arc<Process
     Arc::new(ProcessInfo { container: Some(Arc::clone(container)), ..(**info).clone() })
 }
 
+/// What is told of a process, and may come again.
+pub(crate) trait Told: Clone {
+    type Id: Copy + Eq + Hash + Ord;
+    fn id(&self) -> Self::Id;
+    fn process(&mut self) -> Option<&mut Process>;
+}
+
+impl Told for Connection {
+    type Id = ConnectionId;
+    fn id(&self) -> ConnectionId {
+        self.id
+    }
+    fn process(&mut self) -> Option<&mut Process> {
+        self.process.as_mut()
+    }
+}
+
+impl Told for DnsRecord {
+    type Id = DnsId;
+    fn id(&self) -> DnsId {
+        self.id
+    }
+    fn process(&mut self) -> Option<&mut Process> {
+        self.process.as_mut()
+    }
+}
+
+/// The newest versions of records of one kind that wait for an answer.
+#[derive(Debug)]
+struct Waiting<T: Told> {
+    asked: HashMap<Arc<Question>, HashMap<T::Id, T>>,
+    /// How many there are in all of these.
+    len: usize,
+}
+
+impl<T: Told> Waiting<T> {
+    fn new() -> Self {
+        Waiting { asked: HashMap::new(), len: 0 }
+    }
+
+    /// Puts a record in; returns how many were given up for it.
+    fn put(&mut self, question: &Arc<Question>, record: &T) -> usize {
+        let mut given_up = 0;
+        if self.len >= WAITING {
+            given_up = std::mem::take(&mut self.len);
+            self.asked.clear();
+        }
+        let asked = self.asked.entry(Arc::clone(question)).or_default();
+        self.len += usize::from(asked.insert(record.id(), record.clone()).is_none());
+        given_up
+    }
+
+    fn remove(&mut self, question: &Arc<Question>, id: T::Id) {
+        if let Some(asked) = self.asked.get_mut(question) {
+            self.len -= usize::from(asked.remove(&id).is_some());
+        }
+    }
+
+    fn take(&mut self, question: &Arc<Question>) -> impl Iterator<Item = T> + use<T> {
+        let asked = self.asked.remove(question).unwrap_or_default();
+        self.len -= asked.len();
+        asked.into_values()
+    }
+}
+
+/// Records whose container is known by now, in the order of their ids.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    pub(crate) connections: Vec<Connection>,
+    pub(crate) look_ups: Vec<DnsRecord>,
+}
+
 impl Late {
     pub(crate) fn new(details: Arc<dyn ContainerDetails>) -> Self {
-        let (processes, waiting) = (HashMap::new(), HashMap::new());
-        Late { details, processes, waiting, waiting_len: 0 }
+        let known = Processes { details, described: HashMap::new() };
+        Late { known, connections: Waiting::new(), look_ups: Waiting::new() }
     }
 
     /// Adds what is known of the container of a record, which is the newest version of it. Where
     /// nothing is known yet, the record will be among the [`news`](Self::news).
     pub(crate) fn add(&mut self, connection: &mut Connection) {
-        let Some(process) = &mut connection.process else { return };
+        self.known.add(connection, &mut self.connections);
+    }
+
+    /// The same of a question for a name.
+    pub(crate) fn add_look_up(&mut self, record: &mut DnsRecord) {
+        self.known.add(record, &mut self.look_ups);
+    }
+
+    /// Adds what is known by now of the container of a process that is told of but once.
+    pub(crate) fn add_known(&mut self, process: &mut Process) {
+        if process.info.container.is_some()
+            && let Look::Known(container) =
+                self.known.details.look(&Arc::new(question(&process.info)))
+        {
+            process.info = described(&process.info, &container);
+        }
+    }
+
+    pub(crate) fn news(&mut self) -> News {
+        let mut news = News::default();
+        for question in self.known.details.answered() {
+            let (connections, look_ups) =
+                (self.connections.take(&question), self.look_ups.take(&question));
+            let Look::Known(container) = self.known.details.look(&question) else { continue };
+            news.connections.extend(self.known.told(connections, &container));
+            news.look_ups.extend(self.known.told(look_ups, &container));
+        }
+        news.connections.sort_unstable_by_key(|connection| connection.id);
+        news.look_ups.sort_unstable_by_key(|record| record.id);
+        news
+    }
+}
+
+impl Processes {
+    fn add<T: Told>(&mut self, record: &mut T, waiting: &mut Waiting<T>) {
+        let id = record.id();
+        let Some(process) = record.process() else { return };
         if process.info.container.is_none() {
             return;
         }
-        if self.processes.len() >= PROCESSES {
-            self.processes.clear();
+        if self.described.len() >= PROCESSES {
+            self.described.clear();
         }
         let described =
-            self.processes.entry(Arc::as_ptr(&process.info) as usize).or_insert_with(|| {
+            self.described.entry(Arc::as_ptr(&process.info) as usize).or_insert_with(|| {
                 Described {
                     as_it_came: Arc::clone(&process.info),
                     question: Arc::new(question(&process.info)),
@@ -78,58 +192,32 @@ impl Late {
             Look::Known(container) => {
                 process.info = described.told(container);
                 // An older version must not come after this one.
-                if let Some(waiting) = self.waiting.get_mut(&described.question) {
-                    self.waiting_len -= usize::from(waiting.remove(&connection.id).is_some());
-                }
+                waiting.remove(&described.question, id);
             }
-            Look::Asked => {
-                let question = Arc::clone(&described.question);
-                self.wait(question, connection);
-            }
+            Look::Asked => match waiting.put(&described.question, record) {
+                0 => {}
+                given_up => self.details.forgot(given_up as u64),
+            },
             Look::Unknown => {}
         }
     }
 
-    /// Adds what is known by now of the container of a process that is told of but once.
-    pub(crate) fn add_known(&mut self, process: &mut Process) {
-        if process.info.container.is_some()
-            && let Look::Known(container) = self.details.look(&Arc::new(question(&process.info)))
-        {
-            process.info = described(&process.info, &container);
-        }
-    }
-
-    fn wait(&mut self, question: Arc<Question>, connection: &Connection) {
-        if self.waiting_len >= WAITING {
-            self.details.forgot(self.waiting_len as u64);
-            self.waiting.clear();
-            self.waiting_len = 0;
-        }
-        let waiting = self.waiting.entry(question).or_default();
-        let before = waiting.insert(connection.id, connection.clone());
-        self.waiting_len += usize::from(before.is_none());
-    }
-
-    /// Records whose container is known by now, in the order of their ids.
-    pub(crate) fn news(&mut self) -> Vec<Connection> {
-        let mut news = Vec::new();
-        for question in self.details.answered() {
-            let Some(waiting) = self.waiting.remove(&question) else { continue };
-            self.waiting_len -= waiting.len();
-            let Look::Known(container) = self.details.look(&question) else { continue };
-            news.extend(waiting.into_values().map(|mut connection| {
-                if let Some(process) = &mut connection.process {
-                    process.info =
-                        match self.processes.get_mut(&(Arc::as_ptr(&process.info) as usize)) {
-                            Some(known) => known.told(Arc::clone(&container)),
-                            None => described(&process.info, &container),
-                        };
-                }
-                connection
-            }));
-        }
-        news.sort_unstable_by_key(|connection| connection.id);
-        news
+    /// The same records, with what their container is called.
+    fn told<T: Told>(
+        &mut self,
+        records: impl Iterator<Item = T>,
+        container: &Arc<Container>,
+    ) -> impl Iterator<Item = T> {
+        records.map(|mut record| {
+            if let Some(process) = record.process() {
+                process.info = match self.described.get_mut(&(Arc::as_ptr(&process.info) as usize))
+                {
+                    Some(known) => known.told(Arc::clone(container)),
+                    None => described(&process.info, container),
+                };
+            }
+            record
+        })
     }
 }
 
@@ -151,7 +239,7 @@ mod tests {
 
     use super::*;
     use crate::containers::ContainerStatus;
-    use crate::test_records::{closed, info, refused};
+    use crate::test_records::{asked, closed, info, refused};
 
     /// Answers when it is told to.
     #[derive(Debug, Default)]
@@ -218,16 +306,34 @@ mod tests {
         let mut first = in_container(refused(1, &curl));
         late.add(&mut first);
         assert_eq!(name(&first), None);
-        assert!(late.news().is_empty());
+        assert!(late.news().connections.is_empty());
         scripted.answer(Some("web"));
-        let news = late.news();
+        let news = late.news().connections;
         assert_eq!(news.iter().map(name).collect::<Vec<_>>(), [Some("web")]);
         assert_eq!(news[0].id, first.id);
-        assert!(late.news().is_empty());
+        assert!(late.news().connections.is_empty());
         let mut second = in_container(refused(2, &curl));
         late.add(&mut second);
         assert_eq!(name(&second), Some("web"));
-        assert_eq!(late.waiting_len, 0);
+        assert_eq!(late.connections.len, 0);
+    }
+
+    #[test]
+    fn so_does_a_question_for_a_name_in_its_newest_version() {
+        let (scripted, mut late) = late();
+        let process = in_container(refused(1, &info(1, "curl"))).process;
+        let mut look_up = DnsRecord { process, ..asked(1) };
+        late.add_look_up(&mut look_up);
+        look_up.connections = vec![refused(1, &info(1, "curl")).id];
+        late.add_look_up(&mut look_up);
+        scripted.answer(Some("web"));
+        let news = late.news();
+        assert!(news.connections.is_empty());
+        let [told]: [DnsRecord; 1] = news.look_ups.try_into().unwrap();
+        let container = told.process.as_ref().unwrap().info.container.clone().unwrap();
+        assert_eq!(container.name.as_deref(), Some("web"));
+        assert_eq!((told.id, told.connections), (look_up.id, look_up.connections));
+        assert_eq!((late.news().look_ups.len(), late.look_ups.len), (0, 0));
     }
 
     #[test]
@@ -240,14 +346,14 @@ mod tests {
         scripted.answer(Some("web"));
         // Known before the news were looked at.
         late.add(&mut open.clone());
-        assert!(late.news().is_empty());
-        assert_eq!(late.waiting_len, 0);
+        assert!(late.news().connections.is_empty());
+        assert_eq!(late.connections.len, 0);
 
         let (scripted, mut late) = self::late();
         late.add(&mut Connection { close: None, ..open.clone() });
         late.add(&mut open.clone());
         scripted.answer(Some("web"));
-        let news = late.news();
+        let news = late.news().connections;
         assert!(news.len() == 1 && news[0].close.is_some(), "{news:?}");
     }
 
@@ -256,8 +362,8 @@ mod tests {
         let (scripted, mut late) = late();
         late.add(&mut in_container(refused(1, &info(1, "curl"))));
         scripted.answer(None);
-        assert!(late.news().is_empty());
-        assert_eq!(late.waiting_len, 0);
+        assert!(late.news().connections.is_empty());
+        assert_eq!(late.connections.len, 0);
     }
 
     #[test]
@@ -268,8 +374,8 @@ mod tests {
             late.add(&mut in_container(refused(number, &curl)));
         }
         assert_eq!(*scripted.forgotten.lock().unwrap(), WAITING as u64);
-        assert_eq!(late.waiting_len, 1);
-        assert!(late.processes.len() <= PROCESSES);
+        assert_eq!(late.connections.len, 1);
+        assert!(late.known.described.len() <= PROCESSES);
     }
 
     #[test]

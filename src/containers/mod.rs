@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::capture::report::Feature;
 use crate::event::Container;
 
-pub(crate) use late::Late;
+pub(crate) use late::{Late, News};
 #[cfg(feature = "containers")]
 pub use sources::{
     ContainerNames, ContainerSources, InvalidSource, Kubelet, RuntimeSocket, SourceError,

@@ -55,6 +55,14 @@ struct Asked {
     is_due: bool,
 }
 
+/// A question with addresses for an answer, and what was made of them.
+#[derive(Debug)]
+struct Answered {
+    record: DnsRecord,
+    /// Of its connections those that have sent nothing.
+    silent: Vec<ConnectionId>,
+}
+
 /// What a message was.
 pub(super) enum Told {
     /// A question, a repetition, or nothing of interest.
@@ -76,7 +84,7 @@ pub(super) struct Transactions {
     pieces: Pieces,
     ready: Vec<DnsRecord>,
     /// Those that connections may follow, and the same of before.
-    answered: [HashMap<Number, DnsRecord>; 2],
+    answered: [HashMap<Number, Answered>; 2],
     number: Number,
     undecodable: u64,
     counts: Counts,
@@ -271,17 +279,33 @@ impl Transactions {
             std::mem::swap(young, old);
             young.clear();
         }
-        young.insert(record.id.number, record);
+        young.insert(record.id.number, Answered { record, silent: Vec::new() });
     }
 
-    /// A connection to an address that was the answer to a question: the record comes again.
-    pub(super) fn followed(&mut self, number: Number, by: ConnectionId) {
+    /// A connection to an address that was the answer to a question: the record comes again. One that
+    /// has sent nothing gives way to one that has: who looks a name up weighs each of its addresses by
+    /// connecting a datagram socket (RFC 6724, in glibc and musl) before it connects in earnest.
+    pub(super) fn followed(&mut self, number: Number, by: ConnectionId, is_silent: bool) {
         let [young, old] = &mut self.answered;
-        let Some(record) = young.get_mut(&number).or_else(|| old.get_mut(&number)) else { return };
-        if record.connections.len() < DnsRecord::CONNECTIONS && !record.connections.contains(&by) {
-            record.connections.push(by);
-            self.ready.push(record.clone());
+        let answered = young.get_mut(&number).or_else(|| old.get_mut(&number));
+        let Some(Answered { record, silent }) = answered else { return };
+        let connections = &mut record.connections;
+        if connections.contains(&by) {
+            silent.retain(|id| is_silent || *id != by);
+            return;
         }
+        if connections.len() >= DnsRecord::CONNECTIONS {
+            if is_silent || silent.is_empty() {
+                return;
+            }
+            let gives_way = silent.remove(0);
+            connections.retain(|id| *id != gives_way);
+        }
+        if is_silent {
+            silent.push(by);
+        }
+        connections.push(by);
+        self.ready.push(record.clone());
     }
 
     fn forget_oldest(&mut self) -> Option<Asked> {

@@ -15,6 +15,8 @@ mod names;
 pub(crate) mod nat;
 #[cfg(all(feature = "server", any(test, fuzzing)))]
 pub use fuzzing::dns_message;
+#[cfg(all(feature = "server", any(test, fuzzing)))]
+pub use nat::conntrack_answer;
 mod owner;
 pub(crate) mod process;
 mod services;
@@ -25,7 +27,7 @@ use std::sync::Arc;
 use crate::capture::clock::{Clock, boot_ns};
 use crate::capture::drops_skel::types::{netspy_drop, netspy_drop_key};
 use crate::capture::skel::types::{netspy_conn, netspy_dns, netspy_exec, netspy_fork};
-use crate::event::{Connection, ConnectionId, DnsRecord, DropId, DropRecord};
+use crate::event::{Connection, ConnectionId, DnsRecord, DropId, DropRecord, Outcome};
 
 /// Turns kernel records into [`Connection`]s. Owned by the capture thread.
 #[derive(Debug)]
@@ -119,7 +121,8 @@ impl Enricher {
         let host = Arc::clone(&self.host);
         let mut connection = connection::build(raw, path, process, &self.clock, host, self.boot)?;
         if let Some(question) = self.names.name(raw, &self.clock, &mut connection) {
-            self.transactions.followed(question, connection.id);
+            let is_silent = connection.outcome == Outcome::Associated;
+            self.transactions.followed(question, connection.id, is_silent);
         }
         Some(connection)
     }

@@ -20,6 +20,12 @@ pub struct DnsFilter {
     pub process: Vec<String>,
     /// Its process id.
     pub pid: Vec<u32>,
+    /// Id of its container, or the first six digits or more of it, or the name.
+    pub container: Vec<String>,
+    /// Name of its Kubernetes pod.
+    pub pod: Vec<String>,
+    /// Kubernetes namespace of that pod.
+    pub namespace: Vec<String>,
     /// The name that was asked for, or `.example.com` for that domain and everything below it.
     pub host_name: Vec<String>,
     /// Address of the server, or one that was the answer.
@@ -39,9 +45,12 @@ pub struct DnsFilter {
 }
 
 /// The parameters that say which questions are meant.
-pub const DNS_FILTER_NAMES: [&str; 10] = [
+pub const DNS_FILTER_NAMES: [&str; 13] = [
     "process",
     "pid",
+    "container",
+    "pod",
+    "namespace",
     "host_name",
     "remote",
     "protocol",
@@ -89,6 +98,9 @@ pub fn parse<N: AsRef<str>, V: AsRef<str>>(
     let (common, page) = filter::parse(others)?;
     filter.process = common.process;
     filter.pid = common.pid;
+    filter.container = common.container;
+    filter.pod = common.pod;
+    filter.namespace = common.namespace;
     filter.host_name = common.host_name;
     filter.remote = common.remote;
     filter.protocol = common.protocol;
@@ -125,6 +137,9 @@ impl DnsFilter {
         let common = super::Filter {
             process: self.process.clone(),
             pid: self.pid.clone(),
+            container: self.container.clone(),
+            pod: self.pod.clone(),
+            namespace: self.namespace.clone(),
             host_name: self.host_name.clone(),
             remote: self.remote.clone(),
             protocol: self.protocol.clone(),
@@ -165,6 +180,10 @@ impl DnsFilter {
                 record.connection == Some(*id) || record.connections.contains(id)
             })
             && filter::any(&self.pid, |pid| process.is_some_and(|p| p.pid == *pid))
+            && filter::container_matches(
+                [&self.container, &self.pod, &self.namespace],
+                process.and_then(|p| p.info.container.as_deref()),
+            )
             && filter::any(&self.process, |name| {
                 process.is_some_and(|p| *p.thread == **name || filter::has_name(&p.info, name))
             })
@@ -285,6 +304,9 @@ mod tests {
         let filter = DnsFilter {
             process: vec!["a,b".to_owned(), " c".to_owned()],
             pid: vec![1, 2],
+            container: vec!["shop".to_owned(), "a,b".to_owned()],
+            pod: vec!["shop-7d9f".to_owned()],
+            namespace: vec!["prod".to_owned()],
             host_name: vec![".example.com".to_owned()],
             remote: vec!["192.0.2.1".parse().unwrap()],
             protocol: vec![Protocol::Udp],
@@ -305,6 +327,8 @@ mod tests {
             vec![("state", "open")],
             vec![("sort", "oldest")],
             vec![("type", "")],
+            vec![("container", "")],
+            vec![("pod", "a"), ("pod", "b")],
             vec![("connection", "1-2")],
             vec![("outcome", "established")],
             vec![("outcome", "answered"), ("outcome", "servfail")],

@@ -17,7 +17,9 @@ use crate::query::{Filter, Page, QueryError, Sort};
 mod matching;
 mod values;
 
-pub(crate) use matching::{Texts, any, any_of_addresses, has_name, info_matches, nanos};
+pub(crate) use matching::{
+    Texts, any, any_of_addresses, container_matches, has_name, info_matches, nanos,
+};
 pub use matching::{exe_base_name, host_name_matches};
 use values::canonical;
 pub(super) use values::parse_length;

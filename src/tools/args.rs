@@ -104,10 +104,10 @@ impl Args {
 
     /// Which look-ups of names.
     pub(super) fn dns_filter(&self) -> Result<DnsFilter, ToolError> {
-        const NOT_OF_NAMES: [&str; 8] =
-            ["port", "unit", "container", "direction", "state", "sort", "group_by", "compare"];
+        const NOT_OF_NAMES: [&str; 7] =
+            ["port", "unit", "direction", "state", "sort", "group_by", "compare"];
         if let Some(name) = NOT_OF_NAMES.iter().find(|name| self.given.contains_key(**name)) {
-            let accepted = "process_name, pid, remote, outcome, duration, since, until";
+            let accepted = "process_name, pid, container, remote, outcome, duration, since, until";
             return Err(invalid(name, "does not go with protocol=dns", accepted));
         }
         let pairs = [("process", "process_name"), ("pid", "pid"), ("outcome", "outcome")];

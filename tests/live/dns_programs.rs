@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use netspy::event::{DnsOutcome, NameSource};
+use netspy::event::{Connection, DnsOutcome, NameSource, Protocol};
 
 use crate::dns::{LOCALHOST, called, is, network, refuse};
 use crate::dns_server::{PORT, Server, question};
@@ -94,6 +94,28 @@ fn getent_is_understood_and_a_name_may_have_eight_addresses() {
         refuse(remote);
         assert_eq!(called(&watch, remote), is("eight.example", NameSource::DnsNetns));
     }
+}
+
+/// The C library weighs each address by a datagram socket that sends nothing, and is then connected to.
+#[test]
+fn eight_addresses_that_are_tried_in_turn_are_those_that_follow_the_answer() {
+    let Some(watch) = network() else { return };
+    if !has("curl") {
+        return;
+    }
+    let server = Server::start(LOCALHOST);
+    let addresses: Vec<_> = (71..79).map(|n| [198, 51, 100, n]).collect();
+    server.set("tried.example", &addresses);
+    let curl = "exec curl -4 -s -m 10 http://tried.example:8447/";
+    assert_eq!(Etc::new(Ipv4Addr::LOCALHOST).run(curl).status.code(), Some(7));
+    let tried = addresses.into_iter().map(|ip| {
+        let is_meant = |c: &Connection| goes_to(c, v4(ip, 8447)) && c.protocol == Protocol::Tcp;
+        watch.wait("what is tried", is_meant).id
+    });
+    let tried: Vec<_> = tried.collect();
+    watch.dns("all that was connected to", |r| {
+        &*r.name == "tried.example" && tried.iter().all(|id| r.connections.contains(id))
+    });
 }
 
 #[test]

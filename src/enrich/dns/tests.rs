@@ -133,16 +133,35 @@ fn connections_that_follow_are_told_of_later() {
     assert!(first.connections.is_empty());
     let connection = |start_ns| ConnectionId { start_ns, tid: 7, boot: 1 };
     for start_ns in [10, 10, 11] {
-        desk.0.followed(number, connection(start_ns));
+        desk.0.followed(number, connection(start_ns), false);
     }
     let again = desk.0.take();
     assert_eq!(again.len(), 2, "each connection once: {again:#?}");
     assert_eq!((again[1].id, again[1].connections.len()), (first.id, 2));
-    (0..100).for_each(|start_ns| desk.0.followed(number, connection(start_ns)));
+    (0..100).for_each(|start_ns| desk.0.followed(number, connection(start_ns), false));
     let last = desk.0.take().pop().unwrap();
     assert_eq!(last.connections.len(), DnsRecord::CONNECTIONS);
-    desk.0.followed(number + 1, connection(1));
+    desk.0.followed(number + 1, connection(1), false);
     assert!(desk.0.take().is_empty(), "nobody asked that");
+}
+
+/// A name with eight addresses, each of which is weighed before it is connected to.
+#[test]
+fn what_sent_nothing_gives_way_to_connections() {
+    let mut desk = Desk::new();
+    desk.asks(UDP, 1, &question(7, "a.example"));
+    desk.gets(UDP, 2, &answer(7, "a.example", 1));
+    let number = desk.only().id.number;
+    let connection = |start_ns| ConnectionId { start_ns, tid: 7, boot: 1 };
+    let most = DnsRecord::CONNECTIONS as u64;
+    (0..most).for_each(|n| desk.0.followed(number, connection(n), true));
+    // One of them sends after all.
+    desk.0.followed(number, connection(0), false);
+    (100..100 + most).for_each(|n| desk.0.followed(number, connection(n), false));
+    desk.0.followed(number, connection(200), true);
+    let last = desk.0.take().pop().unwrap();
+    let expected: Vec<_> = [0].into_iter().chain(100..99 + most).map(connection).collect();
+    assert_eq!(last.connections, expected);
 }
 
 #[test]

@@ -69,7 +69,8 @@ impl Asker {
             None => BTreeMap::new(),
         };
         let others = if self.desk.others { Some(Others::new()?) } else { None };
-        let running = Running { own_number: own_number()?, asker: self, own: None, others };
+        let running =
+            Running { own_number: own_number()?, asker: self, own: None, tracks: None, others };
         Ok((kept, running))
     }
 }
@@ -80,6 +81,8 @@ struct Running {
     own_number: u32,
     /// Opened when something is tracked: before, that might load what nobody needs.
     own: Option<Place>,
+    /// Whether anything is tracked here, looked at once for the questions that come together.
+    tracks: Option<bool>,
     others: Option<Others>,
 }
 
@@ -97,6 +100,7 @@ impl Running {
                     return;
                 }
             }
+            self.tracks = None;
             if let Some(others) = &mut self.others {
                 others.close();
             }
@@ -136,7 +140,7 @@ impl Running {
         }
         // Loopback of another namespace is not that of this one.
         let stays = flow.from.ip().is_loopback() || flow.to.ip().is_loopback();
-        if (!is_own && stays) || !tracks() {
+        if (!is_own && stays) || !*self.tracks.get_or_insert_with(tracks) {
             return Ok(flow);
         }
         let place = match &mut self.own {

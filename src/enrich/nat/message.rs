@@ -75,9 +75,13 @@ pub(crate) fn answer(bytes: &[u8], asked: &Flow, number: u32) -> Result<Option<F
     let message = match message.payload {
         NetlinkPayload::InnerMessage(message) => message,
         NetlinkPayload::Error(error) => {
-            return match error.to_io() {
-                error if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
-                error => Err(AnswerError::Refused(error)),
+            // Not by the crate's to_io(): it panics at the least number of all.
+            return match error.raw_code().checked_neg() {
+                Some(libc::ENOENT) => Ok(None),
+                Some(errno) if errno > 0 => {
+                    Err(AnswerError::Refused(io::Error::from_raw_os_error(errno)))
+                }
+                _ => Err(garbage("it is an error without a number")),
             };
         }
         _ => return Err(garbage("it is no message of netfilter")),

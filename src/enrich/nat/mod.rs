@@ -7,6 +7,8 @@
 
 mod asker;
 mod desk;
+#[cfg(all(feature = "server", any(test, fuzzing)))]
+mod fuzzing;
 pub(crate) mod message;
 mod places;
 
@@ -20,6 +22,8 @@ use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use asker::{Answer, Asker, Question};
 pub(crate) use desk::NatDesk;
 use foldhash::{HashMap, HashMapExt};
+#[cfg(all(feature = "server", any(test, fuzzing)))]
+pub use fuzzing::conntrack_answer;
 use message::Flow;
 
 use crate::capture::privileges::GiveUp;

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 
 use crate::event::{
-    Connection, Direction, DnsRecord, Outcome, Process, ProcessInfo, Remote, Scope,
+    Connection, Container, Direction, DnsRecord, Outcome, Process, ProcessInfo, Remote, Scope,
 };
 use crate::query::Filter;
 
@@ -161,17 +161,25 @@ pub(crate) fn info_matches(filter: &Filter, info: Option<&ProcessInfo>) -> bool 
         && any(&filter.unit, |unit| {
             info.and_then(|i| i.unit.as_deref()).is_some_and(|u| u == *unit)
         })
-        && any(&filter.container, |wanted| {
-            info.and_then(|i| i.container.as_deref()).is_some_and(|container| {
-                let prefix = wanted.len() >= 6 && container.id.starts_with(wanted.as_str());
-                prefix || container.id == *wanted || container.name.as_ref() == Some(wanted)
-            })
+        && container_matches(
+            [&filter.container, &filter.pod, &filter.namespace],
+            info.and_then(|i| i.container.as_deref()),
+        )
+}
+
+/// Whether what a process runs in is one of these containers, and one of these pods, in one of these
+/// namespaces of Kubernetes.
+pub(crate) fn container_matches(
+    [containers, pods, namespaces]: [&[String]; 3],
+    container: Option<&Container>,
+) -> bool {
+    any(containers, |wanted| {
+        container.is_some_and(|container| {
+            let prefix = wanted.len() >= 6 && container.id.starts_with(wanted.as_str());
+            prefix || container.id == *wanted || container.name.as_ref() == Some(wanted)
         })
-        && any(&filter.pod, |pod| {
-            info.and_then(|i| i.container.as_deref()).is_some_and(|c| c.pod.as_ref() == Some(pod))
-        })
-        && any(&filter.namespace, |namespace| {
-            let container = info.and_then(|i| i.container.as_deref());
+    }) && any(pods, |pod| container.is_some_and(|c| c.pod.as_ref() == Some(pod)))
+        && any(namespaces, |namespace| {
             container.is_some_and(|c| c.namespace.as_ref() == Some(namespace))
         })
 }
