@@ -43,8 +43,8 @@ fn all_files_together_keep_within_the_limit_while_records_come() {
     });
     let most = most.load(Ordering::SeqCst);
     assert!((8 << 20..=limit.limit_bytes + SLACK).contains(&most), "{most} bytes");
-    let history = store.status().history.unwrap();
-    assert_eq!((history.unwritten, history.stopped), (0, None));
+    // Whoever has to share the processor may be behind for a while, and says so.
+    until(|| store.status().history.is_some_and(|h| (h.unwritten, h.stopped) == (0, None)));
     store.close();
     assert!(on_disk(&place) <= limit.limit_bytes + SLACK, "{}", on_disk(&place));
     // Each is there, or was let go and counted.
