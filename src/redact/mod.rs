@@ -277,7 +277,7 @@ fn assignments(word: &str) -> Cow<'_, str> {
             && ((!lead.is_empty() && lead != "/" && !(name == "pass" && lead.ends_with('=')))
                 || done > 0
                 // `-passin=pass:…`, `/pass:…`.
-                || named == Named::Word && !(name == "pass" && !lead.is_empty()))
+                || named == Named::Word && (name != "pass" || lead.is_empty()))
         {
             continue;
         }

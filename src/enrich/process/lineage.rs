@@ -58,11 +58,13 @@ impl Line {
     }
 }
 
+/// A process, by its number and its start in clock ticks.
+type Who = (u32, u64);
+
 /// What /proc tells of processes that were there before anybody looked.
 #[derive(Debug, Default)]
 pub(super) struct Asked {
-    /// By number and start in clock ticks.
-    lines: HashMap<(u32, u64), Option<Arc<Line>>>,
+    lines: HashMap<Who, Option<Arc<Line>>>,
 }
 
 impl Asked {
@@ -85,7 +87,7 @@ impl Asked {
         look: impl Fn(u32) -> Option<Stat>,
     ) -> Option<Arc<Line>> {
         // Up to the first process, or to one whose line is known.
-        let mut passed: Vec<((u32, u64), Option<Arc<str>>)> = Vec::new();
+        let mut passed: Vec<(Who, Option<Stat>)> = Vec::new();
         let (mut pid, mut ppid, mut born) = (pid, stat.ppid, stat.start_ticks);
         let (mut line, mut is_whole) = (None, false);
         while passed.len() < UNCUT.into() {
@@ -94,19 +96,21 @@ impl Asked {
                 break;
             }
             let parent = look(ppid).filter(|parent| ppid != 0 && parent.start_ticks <= born);
-            let name = parent.as_ref().map(|parent| parent.comm.as_str().into());
-            passed.push(((pid, born), name));
-            let Some(parent) = parent else {
+            let next = parent.as_ref().map(|parent| (ppid, parent.ppid, parent.start_ticks));
+            passed.push(((pid, born), parent));
+            let Some(next) = next else {
                 is_whole = true;
                 break;
             };
-            (pid, ppid, born) = (ppid, parent.ppid, parent.start_ticks);
+            (pid, ppid, born) = next;
         }
         if self.lines.len() >= ASKED {
             self.lines.clear();
         }
-        for (key, name) in passed.into_iter().rev() {
-            line = name.map_or_else(|| line.clone(), |name| Some(Line::new(name, line.clone())));
+        for (key, parent) in passed.into_iter().rev() {
+            if let Some(parent) = parent {
+                line = Some(Line::new(parent.comm.into(), line));
+            }
             // One that ends where nobody looked further is not all that can be told.
             if is_whole || line.as_ref().is_some_and(|line| line.length >= LONGEST) {
                 self.lines.insert(key, line.clone());
