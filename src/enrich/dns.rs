@@ -3,6 +3,7 @@
 //! An answer counts only where its question was seen: it came back to the socket that had asked, from
 //! whom it had asked, with the number of the question and, where it repeats it, its name.
 
+mod chain;
 mod message;
 mod pieces;
 
@@ -355,6 +356,8 @@ fn answered(
         // What is missing may be there.
         Some(0) if head.is_truncated => DnsOutcome::Truncated,
         Some(0) if has_records => DnsOutcome::Answered,
+        // Something is there, and who asks can make nothing of it.
+        Some(0) if answer.is_some_and(|answer| answer.is_broken) => DnsOutcome::Failed,
         Some(0) => DnsOutcome::NoData,
         Some(2) => DnsOutcome::Servfail,
         Some(3) => DnsOutcome::Nxdomain,

@@ -1,10 +1,14 @@
 //! Names of /etc/hosts, for the processes that see this file: those of the host's own namespaces.
 
+mod view;
+
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use crate::capture::skel::types::netspy_conn;
 
 /// Read as far as this; a longer file is a list of what to block, whose names are of nobody.
 const MOST: u64 = 1 << 20;
@@ -46,12 +50,21 @@ impl Hosts {
         self.names = names(&String::from_utf8_lossy(&text));
     }
 
-    /// The first name of an address. Of this host's own there are too many to mean anything.
+    /// The first name of an address. The one that every host calls `localhost` has none: it is in every
+    /// file, and of more names than one can be meant.
     pub(crate) fn name(&self, ip: IpAddr, netns: u32) -> Option<Arc<str>> {
-        if netns != self.netns || ip.is_loopback() || ip.is_unspecified() {
+        let is_localhost =
+            [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()].contains(&ip);
+        if netns != self.netns || is_localhost || ip.is_unspecified() {
             return None;
         }
         self.names.get(&ip).cloned()
+    }
+
+    /// Whether the process of an attempt sees this file, as far as can be known: of one that has ended
+    /// with its parent, the network namespace has to tell.
+    pub(crate) fn are_of(&self, raw: &netspy_conn) -> bool {
+        view::sees(raw, &self.path).unwrap_or(true)
     }
 }
 
@@ -78,12 +91,15 @@ mod tests {
     #[test]
     fn the_first_name_of_an_address_counts_and_comments_do_not() {
         let text = "# 192.0.2.9 no\n192.0.2.1 Db db.example # main\n::1 localhost\nnonsense\n\
-                    192.0.2.1 other\n2001:db8::1\tsix.example\n192.0.2.2\n";
+                    192.0.2.1 other\n2001:db8::1\tsix.example\n192.0.2.2\n\
+                    127.0.0.1 localhost\n127.0.66.9 loop.test\n";
         let hosts = Hosts { path: PathBuf::new(), netns: 7, version: None, names: names(text) };
         let name = |ip: &str, netns| hosts.name(ip.parse().unwrap(), netns);
         assert_eq!(name("192.0.2.1", 7).as_deref(), Some("db"));
         assert_eq!(name("2001:db8::1", 7).as_deref(), Some("six.example"));
         assert_eq!(name("192.0.2.1", 8), None, "another namespace may have another file");
+        assert_eq!(name("127.0.66.9", 7).as_deref(), Some("loop.test"));
+        assert_eq!(name("127.0.0.1", 7), None, "every host's");
         assert_eq!(
             (name("::1", 7), name("192.0.2.9", 7), name("192.0.2.2", 7)),
             (None, None, None)

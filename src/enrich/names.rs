@@ -209,7 +209,10 @@ impl Names {
         }
         let process = connection.process.as_ref();
         let is_in_container = process.is_some_and(|process| process.info.container.is_some());
-        if !is_in_container && let Some(name) = self.hosts.name(remote.ip, raw.netns) {
+        if !is_in_container
+            && let Some(name) = self.hosts.name(remote.ip, raw.netns)
+            && self.hosts.are_of(raw)
+        {
             (remote.name, remote.name_source) = (Some(name), Some(NameSource::Hosts));
         }
         None

@@ -23,6 +23,11 @@ use crate::capture::clock::Clock;
 use crate::capture::skel::types::{netspy_conn, netspy_exec, netspy_fork};
 use crate::event::{Process, ProcessInfo};
 
+/// Whether a process that started then is there, rather than a later one of its number or none.
+pub(super) fn lives(pid: u32, task_start_ns: u64) -> bool {
+    Stat::of(pid).is_some_and(|stat| stat.is_of(task_start_ns))
+}
+
 /// Processes in one generation of the table; two generations are kept.
 const GENERATION: usize = 8192;
 

@@ -27,7 +27,8 @@ pub fn secrets(text: &str) -> Cow<'_, str> {
     let mut next = Next::Anything;
     let mut programs = Programs::default();
     let mut rest = text;
-    let mut before = "";
+    // The last two words.
+    let mut before = ["", ""];
     while !rest.is_empty() {
         let gap = rest.len() - rest.trim_start().len();
         let (space, after) = rest.split_at(gap);
@@ -56,7 +57,7 @@ pub fn secrets(text: &str) -> Cow<'_, str> {
         if follows == Next::Anything && shown == word {
             follows = prose::follows(before, word, next, behind, programs.take_p());
         }
-        before = word;
+        before = [before[1], word];
         out.push_str(&shown);
         next = follows;
     }
@@ -83,6 +84,8 @@ enum Next {
     Url,
     /// A cookie, or the file that holds some.
     CookieOrFile,
+    /// What OpenSSL takes for a password: `pass:SECRET`, or where it is.
+    Pass,
 }
 
 fn one(word: &str, next: Next, programs: &mut Programs) -> (String, Next) {
@@ -97,12 +100,16 @@ fn one(word: &str, next: Next, programs: &mut Programs) -> (String, Next) {
             }
         }
         Next::Credentials => {
-            let is_scheme = ["bearer", "basic", "token", "digest", "negotiate", "apikey"]
-                .contains(&bare(word).to_ascii_lowercase().as_str());
-            return match is_scheme {
+            return match is_scheme(word) {
                 true => (word.to_owned(), Next::Secret(Named::Surely)),
                 false => (hidden(word), Next::Anything),
             };
+        }
+        Next::Pass => {
+            if let Some((before, _)) = word.split_once("pass:").filter(|(b, _)| bare(b).is_empty())
+            {
+                return (format!("{before}pass:{HIDDEN}{}", quotes(word)), Next::Anything);
+            }
         }
         Next::Cookie => {
             let name = word.split_once('=').map(|(name, _)| name);
@@ -147,6 +154,7 @@ fn one(word: &str, next: Next, programs: &mut Programs) -> (String, Next) {
     if let Some(name) = plain.strip_suffix(':') {
         // `--header=Authorization:`
         let name = name.rsplit('=').next().unwrap_or(name);
+        let name = header(name);
         let lower = name.to_ascii_lowercase();
         if lower == "authorization" || lower == "proxy-authorization" {
             return (word.to_owned(), Next::Credentials);
@@ -158,17 +166,46 @@ fn one(word: &str, next: Next, programs: &mut Programs) -> (String, Next) {
             return (word.to_owned(), Next::Secret(named));
         }
     }
+    // Without a space behind the colon.
+    if let Some((name, value)) = plain.split_once(':')
+        && ["authorization", "proxy-authorization"]
+            .contains(&header(name).to_ascii_lowercase().as_str())
+    {
+        return match is_scheme(value) {
+            true => (word.to_owned(), Next::Secret(Named::Surely)),
+            false => {
+                let before = word.split_once(':').map_or(word, |(before, _)| before);
+                (format!("{before}:{HIDDEN}{}", quotes(word)), Next::Anything)
+            }
+        };
+    }
+    if ["-passin", "-passout"].contains(&plain) {
+        return (word.to_owned(), Next::Pass);
+    }
     if plain.eq_ignore_ascii_case("bearer") {
         return (word.to_owned(), Next::Secret(Named::Bearer));
     }
     let option = plain.trim_start_matches('-');
     if option.len() < plain.len()
         && !option.contains(['=', ':'])
+        && !names::is_switch(option)
         && let Some(named) = is_secret(option)
     {
         return (word.to_owned(), Next::Secret(named));
     }
     (shapes::hide(&assignments(&paths::hide(&url_users(word)))), Next::Anything)
+}
+
+/// Whether a word is how credentials are given, before themselves.
+fn is_scheme(word: &str) -> bool {
+    ["bearer", "basic", "token", "digest", "negotiate", "apikey"]
+        .contains(&bare(word).to_ascii_lowercase().as_str())
+}
+
+/// The name of a header, which may be one word with the option: `-HAuthorization`.
+fn header(name: &str) -> &str {
+    let header = name.strip_prefix("-H").unwrap_or(name);
+    header.trim_start_matches(['\'', '"'])
 }
 
 /// A word that is a secret, with the quotes around it.
@@ -204,7 +241,7 @@ fn url_users(word: &str) -> Cow<'_, str> {
     let shown = match user.split_once(':') {
         Some((user, _)) => format!("{user}:{HIDDEN}"),
         // A user's name is short; a token in its place is not.
-        None if user.len() >= 20 => HIDDEN.to_owned(),
+        None if user.len() >= 20 || shapes::is_like_a_token(user) => HIDDEN.to_owned(),
         None => return Cow::Borrowed(word),
     };
     let (before, behind) = (&word[..start], url_users(&authority[host..]));
@@ -239,7 +276,8 @@ fn assignments(word: &str) -> Cow<'_, str> {
             && !is_quoted
             && ((!lead.is_empty() && lead != "/" && !(name == "pass" && lead.ends_with('=')))
                 || done > 0
-                || named == Named::Word && name != "pass")
+                // `-passin=pass:…`, `/pass:…`.
+                || named == Named::Word && (name != "pass" || lead.is_empty()))
         {
             continue;
         }

@@ -124,6 +124,12 @@ pub(super) fn is_secret(name: &str) -> Option<Named> {
     (is_key || last == "credentials" || last == "credential").then_some(Named::Key)
 }
 
+/// Whether an option is one that says how a secret is asked for, or that there is none: no value
+/// stands behind it.
+pub(super) fn is_switch(option: &str) -> bool {
+    ["no-", "without-", "skip-", "ask-"].iter().any(|start| option.starts_with(start))
+}
+
 /// Whether a token may stand behind such a name in the query of a URL.
 pub(super) fn in_query(name: &str) -> Option<Named> {
     const NAMES: [&str; 8] =

@@ -40,7 +40,7 @@ enum Form {
 
 type Option_ = (&'static [&'static str], &'static [&'static str], Form);
 
-const OPTIONS: [Option_; 24] = [
+const OPTIONS: [Option_; 25] = [
     (
         &[
             "mysql",
@@ -71,7 +71,8 @@ const OPTIONS: [Option_; 24] = [
     ),
     (&["ldapsearch", "ldapadd", "ldapmodify", "ldapdelete", "ldapwhoami"], &["-w"], Form::Value),
     (&["smbclient", "rpcclient", "smbget"], &["-U", "--user"], Form::Behind('%')),
-    (&["sqlcmd", "bcp", "osql"], &["-P"], Form::Value),
+    (&["sqlcmd", "bcp", "osql"], &["-P"], Form::Either),
+    (&["twine"], &["-p"], Form::Value),
     (&["zip", "unzip", "zipcloak"], &["-P"], Form::Value),
     (&["mosquitto_pub", "mosquitto_sub"], &["-P"], Form::Value),
     (&["ipmitool"], &["-P"], Form::Value),
@@ -86,9 +87,13 @@ const OPTIONS: [Option_; 24] = [
 
 /// Words that are secrets by their place: behind which other word of which program (none: behind its
 /// name), after how many more, and how many of them. Options do not count.
-const PLACES: [(&str, &str, u8, u8); 7] = [
+const PLACES: [(&str, &str, u8, u8); 11] = [
     ("redis-cli", "auth", 0, 2),
     ("vault", "login", 0, 1),
+    ("vault", "lookup", 0, 1),
+    ("vault", "renew", 0, 1),
+    ("vault", "revoke", 0, 1),
+    ("mc", "alias", 3, 2),
     ("nmcli", "password", 0, 1),
     ("wpa_passphrase", "", 1, 1),
     ("htpasswd", "-b", 2, 1),
@@ -151,6 +156,10 @@ impl Programs {
         }
         if bare.starts_with('-') || bare.contains('=') {
             return None;
+        }
+        // Of a lease, which is no secret, the id is a path.
+        if self.placed == "vault" && bare.contains('/') {
+            self.next = (0, 0);
         }
         match &mut self.next {
             (_, 0) => None,

@@ -58,16 +58,28 @@ const SAID_TOO: &[&str] = &[
     "bad", "being", "gone", "kept", "known", "lost", "new", "now", "sent", "shown", "true", "unset",
 ];
 
-/// What the word behind `word` is, where `before` stands before it and `next` was expected in its
+/// Words before the name of a secret that is told at once: `the token abc123`.
+const OWNERS: &[&str] = &["the", "my", "our", "your", "this", "with", "use", "using"];
+
+/// What the word behind `word` is, where `before` stand before it and `next` was expected in its
 /// place; `behind` begins with it. `takes_p` if a program was named that has passwords behind `-p`.
-pub(super) fn follows(before: &str, word: &str, next: Next, behind: &str, takes_p: bool) -> Next {
+pub(super) fn follows(
+    before: [&str; 2],
+    word: &str,
+    next: Next,
+    behind: &str,
+    takes_p: bool,
+) -> Next {
     let value = behind.split_whitespace().next().unwrap_or_default();
     if next != Next::Anything {
         return Next::Anything;
     }
     let is_told = match COPULAS.contains(&bare(word).to_ascii_lowercase().as_str()) || word == "=" {
-        true => name(before).is_some() && !is_said(value),
-        false => name(word).is_some() && is_quoted_secret(value),
+        true => is_named(before) && !is_said(value),
+        false => {
+            (name(word).is_some() && is_quoted_secret(value))
+                || is_told_at_once(before, word, value)
+        }
     };
     // `mysql -p secret` names a database; many believe that it is the password.
     let is_option = takes_p && word == "-p" && is_mixed(value);
@@ -88,6 +100,29 @@ fn name(word: &str) -> Option<Named> {
     let word = bare(word).trim_end_matches([':', '=']);
     let is_plain = !word.starts_with('-') && word.chars().all(is_name);
     is_plain.then(|| is_secret(word)).flatten()
+}
+
+/// The same where the name is two words: `api key`.
+fn is_named([first, second]: [&str; 2]) -> bool {
+    name(second).is_some() || name(&two(first, second)).is_some()
+}
+
+fn two(first: &str, second: &str) -> String {
+    format!("{}_{}", bare(first), bare(second))
+}
+
+/// Without a word between the name and a value that is like no other word.
+fn is_told_at_once(before: [&str; 2], word: &str, value: &str) -> bool {
+    let is_owner = |word: &str| OWNERS.contains(&word.to_ascii_lowercase().as_str());
+    let is_one = is_owner(before[1]) && name(word).is_some();
+    let is_two = is_owner(before[0]) && name(&two(before[1], word)).is_some();
+    let plain = value.trim_matches(|c: char| "'\"`(),;.!?".contains(c));
+    let is_part = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    (is_one || is_two)
+        && plain.len() >= 8
+        && plain.bytes().all(is_part)
+        && plain.bytes().any(|b| b.is_ascii_digit())
+        && plain.bytes().any(|b| b.is_ascii_alphabetic())
 }
 
 fn is_said(value: &str) -> bool {

@@ -10,8 +10,8 @@ const SHAPES: [(&str, usize); 32] = [
     ("ghs_", 30),
     ("ghr_", 30),
     ("github_pat_", 30),
-    ("glpat-", 16),
-    ("glrt-", 16),
+    ("glpat-", 10),
+    ("glrt-", 10),
     ("xoxb-", 10),
     ("xoxa-", 10),
     ("xoxp-", 10),
@@ -59,6 +59,18 @@ pub(super) fn hide(word: &str) -> String {
         }
     }
     out
+}
+
+/// Whether a word by itself looks more like a token than like a name: letters and figures among each
+/// other. `ann.smith2024` is a name.
+pub(super) fn is_like_a_token(word: &str) -> bool {
+    let is_digit = |c: char| c.is_ascii_digit();
+    let name = word.trim_end_matches(is_digit);
+    let year = word.len() - name.len();
+    word.len() >= 16
+        && word.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
+        && word.bytes().any(|b| b.is_ascii_alphabetic())
+        && (name.contains(is_digit) || year > 4)
 }
 
 /// The length of a token that `text` begins with.

@@ -1,6 +1,8 @@
 //! Countries of remotes and the networks that they belong to, by databases in MaxMind's format (MaxMind DB
 //! File Format Specification, version 2.0).
 
+mod described;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
@@ -149,6 +151,7 @@ impl Database {
         }
         let mut bytes = Vec::new();
         file.take(LARGEST).read_to_end(&mut bytes).map_err(failed)?;
+        described::described(&mut bytes);
         let reader = Reader::from_source(bytes).map_err(|error| damaged(error.to_string()))?;
         reader.verify().map_err(|error| damaged(error.to_string()))?;
         Ok(Database { path: path.to_owned(), reader })
@@ -164,19 +167,31 @@ impl Database {
         let text = |path: &[&'static str]| {
             let path: Vec<_> = path.iter().map(|key| PathElement::Key(key)).collect();
             let text = found.decode_path::<String>(&path)?;
-            Ok::<_, MaxMindDbError>(text.map(|text| text.chars().take(NAME).collect::<String>()))
+            Ok::<_, MaxMindDbError>(text)
         };
         if place.country.is_none() {
-            place.country = text(&["country", "iso_code"])?.map(Into::into);
+            place.country = text(&["country", "iso_code"])?.and_then(|code| country(&code));
         }
         if place.asn.is_none() {
             place.asn = found.decode_path(&[PathElement::Key("autonomous_system_number")])?;
         }
         if place.as_name.is_none() {
-            place.as_name = text(&["autonomous_system_organization"])?.map(Into::into);
+            place.as_name = text(&["autonomous_system_organization"])?.and_then(|text| name(&text));
         }
         Ok(())
     }
+}
+
+/// Two letters (ISO 3166-1), whatever the file says.
+fn country(code: &str) -> Option<Arc<str>> {
+    let is_code = code.len() == 2 && code.bytes().all(|b| b.is_ascii_alphabetic());
+    is_code.then(|| code.to_ascii_uppercase().into())
+}
+
+/// The name of a network, in which nothing changes more than its own place.
+fn name(text: &str) -> Option<Arc<str>> {
+    let text: String = text.trim().chars().take(NAME).collect();
+    (!text.is_empty()).then(|| crate::text::clean(&text).into())
 }
 
 #[cfg(test)]

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::LocalSet;
 
+use super::SourceError;
 use super::facts::Facts;
 use super::groups;
 use super::options::ContainerSources;
@@ -34,6 +35,15 @@ const FAILED: Duration = Duration::from_secs(5);
 const PATIENCE: Duration =
     if cfg!(test) { Duration::from_secs(8) } else { Duration::from_secs(15) };
 const LAG: Duration = Duration::from_secs(2);
+/// How long a question waits that could not be asked, because whom to ask is left alone: longer than
+/// anybody is.
+const LEFT_ALONE: Duration = Duration::from_secs(180);
+/// After how long a runtime that answers is asked again about the container of which it said nothing
+/// of use, and how often.
+const AGAIN: Duration = Duration::from_secs(1);
+const TRIES: u32 = 3;
+/// Questions that wait until they are asked (again).
+const WAITING: usize = 512;
 
 /// Names, images, labels and pods of containers, from the sources that were named.
 #[derive(Debug)]
@@ -98,6 +108,8 @@ enum Told {
     Facts(Facts),
     Unknown,
     Failed,
+    /// There was no room to wait for who could be asked.
+    Skipped,
 }
 
 impl ContainerNames {
@@ -233,6 +245,10 @@ impl State {
             }
             Told::Unknown => (&self.counts.unknown, Entry::Unknown { until: now + UNKNOWN }),
             Told::Failed => (&self.counts.failed, Entry::Unknown { until: now + FAILED }),
+            Told::Skipped => {
+                self.counts.asked.fetch_sub(1, Ordering::Relaxed);
+                (&self.counts.skipped, Entry::Unknown { until: now + FAILED })
+            }
         };
         count.fetch_add(1, Ordering::Relaxed);
         let mut table = self.table();
@@ -257,29 +273,43 @@ impl State {
 
 /// Until nobody can ask any more.
 async fn answer_all(queue: Receiver<Arc<Question>>, state: Arc<State>) {
-    let room = Rc::new(Semaphore::new(AT_A_TIME));
+    let room =
+        Rc::new(Room { work: Arc::new(Semaphore::new(AT_A_TIME)), wait: Semaphore::new(WAITING) });
     loop {
-        // Never closed.
-        let permit = Rc::clone(&room);
         let Ok(question) = queue.recv().await else { return };
-        let Ok(()) = permit.acquire().await.map(|permit| permit.forget()) else { return };
+        // Never closed.
+        let Ok(permit) = Arc::clone(&room.work).acquire_owned().await else { return };
         let (state, room) = (Arc::clone(&state), Rc::clone(&room));
         tokio::task::spawn_local(async move {
-            let told = answer(&state.sources, &question).await;
+            let told = answer(&state.sources, &question, &room, permit).await;
             state.note(&question, told);
-            room.add_permits(1);
         });
     }
 }
 
+/// For questions that are worked at, and those that wait meanwhile: they keep nobody from being asked.
+struct Room {
+    work: Arc<Semaphore>,
+    wait: Semaphore,
+}
+
 /// Asks whoever may know, and again while that may help.
-async fn answer(sources: &[Source], question: &Question) -> Told {
+async fn answer(
+    sources: &[Source],
+    question: &Question,
+    room: &Room,
+    permit: OwnedSemaphorePermit,
+) -> Told {
+    let mut works = Some(permit);
+    let mut tries = 0;
     let is_complete =
         |facts: &Facts| facts.name.is_some() && (facts.pod.is_some() || question.pod_uid.is_none());
     let since = Instant::now();
     loop {
         let mut found: Option<Facts> = None;
         let (mut failed, mut again) = (false, None::<Duration>);
+        let mut patience = PATIENCE;
+        tries += 1;
         for source in sources.iter().filter(|source| source.is_to_be_asked(question)) {
             if found.as_ref().is_some_and(is_complete) {
                 break;
@@ -296,9 +326,19 @@ async fn answer(sources: &[Source], question: &Question) -> Told {
                 }
                 Ok(None) if source.lags() => again = again.max(Some(LAG)),
                 Ok(None) => {}
-                Err(_) => {
+                Err(error) => {
                     failed = true;
-                    again = again.max(source.left_alone_for());
+                    let is_left_alone = matches!(error, SourceError::LeftAlone);
+                    patience = if is_left_alone { LEFT_ALONE } else { patience };
+                    let pause = match source.is_of_one_container(&error) {
+                        true => (tries < TRIES).then(|| AGAIN.saturating_mul(tries)),
+                        // Its time may have come by now.
+                        false if is_left_alone => {
+                            Some(source.left_alone_for().unwrap_or(Duration::ZERO))
+                        }
+                        false => source.left_alone_for(),
+                    };
+                    again = again.max(pause);
                 }
             }
         }
@@ -306,7 +346,16 @@ async fn answer(sources: &[Source], question: &Question) -> Told {
             again = None;
         }
         match again {
-            Some(pause) if since.elapsed() + pause < PATIENCE => tokio::time::sleep(pause).await,
+            Some(pause) if since.elapsed() + pause < patience => {
+                let Ok(_waits) = room.wait.try_acquire() else {
+                    let none = if patience == LEFT_ALONE { Told::Skipped } else { Told::Failed };
+                    return found.map_or(none, Told::Facts);
+                };
+                drop(works.take());
+                // Others who wait for the same are to have their turn, too.
+                tokio::time::sleep(pause.max(Duration::from_millis(1))).await;
+                works = Arc::clone(&room.work).acquire_owned().await.ok();
+            }
             _ => {
                 return match (found, failed) {
                     (Some(facts), _) => Told::Facts(facts),

@@ -45,6 +45,8 @@ struct Health {
     in_a_row: u32,
     again: Option<Instant>,
     problem: Option<String>,
+    /// Whether the log says that some containers have no names.
+    has_warned: bool,
 }
 
 impl Source {
@@ -119,8 +121,34 @@ impl Source {
         };
         let told = timeout(PATIENCE, asking).await;
         let told = told.unwrap_or(Err(SourceError::Slow(PATIENCE.as_secs())));
-        self.note(told.as_ref().err());
+        match &told {
+            Err(error) if self.is_of_one_container(error) => self.note_of_one(error),
+            _ => self.note(told.as_ref().err()),
+        }
         told
+    }
+
+    /// Whether a failure says nothing about other containers: the runtime answers, but not as it should
+    /// about this one. A kubelet is asked for all at once.
+    pub(super) fn is_of_one_container(&self, error: &SourceError) -> bool {
+        /// Of gRPC: nobody there knows such calls.
+        const UNIMPLEMENTED: u32 = 12;
+        let is_answer = match error {
+            SourceError::Grpc { code } => *code != UNIMPLEMENTED,
+            SourceError::Status { .. } | SourceError::TooLarge(_) | SourceError::Garbage(_) => true,
+            _ => false,
+        };
+        is_answer && matches!(self.place, Place::Socket(_))
+    }
+
+    fn note_of_one(&self, error: &SourceError) {
+        let mut health = self.health();
+        let words = bounded(&error.to_string());
+        if !std::mem::replace(&mut health.has_warned, true) {
+            tracing::warn!("a container has no name from {self} for now: {words}");
+        }
+        health.failures += 1;
+        (health.in_a_row, health.again, health.problem) = (0, None, Some(words));
     }
 
     fn note(&self, error: Option<&SourceError>) {

@@ -4,13 +4,12 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use simple_dns::rdata::RData;
-use simple_dns::{Name, OPCODE, Packet, PacketFlag, QCLASS, QTYPE, RCODE, TYPE};
+use simple_dns::{OPCODE, Packet, PacketFlag, QCLASS, QTYPE, RCODE, TYPE};
+
+use super::chain::{self, Told};
 
 /// Addresses that one message may name.
 pub(in crate::enrich) const ADDRESSES: usize = 128;
-/// Links from the name that was asked for to the one that has the addresses.
-const CHAIN: usize = 16;
 /// The longest text of a name: 255 bytes (RFC 1035, 2.3.4), each of which may be shown by four.
 pub(in crate::enrich) const TEXT: usize = 1024;
 /// The longest name on the wire.
@@ -123,6 +122,8 @@ pub(in crate::enrich) struct Answer {
     pub name: Arc<str>,
     /// Its addresses, and for how many seconds they hold.
     pub addresses: Vec<(IpAddr, u32)>,
+    /// Whether it has none because its records do not fit together.
+    pub is_broken: bool,
     /// The server's code, with what EDNS adds to it; `None` for one that has no name.
     pub rcode: Option<u16>,
 }
@@ -141,54 +142,16 @@ pub(in crate::enrich) fn answer(
     if !is_answer || !asks || !is_internet {
         return Ok(None);
     }
-    let addresses = match packet.rcode() {
-        RCODE::NoError => addresses(&packet, &question.qname),
-        _ => Vec::new(),
+    let Told { addresses, is_broken } = match packet.rcode() {
+        RCODE::NoError => chain::follow(&packet.answers, &question.qname),
+        _ => Told { addresses: Vec::new(), is_broken: false },
     };
     let rcode = match packet.rcode() {
         RCODE::Reserved => None,
         code => Some(code as u16),
     };
     let name = text(question.qname.as_bytes());
-    Ok(name.map(|name| Answer { name, addresses, rcode }))
-}
-
-fn addresses(packet: &Packet<'_>, asked: &Name<'_>) -> Vec<(IpAddr, u32)> {
-    // The names that the one that was asked for stands for (RFC 1034, 3.6.2).
-    let mut names = vec![asked.clone()];
-    for _ in 0..CHAIN {
-        let next = packet.answers.iter().find_map(|record| match &record.rdata {
-            RData::CNAME(to) if is_one_of(&names, &record.name) && !is_one_of(&names, &to.0) => {
-                Some(to.0.clone())
-            }
-            _ => None,
-        });
-        match next {
-            Some(name) => names.push(name),
-            None => break,
-        }
-    }
-    packet
-        .answers
-        .iter()
-        .filter(|record| is_one_of(&names, &record.name))
-        .filter_map(|record| match &record.rdata {
-            RData::A(a) => Some((IpAddr::V4(a.address.into()), record.ttl)),
-            RData::AAAA(aaaa) => Some((IpAddr::V6(aaaa.address.into()).to_canonical(), record.ttl)),
-            _ => None,
-        })
-        .take(ADDRESSES)
-        .collect()
-}
-
-/// Names are the same whatever the case of their letters (RFC 4343).
-fn is_one_of(names: &[Name<'_>], name: &Name<'_>) -> bool {
-    names.iter().any(|other| {
-        let (a, b) = (other.get_labels(), name.get_labels());
-        a.len() == b.len()
-            && std::iter::zip(other.as_bytes(), name.as_bytes())
-                .all(|(a, b)| a.eq_ignore_ascii_case(b))
-    })
+    Ok(name.map(|name| Answer { name, addresses, is_broken, rcode }))
 }
 
 /// A name as text: small letters, and what is no letter of a host name as `\DDD` (RFC 1035, 5.1).

@@ -1,6 +1,6 @@
 use std::net::Ipv4Addr;
 
-use simple_dns::rdata::{A, RData};
+use simple_dns::rdata::{A, CNAME, RData};
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, RCODE, ResourceRecord, TYPE};
 
 use super::*;
@@ -184,6 +184,68 @@ fn each_failure_has_its_word() {
     desk.asks(UDP, 1, &question(7, "a.example"));
     desk.gets(UDP, 2, &answer_with(7, "a.example", |p| p.set_flags(PacketFlag::TRUNCATION)));
     assert_eq!(desk.only().outcome, DnsOutcome::Truncated);
+}
+
+fn owner(text: &str) -> Name<'static> {
+    Name::new(text).unwrap().into_owned()
+}
+
+/// That a name stands for the next, and the last of them for an address if there is one.
+fn chain(names: &[String], class: CLASS, last: Option<&str>) -> Vec<u8> {
+    answer_with(7, &names[0], |packet| {
+        for pair in names.windows(2) {
+            let data = RData::CNAME(CNAME(owner(&pair[1])));
+            packet.answers.push(ResourceRecord::new(owner(&pair[0]), CLASS::IN, 60, data));
+        }
+        if let Some(last) = last {
+            let data = RData::A(A { address: Ipv4Addr::new(198, 51, 100, 1).into() });
+            packet.answers.push(ResourceRecord::new(owner(last), class, 60, data));
+        }
+    })
+}
+
+fn outcome(message: &[u8]) -> (DnsOutcome, usize) {
+    let mut desk = Desk::new();
+    desk.asks(UDP, 1, &question(7, "n0.example"));
+    desk.gets(UDP, 2, message);
+    let record = desk.only();
+    (record.outcome, record.addresses.len())
+}
+
+#[test]
+fn a_chain_is_followed_as_far_as_the_message_goes() {
+    for length in [1, 2, 16, 17, 18, 40, 300] {
+        let names: Vec<_> = (0..=length).map(|n| format!("n{n}.example")).collect();
+        let message = chain(&names, CLASS::IN, names.last().map(String::as_str));
+        assert_eq!(outcome(&message), (DnsOutcome::Answered, 1), "{length} links");
+    }
+}
+
+#[test]
+fn a_chain_that_leads_nowhere_is_no_data_and_one_that_is_broken_failed() {
+    let names = |list: &[&str]| list.iter().map(|n| format!("{n}.example")).collect::<Vec<_>>();
+    let plain = names(&["n0", "n1", "n2"]);
+    // The last has no records of this type: so it is with many names and IPv6.
+    assert_eq!(outcome(&chain(&plain, CLASS::IN, None)), (DnsOutcome::NoData, 0));
+    let circle = names(&["n0", "n1", "n2", "n0"]);
+    assert_eq!(outcome(&chain(&circle, CLASS::IN, None)), (DnsOutcome::Failed, 0));
+    let other = chain(&plain, CLASS::IN, Some("elsewhere.example"));
+    assert_eq!(outcome(&other), (DnsOutcome::Failed, 0));
+}
+
+#[test]
+fn records_of_another_class_are_not_believed() {
+    let names = ["n0.example".to_owned()];
+    for class in [CLASS::CH, CLASS::HS, CLASS::NONE] {
+        let message = chain(&names, class, Some("n0.example"));
+        assert_eq!(outcome(&message), (DnsOutcome::Failed, 0), "{class:?}");
+    }
+    let mut message = chain(&names, CLASS::IN, Some("n0.example"));
+    assert_eq!(outcome(&message), (DnsOutcome::Answered, 1));
+    // The class, before TTL, length and address.
+    let at = message.len() - 12;
+    message[at] |= 0x80;
+    assert_eq!(outcome(&message), (DnsOutcome::Failed, 0));
 }
 
 #[test]

@@ -94,6 +94,44 @@ fn a_file_that_is_missing_or_damaged_is_named_with_what_to_do() {
     }
 }
 
+/// A database whose description is another, or none.
+fn described_by(whole: &[u8], value: Option<&[u8]>) -> Vec<u8> {
+    let (key, value_of_test) = (b"\x4bdescription", b"\xe1\x42en\x46a test");
+    let before = [&key[..], value_of_test].concat();
+    let at = whole.windows(before.len()).rposition(|part| part == before).unwrap();
+    let new = value.map_or_else(Vec::new, |value| [&key[..], value].concat());
+    let mut bytes = [&whole[..at], &new, &whole[at + before.len()..]].concat();
+    if value.is_none() {
+        let marker = bytes.windows(11).rposition(|part| part == b"MaxMind.com").unwrap();
+        bytes[marker + 11] -= 1;
+    }
+    bytes
+}
+
+#[test]
+fn a_database_without_a_description_is_one() {
+    for (name, value) in [("empty", Some(&b"\xe0"[..])), ("absent", None)] {
+        let place = Place::new(name, &described_by(&countries("DE"), value));
+        let geo = Geo::read(std::slice::from_ref(&place.0)).unwrap();
+        let told = told(&geo, &mut super::Places::default(), "198.51.100.7");
+        assert_eq!(told.0.as_deref(), Some("DE"), "{name}");
+    }
+}
+
+#[test]
+fn a_country_is_two_letters_or_none_and_names_are_harmless() {
+    for (says, expected) in
+        [("de", Some("DE")), ("DEU", None), ("\x1b[", None), ("", None), ("D1", None), ("é", None)]
+    {
+        let place = Place::new("country", &countries(says));
+        let geo = Geo::read(std::slice::from_ref(&place.0)).unwrap();
+        let told = told(&geo, &mut super::Places::default(), "198.51.100.7");
+        assert_eq!(told.0.as_deref(), expected, "{says:?}");
+    }
+    assert_eq!(name(" A\x1b[31m\u{202e}B ").as_deref(), Some("A\u{fffd}[31m\u{fffd}B"));
+    assert_eq!(name(" "), None);
+}
+
 #[test]
 fn damage_anywhere_is_an_error_or_a_wrong_answer_but_never_more() {
     let whole = countries("DE");

@@ -155,6 +155,60 @@ fn a_runtime_that_comes_back_is_asked_again_and_less_often_while_it_does_not() {
 }
 
 #[test]
+fn a_container_that_the_runtime_has_trouble_with_takes_no_names_from_others() {
+    type Script = fn(&mut UnixStream);
+    let scripts: [(&str, Script); 3] = [
+        ("error", |stream| answer(stream, 500, "x")),
+        ("garbage", |stream| answer(stream, 200, "{")),
+        ("another", |stream| answer(stream, 200, &inspected("c0", "x"))),
+    ];
+    for (name, script) in scripts {
+        let directory = Directory::new();
+        let socket = directory.at("docker.sock");
+        docker(&socket, move |target, stream| match target.contains(ID) {
+            true => script(stream),
+            false => {
+                let id = target.split('/').nth(2).unwrap();
+                answer(stream, 200, &inspected(id, "good"));
+            }
+        });
+        let names = asking(&[socket.to_str().unwrap()], None);
+        let bad = question(ID, "docker");
+        assert!(matches!(names.look(&bad), Look::Asked));
+        let end = Instant::now() + PATIENCE;
+        while names.status().sources[0].failures == 0 {
+            assert!(Instant::now() < end, "{name}: {:?}", names.status());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        for number in 0..20 {
+            let good = question(&format!("{number:064x}"), "docker");
+            let container = settled(&names, &good).unwrap();
+            assert_eq!(container.name.as_deref(), Some("good"), "{name}");
+        }
+        assert!(settled(&names, &bad).is_none(), "{name}");
+        let status = names.status();
+        assert_eq!((status.named, status.failed, status.skipped), (20, 1, 0), "{name}");
+        assert_eq!(status.sources[0].failures, 3, "{name}: it is asked again");
+    }
+}
+
+#[test]
+fn a_question_put_while_a_socket_is_left_alone_is_asked_when_that_ends() {
+    let directory = Directory::new();
+    let socket = directory.at("docker.sock");
+    let names = asking(&[socket.to_str().unwrap()], None);
+    let first = question(OTHER, "docker");
+    // Until it is left alone for longer than a question is patient.
+    assert!(settled(&names, &first).is_none());
+    let late = question(ID, "docker");
+    assert!(matches!(names.look(&late), Look::Asked));
+    docker(&socket, |_, stream| answer(stream, 200, &inspected(ID, "late")));
+    let container = settled(&names, &late).unwrap();
+    assert_eq!(container.name.as_deref(), Some("late"));
+    assert!(names.answered().contains(&late), "its records come again");
+}
+
+#[test]
 fn the_queue_is_bounded_and_what_does_not_fit_is_counted() {
     let directory = Directory::new();
     let socket = directory.at("docker.sock");
