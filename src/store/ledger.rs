@@ -1,7 +1,7 @@
 //! The books of any window of time: the figures of the capture, sampled every second.
 //!
-//! [`Ledger`] keeps those of this capture, [`Past`] those of the captures before it. A window as somebody
-//! asked for it ([`asked`]) takes its figures from both, and what lies between them are its gaps.
+//! [`Ledger`] keeps those of this capture, `past` those of the captures before it. A window as somebody
+//! asked for it (`asked`) takes its figures from both, and what lies between them are its gaps.
 
 mod asked;
 mod past;
