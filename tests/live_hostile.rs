@@ -371,7 +371,10 @@ fn the_shell_is_not_painted(stage: &Stage) {
     let Some(mut terminal) = Terminal::start(100, 40, "", &env) else { return };
     terminal.wait_for("netspy-mcp>");
     terminal.send("list --max-events 10\r");
-    terminal.wait_for("Recent connection events");
+    // Until the next prompt is there, the terminal itself echoes what is typed.
+    terminal.wait("the next prompt", |text| {
+        text.contains("Recent connection events") && text.trim_end().ends_with("netspy-mcp>")
+    });
     // Names of processes are completed.
     terminal.send("summary --process \t\t");
     terminal.wait_for("ignore pre");

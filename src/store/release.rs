@@ -4,10 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::archive::{Archive, Group};
-#[cfg(feature = "history")]
-use super::lock;
 use super::segment::Segment;
-use super::{FullGroup, Store, Writer};
+use super::{FullGroup, Store, Writer, lock};
 use crate::event::Connection;
 
 /// Changes after which a group is complete.
