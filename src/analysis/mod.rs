@@ -19,6 +19,6 @@ mod unnamed;
 pub use finding::{Evidence, Finding, Kind, Severity, Subject};
 pub use rules::in_order;
 #[cfg(feature = "cli")]
-pub(crate) use tally::GIVEN_UP_US;
+pub(crate) use tally::was_given_up;
 pub use tally::{Seen, Tally};
 pub use unnamed::Askers;

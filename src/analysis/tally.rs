@@ -24,7 +24,7 @@ pub(super) const STEP_NS: i64 = 10_000_000_000;
 /// An attempt that its program ends after this long has waited for an answer: what only loses a race
 /// (RFC 8305 begins the next address after 250 ms) is ended sooner. A program's limit of one second
 /// begins a little before the attempt.
-pub(crate) const GIVEN_UP_US: u64 = 900_000;
+const GIVEN_UP_US: u64 = 900_000;
 /// An attempt without outcome counts as stuck when it is older than this.
 pub(super) const STUCK_NS: i64 = 30_000_000_000;
 
@@ -200,10 +200,9 @@ impl Tally {
     }
 }
 
-impl Seen<'_> {
-    fn was_given_up(&self) -> bool {
-        self.outcome == Outcome::Aborted && self.latency_us.is_some_and(|us| us >= GIVEN_UP_US)
-    }
+/// Whether an attempt that ended so was given up by a program that had waited for an answer.
+pub(crate) fn was_given_up(outcome: Outcome, latency_us: Option<u64>) -> bool {
+    outcome == Outcome::Aborted && latency_us.is_some_and(|us| us >= GIVEN_UP_US)
 }
 
 impl Flow {
@@ -227,7 +226,7 @@ impl Flow {
                 self.stuck.add(time, id)
             }
             Outcome::Established => self.established.add(time, id),
-            outcome if outcome.is_unsuccessful() || seen.was_given_up() => {
+            outcome if outcome.is_unsuccessful() || was_given_up(seen.outcome, seen.latency_us) => {
                 match outcome {
                     Outcome::Aborted => self.given_up.add(time, id),
                     _ => self.failed.add(time, id),

@@ -17,6 +17,8 @@ use crate::query::{Filter, Page, QueryError, Sort};
 mod matching;
 mod values;
 
+#[cfg(feature = "history")]
+pub(crate) use matching::container_id_matches;
 pub(crate) use matching::{
     Texts, any, any_of_addresses, container_matches, has_name, info_matches, nanos,
 };

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::child::Exit;
 use super::unresolved::Unresolved;
 use crate::accounting::Accounting;
-use crate::analysis::GIVEN_UP_US;
+use crate::analysis::was_given_up;
 use crate::cli::render::record;
 use crate::event::{Connection, Direction, Outcome, Protocol};
 
@@ -148,7 +148,7 @@ impl Groups {
         let key = Key {
             direction: c.direction,
             process: c.process.as_ref().map(|p| Arc::clone(&p.comm)),
-            given_up: was_given_up(c),
+            given_up: c.direction == Direction::Outbound && was_given_up(c.outcome, c.latency_us),
             protocol: c.protocol,
             place: place(c),
             outcome: c.outcome,
@@ -244,12 +244,6 @@ impl Latency {
         let median_us = *sorted.get(sorted.len() / 2)?;
         Some(Latency { min_us: *sorted.first()?, median_us, max_us: *sorted.last()? })
     }
-}
-
-fn was_given_up(c: &Connection) -> bool {
-    c.direction == Direction::Outbound
-        && c.outcome == Outcome::Aborted
-        && c.latency_us.is_some_and(|us| us >= GIVEN_UP_US)
 }
 
 /// Whether this outcome says that something was there: of a datagram that left, nothing does.

@@ -167,6 +167,11 @@ pub(crate) fn info_matches(filter: &Filter, info: Option<&ProcessInfo>) -> bool 
         )
 }
 
+/// Whether this is the id of a container, or six digits or more of its beginning.
+pub(crate) fn container_id_matches(wanted: &str, id: &str) -> bool {
+    id == wanted || wanted.len() >= 6 && id.starts_with(wanted)
+}
+
 /// Whether what a process runs in is one of these containers, and one of these pods, in one of these
 /// namespaces of Kubernetes.
 pub(crate) fn container_matches(
@@ -175,8 +180,7 @@ pub(crate) fn container_matches(
 ) -> bool {
     any(containers, |wanted| {
         container.is_some_and(|container| {
-            let prefix = wanted.len() >= 6 && container.id.starts_with(wanted.as_str());
-            prefix || container.id == *wanted || container.name.as_ref() == Some(wanted)
+            container_id_matches(wanted, &container.id) || container.name.as_ref() == Some(wanted)
         })
     }) && any(pods, |pod| container.is_some_and(|c| c.pod.as_ref() == Some(pod)))
         && any(namespaces, |namespace| {

@@ -7,7 +7,9 @@ use arrow_array::types::{UInt16Type, UInt32Type};
 
 use super::DiskPart;
 use crate::event::{Direction, Outcome, Scope};
-use crate::query::filter::{Texts as Wanted, any_of_addresses, host_name_matches};
+use crate::query::filter::{
+    Texts as Wanted, any_of_addresses, container_id_matches, host_name_matches,
+};
 use crate::store::archive::Rows;
 use crate::store::history::columns::{Texts, flags, numbers, parsed, texts};
 use crate::store::history::schema::Column as C;
@@ -48,13 +50,7 @@ impl DiskPart {
         let f = &selection.filter;
         let mut rows = rows;
         // What leaves the fewest rows comes first, since the rest is then read of those alone.
-        if !f.pid.is_empty() {
-            let test = |b: &RecordBatch| {
-                let pid = numbers::<UInt32Type>(b, C::Pid);
-                move |row| pid.get(row).is_some_and(|pid| f.pid.contains(&pid))
-            };
-            rows = self.keep(rows, &[C::Pid], test)?;
-        }
+        rows = self.numbered(rows, C::Pid, &f.pid)?;
         if !f.process.is_empty() {
             rows = self.named(rows, &f.process, &NAMED)?;
         }
@@ -140,17 +136,23 @@ impl DiskPart {
         self.keep(rows, columns, test)
     }
 
+    /// Rows of which a column has one of these numbers; all where none is named.
+    fn numbered(&self, rows: Rows, column: C, wanted: &[u32]) -> Result<Rows, SegmentError> {
+        if wanted.is_empty() {
+            return Ok(rows);
+        }
+        let test = |b: &RecordBatch| {
+            let number = numbers::<UInt32Type>(b, column);
+            move |row| number.get(row).is_some_and(|number| wanted.contains(&number))
+        };
+        self.keep(rows, &[column], test)
+    }
+
     /// Conditions on texts that many rows share, and on users.
     fn shared(&self, selection: &Selection, rows: Rows) -> Result<Rows, SegmentError> {
         let f = &selection.filter;
         let mut rows = rows;
-        if !f.uid.is_empty() {
-            let test = |b: &RecordBatch| {
-                let uid = numbers::<UInt32Type>(b, C::Uid);
-                move |row| uid.get(row).is_some_and(|uid| f.uid.contains(&uid))
-            };
-            rows = self.keep(rows, &[C::Uid], test)?;
-        }
+        rows = self.numbered(rows, C::Uid, &f.uid)?;
         if !f.unit.is_empty() {
             let meant = |text: &str| f.unit.iter().any(|unit| unit == text);
             rows = self.keep(rows, &[C::Unit], |b| text_test(b, C::Unit, meant))?;
@@ -160,18 +162,10 @@ impl DiskPart {
             rows =
                 self.keep(rows, &[C::RemoteCountry], |b| text_test(b, C::RemoteCountry, meant))?;
         }
-        if !f.asn.is_empty() {
-            let test = |b: &RecordBatch| {
-                let asn = numbers::<UInt32Type>(b, C::RemoteAsn);
-                move |row| asn.get(row).is_some_and(|asn| f.asn.contains(&asn))
-            };
-            rows = self.keep(rows, &[C::RemoteAsn], test)?;
-        }
+        rows = self.numbered(rows, C::RemoteAsn, &f.asn)?;
         if !f.container.is_empty() {
-            let by_id = |id: &str| {
-                let prefix = |wanted: &String| wanted.len() >= 6 && id.starts_with(wanted.as_str());
-                f.container.iter().any(|wanted| prefix(wanted) || id == wanted)
-            };
+            let by_id =
+                |id: &str| f.container.iter().any(|wanted| container_id_matches(wanted, id));
             let by_name = |name: &str| f.container.iter().any(|wanted| wanted == name);
             let test = |b: &RecordBatch| {
                 let id = Lookup::new(texts(b, C::ContainerId), by_id);
